@@ -1,0 +1,42 @@
+"""The classic convolutional networks, LeNet-5 and AlexNet, in JAX and Flax linen."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxcnn.config import PRESETS, OptimizerConfig, TrainConfig
+    from jaxcnn.datasets import DATASETS
+    from jaxcnn.errors import RunError, UserError
+    from jaxcnn.models import MODELS
+    from jaxcnn.train import train_and_evaluate
+
+__all__ = [
+    "DATASETS",
+    "MODELS",
+    "PRESETS",
+    "OptimizerConfig",
+    "RunError",
+    "TrainConfig",
+    "UserError",
+    "train_and_evaluate",
+]
+
+_HOMES = {
+    "DATASETS": "datasets",
+    "MODELS": "models",
+    "PRESETS": "config",
+    "OptimizerConfig": "config",
+    "RunError": "errors",
+    "TrainConfig": "config",
+    "UserError": "errors",
+    "train_and_evaluate": "train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: `--help` needs the presets, and jax alone takes over a second.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxcnn' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"jaxcnn.{_HOMES[name]}"), name)

@@ -1,0 +1,94 @@
+"""A whole test set, exactly: every example counts once, the padding of the last batch for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxcnn.step import Metrics, TrainState, eval_step, zero_metrics
+
+
+def evaluate(
+    state: TrainState,
+    images: UInt8[Array, "examples height width channels"],
+    labels: Int[Array, " examples"],
+    *,
+    transform: Callable[[jax.Array], jax.Array],
+    batch_size: int,
+    batch_sharding: NamedSharding,
+) -> Metrics:
+    """Sums of loss and correct answers over all examples, and their count; to be jitted.
+
+    Args:
+      state: whose parameters are evaluated.
+      images: the test set, as stored.
+      labels: of the images.
+      transform: stored images to what the model takes.
+      batch_size: examples a step; changes the sums by rounding only.
+      batch_sharding: how a batch lies on the devices.
+    """
+
+    def add_batch(i: jax.Array, metrics: Metrics) -> Metrics:
+        rows, mask = _rows(i, batch_size, len(labels))
+        batch = {"image": transform(images[rows]), "label": labels[rows], "mask": mask}
+        batch = jax.lax.with_sharding_constraint(batch, batch_sharding)
+        return jax.tree.map(jnp.add, metrics, eval_step(state, batch))
+
+    return jax.lax.fori_loop(0, -(-len(labels) // batch_size), add_batch, zero_metrics())
+
+
+def predict(
+    state: TrainState,
+    images: UInt8[Array, "examples height width channels"],
+    *,
+    transform: Callable[[jax.Array], jax.Array],
+    batch_size: int,
+    batch_sharding: NamedSharding,
+) -> Float[Array, "examples classes"]:
+    """The model's outputs for all examples, in their order; to be jitted. Arguments as `evaluate`'s."""
+    num_examples = len(images)
+
+    def one_batch(i: jax.Array) -> jax.Array:
+        rows, _ = _rows(i, batch_size, num_examples)
+        batch = jax.lax.with_sharding_constraint(transform(images[rows]), batch_sharding)
+        return state.apply_fn({"params": state.params}, batch, train=False)
+
+    outputs = jax.lax.map(one_batch, jnp.arange(-(-num_examples // batch_size)))
+    return outputs.reshape(-1, outputs.shape[-1])[:num_examples]
+
+
+def mean_metrics(metrics: Metrics) -> dict[str, float]:
+    """Sums to means, on the host: `loss` in nats an example, `accuracy` in [0, 1]."""
+    sums = jax.device_get(metrics)
+    count = int(sums["count"])
+    return {"loss": float(sums["loss"]) / count, "accuracy": int(sums["correct"]) / count}
+
+
+def confusion_matrix(
+    labels: Int[np.ndarray, " examples"],
+    predictions: Int[np.ndarray, " examples"],
+    num_classes: int,
+) -> Int[np.ndarray, "num_classes num_classes"]:
+    """How many examples of each class (row) were called each class (column)."""
+    pairs = labels.astype(np.int64) * num_classes + predictions
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def precision_recall(
+    confusion: Int[np.ndarray, "classes classes"],
+) -> tuple[Float[np.ndarray, " classes"], Float[np.ndarray, " classes"]]:
+    """Precision and recall of each class, in [0, 1]; NaN where a class was never called, or is absent."""
+    correct = np.diag(confusion).astype(float)
+    with np.errstate(invalid="ignore"):
+        return correct / confusion.sum(axis=0), correct / confusion.sum(axis=1)
+
+
+def _rows(i: jax.Array, batch_size: int, num_examples: int) -> tuple[jax.Array, jax.Array]:
+    """Rows of the i-th batch, and which of them are no padding; padding repeats the last row."""
+    rows = i * batch_size + jnp.arange(batch_size)
+    return jnp.minimum(rows, num_examples - 1), rows < num_examples

@@ -1,0 +1,392 @@
+"""Pooling over channels-last arrays: `pool`, the one general function, and what is made of it.
+
+Inputs have any number of batch dimensions, the spatial ones, and the channels:
+`[*batch, *space, channels]`. A `window_shape` tuple says by its length how many are spatial, so
+images are pooled one by one (`[height, width, channels]`) or in batches of any rank. A single int
+takes every dimension but the first and the last to be spatial, that is, one batch dimension: for an
+image without one, write `(2, 2)`.
+
+Every function here is differentiable as often as its arithmetic is, forward and backward, and
+says what it does with NaN and ties. Strides default to the window, as in PyTorch and Keras; in
+`flax.linen` they default to 1. Padding is anything `resolve_padding` takes; a window that holds
+padding only is an error, where XLA and linen return the identity of the reduction.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence, Sized
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from jaxcnn.layers.padding import Padding, output_size, pad, per_dimension, resolve_padding
+
+
+def pool(
+    inputs: Real[Array, "*batch_and_space channels"],
+    init: ArrayLike,
+    reduce_fn: Callable[[Array, Array], Array],
+    window_shape: int | Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    window_dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Real[Array, "*batch_and_windows channels"]:
+    """Reduce each window of the input to one value, channel by channel.
+
+    y[i] = x[i s - low] + x[i s - low + d] + ... + x[i s - low + (k - 1) d], where + is `reduce_fn`
+    and x is `init` outside the input; with k the window, s the stride and d the dilation, along
+    each spatial dimension, the last one first.
+
+    Made of `reduce_fn` on strided slices, so it differentiates as `reduce_fn` does, which
+    `lax.reduce_window` cannot offer, and on a CPU its gradient is several times as fast.
+
+    Args:
+      inputs: the array to pool.
+      init: what padding holds, in the dtype of `inputs`: the identity of `reduce_fn`.
+      reduce_fn: associative, elementwise and of two arrays of one shape. It sees the elements in
+        order, the earlier ones in its first argument.
+      window_shape: an int of at least 1 for each spatial dimension, or one for all (see above).
+      strides: the distance between windows; None is the window's own size.
+      padding: see `resolve_padding`.
+      window_dilation: the distance between neighbours within a window.
+      ceil_mode: whether a last window may reach beyond the padded input, see `output_size`.
+
+    Returns:
+      `[*batch, *output_size, channels]`, in the dtype that `reduce_fn` returns.
+
+    Raises:
+      ValueError: if the arguments do not fit the number of dimensions or each other, if no window
+        fits into the input, or if some window would hold padding only.
+    """
+    axes = _window_axes(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    outputs = pad(inputs, [a.pads for a in axes], value=init)
+    # The last axis first, so that `reduce_fn` meets the elements of a window in row-major order.
+    for a in reversed(axes):
+        outputs = _slide(outputs, reduce_fn, a.axis, a.window, a.stride, a.dilation)
+    return outputs
+
+
+def max_pool(
+    inputs: Real[Array, "*batch_and_space channels"],
+    window_shape: int | Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Real[Array, "*batch_and_windows channels"]:
+    """Take the maximum of each window; arguments, shapes and errors are those of `pool`.
+
+    Padding never wins. A window with a NaN gives NaN. The gradient goes to the one element that was
+    taken: of equal ones the first in row-major order, of several NaN the first. (Only where the
+    maximum is -inf itself may padding take the gradient, that is, drop it.) The second derivative
+    is zero. Integer types are kept.
+
+    `strides` differs from linen's, whose default is 1. On ties PyTorch, TensorFlow and XLA agree
+    with us, whereas `jnp.max` shares the gradient out.
+    """
+    inputs = jnp.asarray(inputs)
+    lowest, _ = _limits(inputs)
+
+    def take(a: Array, b: Array) -> Array:
+        return jnp.where((a >= b) | jnp.isnan(a), a, b)
+
+    return pool(inputs, lowest, take, window_shape, strides, padding, window_dilation, ceil_mode)
+
+
+def min_pool(
+    inputs: Real[Array, "*batch_and_space channels"],
+    window_shape: int | Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    *,
+    window_dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Real[Array, "*batch_and_windows channels"]:
+    """Take the minimum of each window; everything else is as in `max_pool`, with +inf for -inf.
+
+    min_pool(x) = -max_pool(-x) for floating-point x, gradients included. PyTorch and Keras have no
+    such layer.
+    """
+    inputs = jnp.asarray(inputs)
+    _, highest = _limits(inputs)
+
+    def take(a: Array, b: Array) -> Array:
+        return jnp.where((a <= b) | jnp.isnan(a), a, b)
+
+    return pool(inputs, highest, take, window_shape, strides, padding, window_dilation, ceil_mode)
+
+
+def avg_pool(
+    inputs: Float[Array, "*batch_and_space channels"],
+    window_shape: int | Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    count_include_pad: bool = True,
+    *,
+    window_dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Float[Array, "*batch_and_windows channels"]:
+    """Take the mean of each window; arguments, shapes and errors are those of `pool`.
+
+    y = sum / count, where padding adds nothing to the sum, and counts if `count_include_pad`; what
+    `ceil_mode` reaches beyond the padding never counts (PyTorch's rule). Sums of float16 and
+    bfloat16 are held in float32. A window with a NaN gives NaN.
+
+    `strides` differs from linen's, whose default is 1. `count_include_pad` is True as in linen and
+    PyTorch; TensorFlow and Keras never count padding.
+
+    Raises:
+      ValueError: as `pool`, and for integer inputs: cast them to a float type first.
+    """
+    inputs = jnp.asarray(inputs)
+    windows = (window_shape, strides, padding, window_dilation, ceil_mode)
+    sums = pool(_accumulator(inputs), 0, jnp.add, *windows)
+    axes = _window_axes(inputs, *windows)
+    counts = functools.reduce(
+        np.multiply.outer, [a.num_padded_taps if count_include_pad else a.num_taps for a in axes]
+    )
+    counts = counts.reshape((1,) * axes[0].axis + counts.shape + (1,))
+    return (sums / jnp.asarray(counts, sums.dtype)).astype(inputs.dtype)
+
+
+def lp_pool(
+    inputs: Float[Array, "*batch_and_space channels"],
+    window_shape: int | Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: Padding = "VALID",
+    *,
+    p: float = 2.0,
+    window_dilation: int | Sequence[int] = 1,
+    ceil_mode: bool = False,
+) -> Float[Array, "*batch_and_windows channels"]:
+    """Take the p-norm of each window; the other arguments, shapes and errors are those of `pool`.
+
+    y = (sum |x|^p)^(1/p), in float32 for float16 and bfloat16; |x|^p must fit there. A window with
+    a NaN gives NaN. Where the norm has a corner we choose a subgradient: 0 for a window of zeros
+    (PyTorch's is NaN or infinite), and at p = 1 an element 0 counts as positive.
+
+    `strides` defaults to the window as in PyTorch. PyTorch leaves out the absolute value, which
+    matters for odd p, and scales up windows that `ceil_mode` cuts short.
+
+    Raises:
+      ValueError: as `pool`, unless 1 <= p < infinity (use `max_pool` of |x| there), and for integer
+        inputs: cast them to a float type first.
+    """
+    if not 1 <= p < math.inf:
+        raise ValueError(f"p is {p}; expected 1 <= p < infinity; for infinity, max_pool |inputs|.")
+    inputs = jnp.asarray(inputs)
+    x = _accumulator(inputs)
+    # Not abs, whose derivative of 0 at 0 would make the second derivative of x^2 vanish there.
+    powers = jnp.where(x < 0, -x, x) ** p
+    sums = pool(powers, 0, jnp.add, window_shape, strides, padding, window_dilation, ceil_mode)
+    # The inner `where` keeps the root's infinite slope at 0 out of the gradient.
+    roots = jnp.where(sums == 0, 1, sums) ** (1 / p)
+    return jnp.where(sums == 0, 0, roots).astype(inputs.dtype)
+
+
+def global_max_pool(
+    inputs: Real[Array, "*batch_and_space channels"], num_spatial_dims: int | None = None
+) -> Real[Array, "*batch channels"]:
+    """Take the maximum over all of space, as `max_pool` with a window of that size.
+
+    Args:
+      inputs: the array to pool.
+      num_spatial_dims: how many dimensions before the channels to pool over; None is all but the
+        first, which is then the batch.
+
+    Raises:
+      ValueError: if `inputs` has too few dimensions, or one of them is of size 0.
+    """
+    return _global_pool(max_pool, inputs, num_spatial_dims)
+
+
+def global_min_pool(
+    inputs: Real[Array, "*batch_and_space channels"], num_spatial_dims: int | None = None
+) -> Real[Array, "*batch channels"]:
+    """Take the minimum over all of space; everything else is as in `global_max_pool`."""
+    return _global_pool(min_pool, inputs, num_spatial_dims)
+
+
+def global_avg_pool(
+    inputs: Float[Array, "*batch_and_space channels"], num_spatial_dims: int | None = None
+) -> Float[Array, "*batch channels"]:
+    """Take the mean over all of space, as `avg_pool`; the rest is as in `global_max_pool`."""
+    return _global_pool(avg_pool, inputs, num_spatial_dims)
+
+
+def adaptive_max_pool(
+    inputs: Real[Array, "*batch_and_space channels"], output_shape: int | Sequence[int]
+) -> Real[Array, "*batch_and_bins channels"]:
+    """Take the maximum of each of `output_shape` bins, whatever the size of the input.
+
+    Along each dimension of size n, bin i of m covers floor(i n / m) <= x < ceil((i + 1) n / m)
+    (PyTorch's rule): all equal where m divides n, else overlapping; m may exceed n. NaN, ties and
+    types are as in `max_pool`.
+
+    Args:
+      inputs: the array to pool.
+      output_shape: the number of bins along each spatial dimension; an int is for all of them and
+        takes the first dimension to be the batch, as everywhere in this file.
+
+    Raises:
+      ValueError: if `output_shape` does not fit `inputs`, or holds an int below 1.
+    """
+    return _adaptive_pool(max_pool, inputs, output_shape)
+
+
+def adaptive_avg_pool(
+    inputs: Float[Array, "*batch_and_space channels"], output_shape: int | Sequence[int]
+) -> Float[Array, "*batch_and_bins channels"]:
+    """Take the mean of each of `output_shape` bins; the bins are those of `adaptive_max_pool`.
+
+    Sums of float16 and bfloat16 are held in float32.
+
+    Raises:
+      ValueError: as `adaptive_max_pool`, and for integer inputs: cast them to a float type first.
+    """
+    inputs = jnp.asarray(inputs)
+    return _adaptive_pool(avg_pool, _accumulator(inputs), output_shape).astype(inputs.dtype)
+
+
+def _slide(
+    x: Array,
+    reduce_fn: Callable[[Array, Array], Array],
+    axis: int,
+    window: int,
+    stride: int,
+    dilation: int,
+) -> Array:
+    """Reduce every window along one axis; the one place that knows how windows are reduced.
+
+    A window is its first half, its second half and, if odd, its last element; the halves are the
+    same for all windows, so k elements take about 2 log2(k) operations to write down.
+    """
+    if window == 1:
+        return lax.slice_in_dim(x, 0, None, stride, axis)
+    half = window // 2
+    last = (window - 1) * dilation
+    extent = x.shape[axis] - last  # all places where a window can start
+
+    def from_offset(y: Array, offset: int) -> Array:
+        return lax.slice_in_dim(y, offset, offset + extent, stride, axis)
+
+    halves = _slide(x, reduce_fn, axis, half, 1, dilation)
+    whole = reduce_fn(from_offset(halves, 0), from_offset(halves, half * dilation))
+    return reduce_fn(whole, from_offset(x, last)) if window % 2 else whole
+
+
+class _WindowAxis(NamedTuple):
+    """The windows along one spatial axis of the input."""
+
+    axis: int
+    window: int
+    stride: int
+    dilation: int
+    pads: tuple[int, int]  # as far as the windows reach: less than asked for, or more in ceil mode
+    num_taps: np.ndarray  # [num_windows], how much of each window lies inside the input
+    num_padded_taps: np.ndarray  # the same, inside the input or the padding asked for
+
+
+def _window_axes(
+    inputs: Array,
+    window_shape: int | Sequence[int],
+    strides: int | Sequence[int] | None,
+    padding: Padding,
+    window_dilation: int | Sequence[int],
+    ceil_mode: bool,
+) -> list[_WindowAxis]:
+    """Check the arguments and work out the windows along every spatial axis."""
+    axes = _spatial_axes(inputs, _length(window_shape))
+    sizes = tuple(inputs.shape[axis] for axis in axes)
+    window = per_dimension("window_shape", window_shape, len(axes))
+    stride = window if strides is None else per_dimension("strides", strides, len(axes))
+    dilation = per_dimension("window_dilation", window_dilation, len(axes))
+    pads = resolve_padding(
+        padding, window, strides=stride, kernel_dilation=dilation, input_size=sizes
+    )
+    counts = output_size(
+        sizes, window, strides=stride, padding=pads, kernel_dilation=dilation, ceil_mode=ceil_mode
+    )
+    window_axes = []
+    for axis, n, k, s, d, (low, high), m in zip(
+        axes, sizes, window, stride, dilation, pads, counts, strict=True
+    ):
+        taps = (np.arange(m) * s - low)[:, None] + np.arange(k) * d  # [num_windows, window]
+        num_taps = ((0 <= taps) & (taps < n)).sum(axis=1)
+        if not num_taps.all():
+            raise ValueError(
+                f"Window {num_taps.argmin()} along axis {axis} (size {n}) holds padding only: "
+                f"window {k}, stride {s}, dilation {d}, padding {(low, high)}; pad by less than "
+                "the window's extent, or use a smaller dilation."
+            )
+        reach = max(0, int(taps.max()) + 1 - n)
+        num_padded_taps = (taps < n + high).sum(axis=1)
+        window_axes.append(_WindowAxis(axis, k, s, d, (low, reach), num_taps, num_padded_taps))
+    return window_axes
+
+
+def _length(shape: int | Sequence[int]) -> int | None:
+    return len(shape) if isinstance(shape, Sized) else None
+
+
+def _spatial_axes(inputs: Array, num_dims: int | None) -> tuple[int, ...]:
+    num_dims = inputs.ndim - 2 if num_dims is None else num_dims
+    if not 1 <= num_dims < inputs.ndim:
+        raise ValueError(
+            f"Inputs of shape {inputs.shape} were to have {num_dims} spatial dimension(s) before "
+            "the channels; expected at least one, and no more than there are. A single int takes "
+            "all dimensions but the first and the last; otherwise give a tuple, one int for each."
+        )
+    return tuple(range(inputs.ndim - 1 - num_dims, inputs.ndim - 1))
+
+
+def _global_pool(
+    pool_fn: Callable[..., Array], inputs: Array, num_spatial_dims: int | None
+) -> Array:
+    axes = _spatial_axes(inputs, num_spatial_dims)
+    return jnp.squeeze(pool_fn(inputs, tuple(inputs.shape[axis] for axis in axes)), axes)
+
+
+def _adaptive_pool(
+    pool_fn: Callable[..., Array], inputs: Array, output_shape: int | Sequence[int]
+) -> Array:
+    axes = _spatial_axes(inputs, _length(output_shape))
+    bins = per_dimension("output_shape", output_shape, len(axes))
+    outputs = inputs
+    # A bin is a box, so its mean or maximum is taken axis by axis; the last first, as in `pool`.
+    for axis, m in reversed(list(zip(axes, bins, strict=True))):
+        n = inputs.shape[axis]
+        pooled = []
+        for i in range(m):
+            start, stop = i * n // m, -(-(i + 1) * n // m)
+            window = [stop - start if a == axis else 1 for a in axes]
+            pooled.append(pool_fn(lax.slice_in_dim(outputs, start, stop, axis=axis), window))
+        outputs = jnp.concatenate(pooled, axis)
+    return outputs
+
+
+def _limits(inputs: Array) -> tuple[float, float]:
+    """Give the least and the greatest value of the inputs' type, infinities included."""
+    if jnp.issubdtype(inputs.dtype, jnp.floating):
+        return -math.inf, math.inf
+    if jnp.issubdtype(inputs.dtype, jnp.integer):
+        return jnp.iinfo(inputs.dtype).min, jnp.iinfo(inputs.dtype).max
+    raise ValueError(f"inputs are {inputs.dtype}; expected a float or an integer type.")
+
+
+def _accumulator(inputs: Array) -> Array:
+    """Cast to a type fit to sum in: at least float32."""
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise ValueError(
+            f"inputs are {inputs.dtype}, and a mean or a norm of them is not; cast them to a float "
+            "type first, as in inputs.astype(jnp.float32)."
+        )
+    return inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))

@@ -1,0 +1,16 @@
+"""The networks: MODELS, a plain dict of name -> constructor taking `num_classes` and `dtype`."""
+
+from collections.abc import Callable
+from functools import partial
+
+from flax import linen as nn
+
+from jaxcnn.layers.pooling import max_pool, min_pool
+from jaxcnn.models.lenet import LeNet5
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "lenet5": LeNet5,
+    "lenet5-tanh": partial(LeNet5, activation=nn.tanh),
+    "lenet5-relu": partial(LeNet5, activation=nn.relu, pool=max_pool),
+    "lenet5-min-pool": partial(LeNet5, activation=nn.tanh, pool=min_pool),
+}

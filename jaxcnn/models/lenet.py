@@ -1,0 +1,66 @@
+"""LeNet-5 and its variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxcnn.layers.pooling import avg_pool
+
+
+class LeNet5(nn.Module):
+    """LeNet-5 as the course notebook draws it: 61,706 parameters for 28x28 images, 10 classes.
+
+    The layout is that of LeCun et al. 1998, figure 2, with what later retellings simplified: C3 sees
+    all of S2's maps, S2 and S4 are plain pools without coefficients, the output is linear. C1 pads
+    the image by 2, where the paper draws the digit on 32x32. The notebook ends in a softmax and
+    feeds it to a loss that applies softmax again; this network returns logits, so that the loss
+    applies it once.
+
+    Attributes:
+      num_classes: width of the output.
+      activation: elementwise, after C1, C3, C5 and F6; the notebook has sigmoid.
+      pool: `(inputs, window_shape) -> outputs`, S2 and S4; the notebook has average pooling.
+      dtype: of the computation; parameters stay float32.
+
+    References:
+      LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
+      1998, section II.B.
+    """
+
+    num_classes: int = 10
+    activation: Callable[[Array], Array] = nn.sigmoid
+    pool: Callable[..., Array] = avg_pool
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch 28 28 channels"], *, train: bool = False
+    ) -> Float[Array, "batch num_classes"]:
+        """Logits of each image; `train` changes nothing in this network.
+
+        Raises:
+          ValueError: the images are not [batch, 28, 28, channels].
+          TypeError: the images are not floating point.
+        """
+        if images.ndim != 4 or images.shape[1:3] != (28, 28):
+            raise ValueError(f"LeNet5 takes images [batch, 28, 28, channels], got {images.shape}")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(f"LeNet5 takes normalized floating-point images, got {images.dtype}")
+        x = nn.Conv(6, (5, 5), padding="SAME", dtype=self.dtype, name="C1")(images)
+        x = self.activation(x)  # [batch, 28, 28, 6]
+        x = self.pool(x, (2, 2))  # S2: [batch, 14, 14, 6]
+        x = nn.Conv(16, (5, 5), padding="VALID", dtype=self.dtype, name="C3")(x)
+        x = self.activation(x)  # [batch, 10, 10, 16]
+        x = self.pool(x, (2, 2))  # S4: [batch, 5, 5, 16]
+        x = nn.Conv(120, (5, 5), padding="VALID", dtype=self.dtype, name="C5")(x)
+        x = self.activation(x)  # [batch, 1, 1, 120]
+        x = x.reshape(x.shape[0], -1)  # [batch, 120]
+        x = nn.Dense(84, dtype=self.dtype, name="F6")(x)
+        x = self.activation(x)  # [batch, 84]
+        x = nn.Dense(self.num_classes, dtype=self.dtype, name="output")(x)
+        return x  # [batch, num_classes]

@@ -1,0 +1,240 @@
+"""What a person looks at: progress, tables, metrics files and pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from jaxcnn.workdir import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from tensorboardX import SummaryWriter
+
+console = Console(highlight=False)
+
+
+def say(message: str) -> None:
+    """Prints a line."""
+    console.print(escape(message), soft_wrap=True)
+
+
+def progress_bar() -> Progress:
+    """A bar over training steps, with the latest metrics beside it (task field `metrics`)."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[metrics]}"),
+        console=console,
+    )
+
+
+class MetricsLog:
+    """`metrics.jsonl`, a line for each logged step, and the same in TensorBoard's events."""
+
+    def __init__(self, workdir: Path, *, step: int) -> None:
+        """Opens the log of a run that is at `step`: lines of later steps, and torn ones, go."""
+        self._workdir = workdir
+        self._path = workdir / "metrics.jsonl"
+        self._step = step
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        kept = [line for line in lines if _is_line_up_to(step, line)]
+        if kept != lines:
+            write_atomically(self._path, "".join(line + "\n" for line in kept))
+        self._events: SummaryWriter | None = None
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds a line; steps come in ascending order."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        for name, value in metrics.items():
+            self._tensorboard().add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Writes out what TensorBoard's writer still holds."""
+        if self._events is not None:
+            self._events.close()
+
+    def _tensorboard(self) -> SummaryWriter:
+        # Imported at the first line: it takes seconds where torch is installed.
+        if self._events is None:
+            from tensorboardX import SummaryWriter
+
+            purge_step = self._step + 1 if self._step else None
+            self._events = SummaryWriter(str(self._workdir), purge_step=purge_step)
+        return self._events
+
+
+def read_metrics(workdir: Path) -> list[dict[str, float]]:
+    """The lines of a run's `metrics.jsonl`."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def print_result(result: dict[str, Any], workdir: Path) -> None:
+    """A finished run as a table."""
+    table = Table("", "", show_header=False)
+    rows = {
+        "model": f"{result['model']}, {result['num_parameters']:,} parameters",
+        "dataset": result["dataset"],
+        "epochs, steps": f"{result['epochs']}, {result['steps']:,}",
+        "seed": result["seed"],
+        "test accuracy": f"[bold]{result['test_accuracy']:.2%}[/] "
+        f"of {result['num_test_examples']:,} images",
+        "test loss": f"{result['test_loss']:.4f}",
+        "training": f"{result['train_seconds']:.1f} s, "
+        f"{result['examples_per_second']:,.0f} images/s",
+        "compilation": f"{result['compile_seconds']:.1f} s",
+        "in all": f"{result['total_seconds']:.1f} s",
+        "devices": ", ".join(result["devices"]),
+        "folder": escape(str(workdir)),
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    console.print(table)
+
+
+def print_evaluation(
+    accuracy: float,
+    loss: float,
+    confusion: Int[np.ndarray, "classes classes"],
+    precision: Float[np.ndarray, " classes"],
+    recall: Float[np.ndarray, " classes"],
+    class_names: Sequence[str],
+) -> None:
+    """The test set in numbers: accuracy, loss, precision and recall, the confusion matrix."""
+    console.print(
+        f"accuracy [bold]{accuracy:.2%}[/] ({np.trace(confusion):,} of {confusion.sum():,} images), "
+        f"loss {loss:.4f}"
+    )
+    table = Table("class", title="Confusion: rows are the true class, columns the answer")
+    for name in class_names:
+        table.add_column(name, justify="right")
+    for heading in ("recall", "precision"):
+        table.add_column(heading, justify="right", style="bold")
+    for i, name in enumerate(class_names):
+        counts = [
+            f"[bold green]{count}[/]" if i == j else str(count) if count else "[dim]·[/]"
+            for j, count in enumerate(confusion[i])
+        ]
+        table.add_row(name, *counts, f"{recall[i]:.2%}", f"{precision[i]:.2%}")
+    console.print(table)
+
+
+def save_curves(workdir: Path, path: Path) -> None:
+    """Loss and error of training and test set over the epochs, from `metrics.jsonl`, as a picture."""
+    metrics = read_metrics(workdir)
+    figure = _figure(9, 3.6)
+    for axes, name, label in zip(
+        figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "error (%)"), strict=True
+    ):
+        for split, style in (("train", "C0-"), ("test", "C1o-")):
+            points = [
+                (line["epoch"], line[f"{split}_{name}"])
+                for line in metrics
+                if f"{split}_{name}" in line
+            ]
+            x, y = np.array(points or [(np.nan, np.nan)]).T
+            y = 100 * (1 - y) if name == "accuracy" else y
+            axes.plot(x, np.where(y > 0, y, np.nan), style, markersize=3, label=split)
+        axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(_sparse_label)
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def save_confusion(
+    confusion: Int[np.ndarray, "classes classes"], class_names: Sequence[str], path: Path
+) -> None:
+    """The confusion matrix as a picture: colour shows the errors, the diagonal is left white."""
+    size = 2 + 0.55 * len(class_names)
+    figure = _figure(size, size)
+    axes = figure.subplots()
+    errors = confusion.copy()
+    np.fill_diagonal(errors, 0)
+    axes.imshow(errors, cmap="Reds", vmin=0, vmax=max(1, 1.5 * errors.max()))
+    for (i, j), count in np.ndenumerate(confusion):
+        if count:
+            axes.text(
+                j, i, f"{count}", ha="center", va="center", weight="bold" if i == j else "normal"
+            )
+    ticks = range(len(class_names))
+    long_names = any(len(name) > 2 for name in class_names)
+    axes.set_xticks(ticks, class_names, rotation=45 if long_names else 0)
+    axes.set_yticks(ticks, class_names)
+    axes.set(xlabel="answer", ylabel="true class")
+    axes.set_title(f"{errors.sum():,} errors in {confusion.sum():,} images")
+    _save(figure, path)
+
+
+def save_mistakes(
+    images: UInt8[np.ndarray, "examples height width channels"],
+    labels: Int[np.ndarray, " examples"],
+    probabilities: Float[np.ndarray, "examples classes"],
+    class_names: Sequence[str],
+    path: Path,
+    *,
+    count: int = 32,
+) -> None:
+    """The wrong answers that the network was surest of, as a grid of images."""
+    predictions = probabilities.argmax(-1)
+    confidence = probabilities.max(-1)
+    wrong = np.flatnonzero(predictions != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    columns = 8
+    rows = max(1, -(-len(worst) // columns))
+    figure = _figure(1.3 * columns, 0.5 + 1.6 * rows)
+    figure.suptitle(
+        f"The {len(worst)} surest of {len(wrong)} wrong answers: answer and its probability, truth"
+    )
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, i in zip(grid, worst, strict=False):
+        image = images[i]
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
+        axes.set_title(
+            f"{class_names[predictions[i]]} {confidence[i]:.1%}\n"
+            f"is {class_names[labels[i]]}, #{i}",
+            fontsize=8,
+        )
+    _save(figure, path)
+
+
+def _is_line_up_to(step: int, line: str) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _sparse_label(value: float, _: int) -> str:
+    """Labels 2 and 5 of each decade: enough to read a log axis, few enough not to overlap."""
+    leading = f"{value:e}"[0]
+    return f"{value:g}" if leading in "25" else ""
+
+
+def _figure(width: float, height: float) -> Figure:
+    # No pyplot: it keeps global state and looks for a display.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    figure.savefig(temporary, dpi=150)
+    os.replace(temporary, path)

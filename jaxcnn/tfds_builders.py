@@ -1,0 +1,217 @@
+"""tensorflow-datasets' MNIST and CIFAR-10, prepared and read without TensorFlow.
+
+TFDS's own builders say what the data is, where it comes from and what its checksums are. The
+subclasses here differ only in how they read the original files, and store array_record.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import io
+import os
+import pathlib
+import tarfile
+import types
+
+import numpy as np
+import requests
+import tensorflow_datasets as tfds
+from jaxtyping import Int32, UInt8
+from PIL import Image
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tensorflow_datasets.core.download.resource import get_dl_fname
+from tensorflow_datasets.core.file_adapters import FileFormat
+from tensorflow_datasets.image_classification import cifar, mnist
+
+from jaxcnn.errors import UserError
+
+_CONNECT_SECONDS = 10
+
+
+class Mnist(mnist.MNIST, skip_registration=True):  # type: ignore[call-arg]
+    """TFDS's MNIST, with its files unpacked by gzip and its images encoded by Pillow."""
+
+    name = "mnist"
+    url_infos = mnist.MNIST.url_infos
+
+    def _split_generators(self, dl_manager):
+        # The files stay packed: extraction is one of TFDS's steps that need TensorFlow.
+        return super()._split_generators(
+            types.SimpleNamespace(download_and_extract=dl_manager.download)
+        )
+
+    def _generate_examples(self, num_examples, data_path, label_path):
+        del num_examples  # the files say it themselves
+        examples = zip(_read_idx(data_path), _read_idx(label_path), strict=True)
+        for index, (image, label) in enumerate(examples):
+            yield index, {"image": _encode_png(image), "label": label}
+
+
+class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
+    """TFDS's CIFAR-10, with its archive unpacked by tarfile and its images encoded by Pillow."""
+
+    name = "cifar10"
+    url_infos = cifar.Cifar10.url_infos
+
+    def _split_generators(self, dl_manager):
+        source = self._cifar_info
+        with tarfile.open(dl_manager.download(source.url)) as archive:
+            files = {
+                member.name.removeprefix(source.prefix): archive.extractfile(member).read()
+                for member in archive
+                if member.isfile()
+            }
+        self.info.features["label"].names = files[source.label_files[0]].decode().split()
+        return {
+            split: self._generate_examples(f"{split}_", b"".join(files[name] for name in names))
+            for split, names in (("train", source.train_files), ("test", source.test_files))
+        }
+
+    def _generate_examples(self, split_prefix, records):
+        rows = np.frombuffer(records, np.uint8).reshape(-1, 1 + 3 * 32 * 32)  # label, then planes
+        for index, row in enumerate(rows):
+            image = row[1:].reshape(3, 32, 32).transpose(1, 2, 0)
+            record = {"id": f"{split_prefix}{index:05d}", "image": _encode_png(image)}
+            yield index, record | {"label": row[0]}
+
+
+BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {"mnist": Mnist, "cifar10": Cifar10}
+
+
+def prepared_builder(
+    name: str,
+    version: str,
+    data_dir: pathlib.Path,
+    beside: pathlib.Path,
+    manual_dir: pathlib.Path | None,
+) -> tfds.core.DatasetBuilder:
+    """A builder whose data is there and can be read, in `data_dir` if possible.
+
+    Args:
+      name: a key of `BUILDERS`.
+      version: the version to read, or to prepare.
+      data_dir: where TFDS keeps its data.
+      beside: used in its stead where the data is there in a format that only TensorFlow reads.
+      manual_dir: the original files, to prepare from instead of downloading them.
+
+    Raises:
+      UserError: the data is not there and cannot be prepared; says what was tried and what to do.
+    """
+    builder = BUILDERS[name](data_dir=data_dir, version=version)
+    if _is_prepared(builder) and not _is_readable(builder):
+        builder = BUILDERS[name](data_dir=beside, version=version)
+    if not _is_prepared(builder):
+        _prepare(builder, data_dir / "downloads", manual_dir)
+        builder = BUILDERS[name](data_dir=builder.data_dir_root, version=version)
+    return builder
+
+
+def read_split(
+    builder: tfds.core.DatasetBuilder, split: str
+) -> tuple[UInt8[np.ndarray, "num_images height width channels"], Int32[np.ndarray, " num_images"]]:
+    """The images and labels of one split, in TFDS's order.
+
+    Raises:
+      UserError: the files are damaged.
+    """
+    encoded = {"image": tfds.decode.SkipDecoding()}
+    shape = builder.info.features["image"].shape
+    try:
+        if _has_random_access(builder):
+            source = builder.as_data_source(split, decoders=encoded)
+            examples = source.__getitems__(range(len(source)))  # twice as fast as one by one
+        else:
+            examples = tfds.as_numpy(builder.as_dataset(split=split, decoders=encoded))
+        images, labels = zip(
+            *((_decode_png(example["image"], shape), example["label"]) for example in examples),
+            strict=True,
+        )
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"{builder.data_dir} is damaged; remove that folder, and it is prepared anew. "
+            f"The cause: {error}"
+        ) from error
+    return np.stack(images), np.array(labels, np.int32)
+
+
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    # TFDS's own `is_prepared` logs a warning for each answer that is no.
+    return (builder.data_path / "dataset_info.json").exists()
+
+
+def _has_random_access(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether the data is there in a format that TFDS reads without TensorFlow."""
+    return bool(builder.info.available_file_formats() & FileFormat.with_random_access())
+
+
+def _is_readable(builder: tfds.core.DatasetBuilder) -> bool:
+    return _has_random_access(builder) or importlib.util.find_spec("tensorflow") is not None
+
+
+def _prepare(
+    builder: tfds.core.DatasetBuilder, download_dir: pathlib.Path, manual_dir: pathlib.Path | None
+) -> None:
+    """Writes the dataset as array_record, from `manual_dir` or else from downloads."""
+    if builder.data_path.exists():
+        raise UserError(
+            f"{builder.data_dir} exists but is no complete dataset (it has no dataset_info.json); "
+            f"remove that folder, and it is prepared anew"
+        )
+    try:
+        _check_sources(builder, download_dir, manual_dir)
+        builder.download_and_prepare(
+            download_dir=download_dir,
+            download_config=tfds.download.DownloadConfig(
+                manual_dir=manual_dir, force_checksums_validation=True, try_download_gcs=False
+            ),
+            file_format=FileFormat.ARRAY_RECORD,
+        )
+    except NonMatchingChecksumError as error:
+        message = " ".join(str(error).partition("To debug")[0].split())
+        raise UserError(f"{builder.name} is not prepared: {message}") from error
+    except (OSError, tfds.download.DownloadError) as error:
+        if _is_prepared(builder):
+            return  # by another process, which was faster
+        files = ", ".join(info.filename for info in builder.url_infos.values())
+        origin = manual_dir or os.path.dirname(next(iter(builder.url_infos)))
+        raise UserError(
+            f"{builder.name} {builder.version} is not in {builder.data_dir}, and preparing it from "
+            f"{origin} failed. Ways out: --data-dir (or TFDS_DATA_DIR), a folder that has it from "
+            f"TFDS; --manual-dir, a folder with {files}; or the dataset mnist5k, which needs "
+            f"neither. The cause: {error}"
+        ) from error
+
+
+def _check_sources(
+    builder: tfds.core.DatasetBuilder, download_dir: pathlib.Path, manual_dir: pathlib.Path | None
+) -> None:
+    """Raises OSError where an original file is neither there nor to be had from its server.
+
+    TFDS by itself would try an unreachable server ten times, for minutes, without a time limit.
+    """
+    for url, info in builder.url_infos.items():
+        file = (manual_dir or download_dir / "manual") / info.filename
+        if file.exists() or any(download_dir.rglob(get_dl_fname(url, info.checksum))):
+            continue
+        if manual_dir is not None:
+            raise FileNotFoundError(f"{file} does not exist")
+        requests.head(url, timeout=_CONNECT_SECONDS, allow_redirects=True).raise_for_status()
+
+
+def _read_idx(path: pathlib.Path) -> np.ndarray:
+    """An array of bytes in the gzipped IDX format: 0, 0, type, rank, the sizes, the values."""
+    data = gzip.decompress(path.read_bytes())
+    rank = data[3]
+    shape = np.frombuffer(data, ">i4", count=rank, offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _encode_png(image: np.ndarray) -> bytes:
+    png = io.BytesIO()
+    Image.fromarray(image).save(png, format="PNG")
+    return png.getvalue()
+
+
+def _decode_png(png: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png))).reshape(shape)

@@ -1,0 +1,81 @@
+"""A run's folder: whose it is, who may write in it, and files that are whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxcnn import config as configs
+from jaxcnn.config import TrainConfig
+from jaxcnn.errors import UserError
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a file; a process killed meanwhile leaves the old one whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def claim(config: TrainConfig) -> Iterator[Path]:
+    """The run's folder, made if need be, and ours alone while the context lasts.
+
+    Raises:
+      UserError: it cannot be written, another process trains in it, or it holds a run of another
+        config.
+    """
+    workdir = Path(config.workdir or f"runs/{config.preset}-seed{config.seed}")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise UserError(
+            f"cannot write in {workdir}: {error.strerror}; choose another --workdir"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it, whatever happens
+        except BlockingIOError:
+            raise UserError(
+                f"another process is training in {workdir}; choose another --workdir"
+            ) from None
+        if (workdir / "config.json").exists():
+            _refuse_another_run(config, workdir)
+        yield workdir
+
+
+def read_config(workdir: Path) -> TrainConfig:
+    """The config of the run in a folder.
+
+    Raises:
+      UserError: no run is there, or not one of this version of jaxcnn.
+    """
+    path = workdir / "config.json"
+    try:
+        return configs.from_json(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{workdir} holds no run: there is no {path}") from None
+
+
+def read_result(workdir: Path) -> dict[str, Any] | None:
+    """What a finished run left, or None if the run is not finished."""
+    path = workdir / "result.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _refuse_another_run(config: TrainConfig, workdir: Path) -> None:
+    differing = configs.differences(config, read_config(workdir))
+    if differing:
+        fields = ", ".join(
+            f"{name} is {theirs!r} there and {ours!r} here"
+            for name, (ours, theirs) in differing.items()
+        )
+        raise UserError(
+            f"{workdir} holds a run of another config: {fields}; choose another --workdir"
+        )

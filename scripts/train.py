@@ -1,0 +1,48 @@
+"""Train a network: python scripts/train.py [PRESET] [--field value ...]."""
+
+import sys
+
+import tyro
+
+from jaxcnn.config import PRESETS, lookup
+from jaxcnn.errors import one_line_errors
+
+DEFAULT_PRESET = "lenet5-mnist5k"
+
+DESCRIPTION = """\
+Train a network, evaluate it and keep everything in one folder.
+
+usage: python scripts/train.py [PRESET] [--field value ...]
+
+Without a preset it is lenet5-mnist5k, which needs no download. A run that was interrupted goes on
+when the same command is started again.
+
+Presets:
+"""
+
+
+def main() -> None:
+    """Parse, call, print."""
+    arguments = sys.argv[1:]
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name = arguments.pop(0) if named else DEFAULT_PRESET
+    cards = "\n".join(f"{name}: {config.card}\n" for name, config in PRESETS.items())
+    if arguments == ["--list"]:
+        print(cards, end="")
+        return
+    with one_line_errors():
+        preset = lookup("preset", name, PRESETS)
+        config = tyro.cli(
+            type(preset),
+            prog=f"train.py {name}",
+            description=DESCRIPTION + cards,
+            default=preset,
+            args=arguments,
+        )
+        from jaxcnn.train import train_and_evaluate  # after the parsing: it takes jax along
+
+        train_and_evaluate(config)
+
+
+if __name__ == "__main__":
+    main()
