@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 import jax
@@ -26,19 +25,28 @@ State = TypeVar("State")
 _log = logging.getLogger(__name__)
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    # Orbax warns at each checkpoint without metrics: those between two evaluations have none.
+    return "tracked_metric" not in record.getMessage()
+
+
+logging.getLogger("absl").addFilter(_is_news)
+
+
 class Checkpoints:
     """The checkpoints of one run: the latest two and the best by test accuracy."""
 
     def __init__(self, directory: Path) -> None:
-        # Orbax warns at each checkpoint without metrics: those between two evaluations have none.
-        logging.getLogger("absl").addFilter(lambda r: "tracked_metric" not in r.getMessage())
-
         def accuracy(metrics: dict[str, float]) -> float:
             return metrics["test_accuracy"]
 
         self._directory = directory
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
+            item_handlers={
+                "state": ocp.StandardCheckpointHandler(),
+                "metadata": ocp.JsonCheckpointHandler(),
+            },
             options=ocp.CheckpointManagerOptions(
                 # `best_step()` needs best_fn, whatever the policy (Orbax 0.12).
                 best_fn=accuracy,
@@ -56,17 +64,30 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._manager.close()
 
     def steps(self) -> list[int]:
         """The steps of which there is a checkpoint, in order."""
         return sorted(self._manager.all_steps())
+
+    def choose(self, step: int | None) -> int:
+        """`step` if there is a checkpoint of it; the latest for None.
+
+        Raises:
+          UserError: there is none; the message says which there are.
+        """
+        steps = self.steps()
+        if not steps:
+            raise UserError(f"{self._directory} holds no checkpoint")
+        if step is None:
+            return steps[-1]
+        if step not in steps:
+            raise UserError(
+                f"{self._directory} holds no checkpoint of step {step}; there are "
+                f"{', '.join(map(str, steps))}"
+            )
+        return step
 
     def best_step(self) -> int | None:
         """The step with the best test accuracy, of those evaluated."""
@@ -128,7 +149,7 @@ class Checkpoints:
             ).metadata
             if metadata["format_version"] > FORMAT_VERSION:
                 raise UserError(
-                    f"{where} has format {metadata['format_version']}, this version of jaxcnn reads "
+                    f"{where} has format {metadata['format_version']}, this jaxcnn reads "
                     f"up to {FORMAT_VERSION}: update jaxcnn"
                 )
             stored = self._manager.item_metadata(step).state.tree
@@ -147,8 +168,8 @@ class Checkpoints:
     def restore_latest(self, state: State) -> tuple[State, dict[str, Any]] | None:
         """The newest sound checkpoint, or None if there is none at all.
 
-        Damaged ones that are newer are deleted, with a warning, since the run will write those
-        steps again.
+        Damaged ones that are newer are deleted, with a warning: the run will write those steps
+        again.
 
         Raises:
           UserError: the checkpoint is of another model or a newer format.

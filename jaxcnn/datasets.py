@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import logging
@@ -21,7 +20,7 @@ import numpy as np
 from jaxtyping import Int32, UInt8
 
 from jaxcnn.cache import cache_dir
-from jaxcnn.errors import UserError
+from jaxcnn.errors import lookup
 
 PathLike = str | os.PathLike[str]
 
@@ -66,12 +65,10 @@ def load(
       UserError: there is no such dataset, or its data is neither there nor to be had, or a source
         file is not the one TFDS recorded.
     """
-    if name not in DATASETS:
-        known = ", ".join(difflib.get_close_matches(name, DATASETS, cutoff=0))
-        raise UserError(f"there is no dataset {name!r}; did you mean one of: {known}?")
+    loader = lookup("dataset", name, DATASETS)
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return DATASETS[name](
+    return loader(
         pathlib.Path(data_dir).expanduser(),
         None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
     )

@@ -1,10 +1,14 @@
-"""The two ways to fail, and how a script tells them to a person."""
+"""The two ways to fail, and how they are told to a person."""
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 
 class UserError(ValueError):
@@ -21,13 +25,29 @@ class RunError(RuntimeError):
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns an expected failure into one line on stderr and an exit status; bugs keep their traceback.
+    """Turns an expected failure into one line on stderr and an exit status; bugs keep a traceback.
 
     Raises:
-      SystemExit: 2 for a `UserError`, 1 for a `RunError`.
+      SystemExit: 2 for a `UserError`, 1 for a `RunError`, 130 for Ctrl-C.
     """
     try:
         yield
     except (UserError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
+    """`table[name]`, or an error that offers the nearest names.
+
+    Raises:
+      UserError: there is no such name; `kind` says of what ("preset", "model", ...).
+    """
+    if name in table:
+        return table[name]
+    close = difflib.get_close_matches(name, table, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(table)}"
+    raise UserError(f"no {kind} is called {name!r}; {hint}")

@@ -1,4 +1,4 @@
-"""A whole test set, exactly: every example counts once, the padding of the last batch for nothing."""
+"""A whole test set, exactly: each example counts once, the last batch's padding for nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def evaluate(
     *,
     transform: Callable[[jax.Array], jax.Array],
     batch_size: int,
-    batch_sharding: NamedSharding,
+    sharding: NamedSharding,
 ) -> Metrics:
     """Sums of loss and correct answers over all examples, and their count; to be jitted.
 
@@ -30,13 +30,13 @@ def evaluate(
       labels: of the images.
       transform: stored images to what the model takes.
       batch_size: examples a step; changes the sums by rounding only.
-      batch_sharding: how a batch lies on the devices.
+      sharding: how a batch lies on the devices.
     """
 
     def add_batch(i: jax.Array, metrics: Metrics) -> Metrics:
         rows, mask = _rows(i, batch_size, len(labels))
         batch = {"image": transform(images[rows]), "label": labels[rows], "mask": mask}
-        batch = jax.lax.with_sharding_constraint(batch, batch_sharding)
+        batch = jax.lax.with_sharding_constraint(batch, sharding)
         return jax.tree.map(jnp.add, metrics, eval_step(state, batch))
 
     return jax.lax.fori_loop(0, -(-len(labels) // batch_size), add_batch, zero_metrics())
@@ -48,14 +48,14 @@ def predict(
     *,
     transform: Callable[[jax.Array], jax.Array],
     batch_size: int,
-    batch_sharding: NamedSharding,
+    sharding: NamedSharding,
 ) -> Float[Array, "examples classes"]:
-    """The model's outputs for all examples, in their order; to be jitted. Arguments as `evaluate`'s."""
+    """The model's outputs for all examples, in order; to be jitted; arguments as `evaluate`'s."""
     num_examples = len(images)
 
     def one_batch(i: jax.Array) -> jax.Array:
         rows, _ = _rows(i, batch_size, num_examples)
-        batch = jax.lax.with_sharding_constraint(transform(images[rows]), batch_sharding)
+        batch = jax.lax.with_sharding_constraint(transform(images[rows]), sharding)
         return state.apply_fn({"params": state.params}, batch, train=False)
 
     outputs = jax.lax.map(one_batch, jnp.arange(-(-num_examples // batch_size)))
@@ -82,7 +82,7 @@ def confusion_matrix(
 def precision_recall(
     confusion: Int[np.ndarray, "classes classes"],
 ) -> tuple[Float[np.ndarray, " classes"], Float[np.ndarray, " classes"]]:
-    """Precision and recall of each class, in [0, 1]; NaN where a class was never called, or is absent."""
+    """Precision and recall of each class, in [0, 1]; NaN for a class never called, or absent."""
     correct = np.diag(confusion).astype(float)
     with np.errstate(invalid="ignore"):
         return correct / confusion.sum(axis=0), correct / confusion.sum(axis=1)

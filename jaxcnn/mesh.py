@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh of all devices along one axis, the same code for one device and many."""
+"""Where arrays live: all devices along one axis, the same code for one device and many."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -106,8 +107,7 @@ def print_result(result: dict[str, Any], workdir: Path) -> None:
 
 
 def print_evaluation(
-    accuracy: float,
-    loss: float,
+    means: dict[str, float],
     confusion: Int[np.ndarray, "classes classes"],
     precision: Float[np.ndarray, " classes"],
     recall: Float[np.ndarray, " classes"],
@@ -115,10 +115,11 @@ def print_evaluation(
 ) -> None:
     """The test set in numbers: accuracy, loss, precision and recall, the confusion matrix."""
     console.print(
-        f"accuracy [bold]{accuracy:.2%}[/] ({np.trace(confusion):,} of {confusion.sum():,} images), "
-        f"loss {loss:.4f}"
+        f"accuracy [bold]{means['accuracy']:.2%}[/], "
+        f"{np.trace(confusion):,} of {confusion.sum():,} images; loss {means['loss']:.4f}"
     )
-    table = Table("class", title="Confusion: rows are the true class, columns the answer")
+    table = Table("class", title="Rows are the true class, columns the answer", box=box.SIMPLE)
+    table.padding = (0, 1, 0, 0)  # ten columns of four digits fit into 80
     for name in class_names:
         table.add_column(name, justify="right")
     for heading in ("recall", "precision"):
@@ -128,12 +129,12 @@ def print_evaluation(
             f"[bold green]{count}[/]" if i == j else str(count) if count else "[dim]·[/]"
             for j, count in enumerate(confusion[i])
         ]
-        table.add_row(name, *counts, f"{recall[i]:.2%}", f"{precision[i]:.2%}")
+        table.add_row(name, *counts, f"{recall[i]:.1%}", f"{precision[i]:.1%}")
     console.print(table)
 
 
 def save_curves(workdir: Path, path: Path) -> None:
-    """Loss and error of training and test set over the epochs, from `metrics.jsonl`, as a picture."""
+    """Loss and error of both sets over the epochs, from `metrics.jsonl`, as a picture."""
     metrics = read_metrics(workdir)
     figure = _figure(9, 3.6)
     for axes, name, label in zip(
@@ -207,8 +208,7 @@ def save_mistakes(
         image = images[i]
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
         axes.set_title(
-            f"{class_names[predictions[i]]} {confidence[i]:.1%}\n"
-            f"is {class_names[labels[i]]}, #{i}",
+            f"{class_names[predictions[i]]} {confidence[i]:.1%}\nis {class_names[labels[i]]}, #{i}",
             fontsize=8,
         )
     _save(figure, path)

@@ -73,7 +73,7 @@ def zero_metrics() -> Metrics:
 
 
 def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-    """One update by the mean loss of a batch; the step's randomness comes from (key, state.step)."""
+    """One update by the mean loss of a batch; its randomness comes from (key, state.step)."""
     dropout_key = jax.random.fold_in(key, state.step)
 
     def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
@@ -100,7 +100,7 @@ def train_steps(
     *,
     transform: Callable[[jax.Array], jax.Array],
     batch_size: int,
-    batch_sharding: NamedSharding,
+    sharding: NamedSharding,
 ) -> tuple[TrainState, Metrics]:
     """Training steps in one program, until `state.step` is `stop` or a loss is not finite.
 
@@ -118,7 +118,7 @@ def train_steps(
       key: the run's; each step folds its number in.
       transform: stored images to what the model takes.
       batch_size: examples a step.
-      batch_sharding: how a batch lies on the devices.
+      sharding: how a batch lies on the devices.
     """
     steps_per_epoch = len(order) // batch_size
 
@@ -131,7 +131,7 @@ def train_steps(
         first = state.step % steps_per_epoch * batch_size
         rows = jax.lax.dynamic_slice(order, (first,), (batch_size,))
         batch = {"image": transform(images[rows]), "label": labels[rows]}
-        batch = jax.lax.with_sharding_constraint(batch, batch_sharding)
+        batch = jax.lax.with_sharding_constraint(batch, sharding)
         state, step_metrics = train_step(state, batch, key)
         return state, jax.tree.map(jnp.add, metrics, step_metrics)
 

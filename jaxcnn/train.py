@@ -1,10 +1,9 @@
-"""From a config to a trained, checkpointed, evaluated network: the only file that knows them all."""
+"""From a config to a trained, checkpointed, evaluated network: the file that knows them all."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import math
@@ -12,29 +11,25 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
-from jaxcnn import augment, datasets, mesh, report
 from jaxcnn import config as configs
+from jaxcnn import report
 from jaxcnn import workdir as workdirs
-from jaxcnn.cache import cache_dir
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
-from jaxcnn.datasets import Dataset
-from jaxcnn.errors import RunError, UserError
-from jaxcnn.evaluate import evaluate, mean_metrics
-from jaxcnn.models import MODELS
-from jaxcnn.optimizers import make_optimizer
-from jaxcnn.step import Metrics, TrainState, create_state, train_steps, zero_metrics
+from jaxcnn.errors import RunError
+from jaxcnn.evaluate import confusion_matrix, mean_metrics, precision_recall
+from jaxcnn.experiment import Experiment
+from jaxcnn.step import Metrics, TrainState
 
-CHUNK_SECONDS = 0.5  # between two looks at the device: how long the progress bar and signals wait
+CHUNK_SECONDS = 0.5  # between two looks at the device: what the bar and signals wait
 
 
 def train_and_evaluate(config: TrainConfig) -> dict[str, Any]:
@@ -62,16 +57,78 @@ def train_and_evaluate(config: TrainConfig) -> dict[str, Any]:
             report.say(f"This run is finished; {workdir} holds its result:")
             report.print_result(result, workdir)
             return result
-        setup = set_up(config)
+        experiment = Experiment(config)
         with Checkpoints(workdir / "checkpoints") as checkpoints:
-            run = _start_or_resume(setup, checkpoints, started)
+            run = _start_or_resume(experiment, checkpoints, started)
             workdirs.write_atomically(workdir / "config.json", configs.to_json(config))
-            _train(setup, run, checkpoints, workdir)
+            _train(experiment, run, checkpoints, workdir)
         report.save_curves(workdir, workdir / "curves.png")
-        result = _result(setup, run)
+        result = _result(experiment, run)
         workdirs.write_atomically(workdir / "result.json", json.dumps(result, indent=2) + "\n")
         report.print_result(result, workdir)
         return result
+
+
+def evaluate_run(
+    workdir: Path,
+    *,
+    step: int | None = None,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run on the whole test set, and shows what it finds.
+
+    Writes `confusion.png`, `mistakes.png` and, at last, `evaluation.json` into the run's folder.
+
+    Args:
+      workdir: the run's folder.
+      step: of the checkpoint; by default the latest.
+      data_dir: where prepared datasets are; by default as the run had it.
+      manual_dir: likewise.
+
+    Returns:
+      What `evaluation.json` holds.
+
+    Raises:
+      UserError: the folder holds no run, or no such checkpoint, or the data cannot be had.
+      RunError: the checkpoint is damaged.
+    """
+    config = workdirs.read_config(workdir)
+    config = dataclasses.replace(
+        config,
+        data_dir=data_dir or config.data_dir,
+        manual_dir=manual_dir or config.manual_dir,
+    )
+    with Checkpoints(workdir / "checkpoints") as checkpoints:
+        step = checkpoints.choose(step)
+        experiment = Experiment(config)
+        state, _ = checkpoints.restore(experiment.state, step)
+    report.say(f"{workdir}: {config.model} on {config.dataset}, checkpoint of step {step:,}")
+    dataset, outputs = experiment.dataset, experiment.predict(state)
+    means = experiment.evaluate(state)
+    probabilities = np.asarray(jax.nn.softmax(outputs))
+    confusion = confusion_matrix(dataset.test_labels, outputs.argmax(-1), len(dataset.class_names))
+    precision, recall = precision_recall(confusion)
+    report.print_evaluation(means, confusion, precision, recall, dataset.class_names)
+    pictures = workdir / "confusion.png", workdir / "mistakes.png"
+    report.save_confusion(confusion, dataset.class_names, pictures[0])
+    report.save_mistakes(
+        dataset.test_images, dataset.test_labels, probabilities, dataset.class_names, pictures[1]
+    )
+    evaluation = {
+        "step": step,
+        "num_test_examples": len(dataset.test_labels),
+        "test_accuracy": means["accuracy"],
+        "test_loss": means["loss"],
+        "class_names": dataset.class_names,
+        "precision": [None if math.isnan(x) else x for x in precision.tolist()],
+        "recall": [None if math.isnan(x) else x for x in recall.tolist()],
+        "confusion": confusion.tolist(),
+    }
+    path = workdir / "evaluation.json"
+    workdirs.write_atomically(path, json.dumps(evaluation, indent=2) + "\n")
+    report.say(f"Written: {pictures[0]}, {pictures[1]}, {path}")
+    return evaluation
 
 
 class Interrupted(RunError):
@@ -83,78 +140,6 @@ class Interrupted(RunError):
             "a checkpoint is saved, and the same command goes on from it"
         )
         self.exit_code = 128 + signal_number
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """What a config stands for: the data and a fresh state on the devices, and how they meet."""
-
-    config: TrainConfig
-    dataset: Dataset  # on the host
-    mesh: Mesh
-    train_set: tuple[jax.Array, jax.Array]  # images and labels, as stored
-    test_set: tuple[jax.Array, jax.Array]
-    state: TrainState  # at step 0
-    order_key: jax.Array
-    step_key: jax.Array
-    batching: dict[str, Any]  # how rows of a set become a batch: keywords of every program over one
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.dataset.train_labels) // self.config.batch_size
-
-    @property
-    def total_steps(self) -> int:
-        return self.config.epochs * self.steps_per_epoch
-
-
-def set_up(config: TrainConfig) -> Setup:
-    """Loads the data and makes the state at step 0, placed on all devices.
-
-    Raises:
-      UserError: an unknown name, data that cannot be had, or fields that do not fit the data.
-    """
-    if config.compilation_cache:
-        _use_compilation_cache()
-    constructor = configs.lookup("model", config.model, MODELS)
-    dataset = datasets.load(config.dataset, data_dir=config.data_dir, manual_dir=config.manual_dir)
-    if config.batch_size > len(dataset.train_labels):
-        raise UserError(
-            f"--batch-size {config.batch_size} is larger than the training set of "
-            f"{config.dataset}, {len(dataset.train_labels):,} images"
-        )
-    devices = mesh.data_mesh()
-    mesh.check_batch_size(config.batch_size, devices)
-    transform = functools.partial(
-        augment.normalize, mean=config.pixel_mean, std=config.pixel_std
-    )
-    init_key, order_key, step_key = mesh.replicate(
-        tuple(jax.random.split(jax.random.key(config.seed), 3)), devices
-    )
-    create = functools.partial(
-        create_state,
-        constructor(num_classes=len(dataset.class_names)),
-        make_optimizer(config.optimizer),
-        dataset.train_images.shape[1:],
-    )
-    try:
-        jax.eval_shape(transform, dataset.train_images[:1])
-        state = jax.jit(create, out_shardings=mesh.replicated(devices))(init_key)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"model {config.model} and dataset {config.dataset} do not fit: {error}"
-        ) from error
-    return Setup(
-        config,
-        dataset,
-        devices,
-        mesh.replicate((dataset.train_images, dataset.train_labels), devices),
-        mesh.replicate((dataset.test_images, dataset.test_labels), devices),
-        state,
-        order_key,
-        step_key,
-        {"transform": transform, "batch_sharding": mesh.batch_sharding(devices)},
-    )
 
 
 @dataclasses.dataclass
@@ -170,28 +155,31 @@ class Run:
     compile_seconds: float = 0.0
 
 
-def _start_or_resume(setup: Setup, checkpoints: Checkpoints, started: float) -> Run:
-    metrics = _no_metrics(setup)
-    restored = checkpoints.restore_latest(setup.state)
-    if restored is None:
-        return Run(setup.state, metrics, started)
-    state, metadata = restored
-    progress = metadata["progress"]
-    run = Run(
-        state,
-        {name: jnp.full_like(zero, progress["metrics"][name]) for name, zero in metrics.items()},
-        started - progress["total_seconds"],
-        int(state.step),
-        progress["test"],
-        progress["train_seconds"],
-        progress["compile_seconds"],
-    )
-    report.say(f"Going on from the checkpoint of step {run.step:,} of {setup.total_steps:,}.")
+def _start_or_resume(experiment: Experiment, checkpoints: Checkpoints, started: float) -> Run:
+    run = Run(experiment.state, experiment.no_metrics(), started)
+    restored = checkpoints.restore_latest(experiment.state)
+    if restored is not None:
+        run.state, metadata = restored
+        run.step = int(run.state.step)
+        progress = metadata["progress"]
+        run.metrics = jax.tree.map(jnp.full_like, run.metrics, progress["metrics"])
+        run.started -= progress["total_seconds"]
+        run.test = progress["test"]
+        run.train_seconds = progress["train_seconds"]
+        run.compile_seconds = progress["compile_seconds"]
+        report.say(f"Going on from the checkpoint of step {run.step:,}.")
+    run.compile_seconds += experiment.compile()
     return run
 
 
 def _save(run: Run, checkpoints: Checkpoints, config: TrainConfig, *, evaluated: bool) -> None:
-    """What `_start_or_resume` reads."""
+    """Saves what `_start_or_resume` reads.
+
+    Raises:
+      RunError: a parameter is not finite, or the checkpoint cannot be written.
+    """
+    if not _all_finite(run.state.params):
+        raise RunError(f"a parameter is not finite at step {run.step:,}; {_ADVICE}")
     progress = {
         "metrics": {name: total.item() for name, total in run.metrics.items()},
         "test": run.test,
@@ -206,40 +194,40 @@ def _save(run: Run, checkpoints: Checkpoints, config: TrainConfig, *, evaluated:
     )
 
 
-def _train(setup: Setup, run: Run, checkpoints: Checkpoints, workdir: Path) -> None:
+def _train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: Path) -> None:
     """Trains to the last step; logs, evaluates and saves on the way."""
-    config, steps_per_epoch, total_steps = setup.config, setup.steps_per_epoch, setup.total_steps
-    programs = _compile(setup, run)
+    config = experiment.config
     log = report.MetricsLog(workdir, step=run.step)
     with contextlib.closing(log), _stop_signals() as received, report.progress_bar() as bar:
-        task = bar.add_task(config.preset, total=total_steps, completed=run.step, metrics="")
-        for seconds in _train_chunks(setup, programs, run):
+        task = bar.add_task(config.preset, total=experiment.total_steps, metrics="")
+        bar.update(task, completed=run.step)
+        for _ in _train_chunks(experiment, run):
             bar.update(task, completed=run.step)
             line: dict[str, float] = {}
             if run.step % config.log_every_steps == 0:
                 line |= _prefixed("train", mean_metrics(run.metrics))
-                run.metrics = _no_metrics(setup)
+                run.metrics = experiment.no_metrics()
                 bar.update(task, metrics=f"loss {line['train_loss']:.4f}")
-            evaluated = _is_evaluated(setup, run.step)
+            evaluated = _is_evaluated(experiment, run.step)
             if evaluated:
-                run.test = mean_metrics(programs.evaluate(run.state))
+                run.test = experiment.evaluate(run.state)
                 line |= _prefixed("test", run.test)
                 report.say(
-                    f"epoch {run.step // steps_per_epoch}: test accuracy "
+                    f"epoch {run.step // experiment.steps_per_epoch}: test accuracy "
                     f"{run.test['accuracy']:.2%}, loss {run.test['loss']:.4f}"
                 )
             if line:
-                log.write(run.step, {"epoch": run.step / steps_per_epoch, **line})
+                log.write(run.step, {"epoch": run.step / experiment.steps_per_epoch, **line})
             if evaluated or received or run.step % config.checkpoint_every_steps == 0:
                 _save(run, checkpoints, config, evaluated=evaluated)
-            if received and run.step < total_steps:
+            if received and run.step < experiment.total_steps:
                 checkpoints.wait()
-                raise Interrupted(run.step, total_steps, received[0])
+                raise Interrupted(run.step, experiment.total_steps, received[0])
         checkpoints.wait()
 
 
-def _train_chunks(setup: Setup, programs: Programs, run: Run) -> Iterator[float]:
-    """Trains to the last step, pausing after chunks of steps.
+def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
+    """Trains to the last step, with a pause after each chunk of steps.
 
     A chunk takes about CHUNK_SECONDS and ends early where something is due: a line in the log, a
     checkpoint, the end of an epoch.
@@ -247,94 +235,43 @@ def _train_chunks(setup: Setup, programs: Programs, run: Run) -> Iterator[float]
     Raises:
       RunError: the loss is not finite.
     """
-    config = setup.config
-    due_every = (config.log_every_steps, config.checkpoint_every_steps, setup.steps_per_epoch)
+    config, steps_per_epoch = experiment.config, experiment.steps_per_epoch
+    due_every = (config.log_every_steps, config.checkpoint_every_steps, steps_per_epoch)
     chunk_steps, order = 1, None
-    while run.step < setup.total_steps:
+    while run.step < experiment.total_steps:
         first = run.step
-        if order is None or first % setup.steps_per_epoch == 0:
-            order = programs.epoch_order(first // setup.steps_per_epoch)
+        if order is None or first % steps_per_epoch == 0:
+            order = experiment.epoch_order(first // steps_per_epoch)
         stop = min(first + chunk_steps, *(first - first % every + every for every in due_every))
         started = time.perf_counter()
-        run.state, run.metrics = programs.train(run.state, run.metrics, order, stop)
+        run.state, run.metrics = experiment.train(run.state, run.metrics, order, stop)
         run.step = int(run.state.step)  # waits for the device
         seconds = time.perf_counter() - started
         run.train_seconds += seconds
         if not math.isfinite(run.metrics["loss"]):
-            raise RunError(
-                f"the loss is not finite at step {run.step:,}; earlier checkpoints are kept; "
-                "try a smaller --optimizer.learning-rate, in another --workdir"
-            )
+            raise RunError(f"the loss is not finite at step {run.step:,}; {_ADVICE}")
         chunk_steps = max(1, min(8 * chunk_steps, int(CHUNK_SECONDS * (stop - first) / seconds)))
-        yield seconds
+        yield
 
 
-def _is_evaluated(setup: Setup, step: int) -> bool:
-    every = setup.config.eval_every_epochs * setup.steps_per_epoch
-    return step % every == 0 or step == setup.total_steps
+_ADVICE = (
+    "the checkpoints before it are kept; try a smaller --optimizer.learning-rate, "
+    "in another --workdir"
+)
 
 
-def _no_metrics(setup: Setup) -> Metrics:
-    return mesh.replicate(zero_metrics(), setup.mesh)
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()
+
+
+def _is_evaluated(experiment: Experiment, step: int) -> bool:
+    every = experiment.config.eval_every_epochs * experiment.steps_per_epoch
+    return step % every == 0 or step == experiment.total_steps
 
 
 def _prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
     return {f"{prefix}_{name}": value for name, value in metrics.items()}
-
-
-class Programs(NamedTuple):
-    """The compiled programs of a run, each traced once."""
-
-    train: Callable[[TrainState, Metrics, jax.Array, int], tuple[TrainState, Metrics]]
-    evaluate: Callable[[TrainState], Metrics]
-    epoch_order: Callable[[int], jax.Array]
-
-
-def _compile(setup: Setup, run: Run) -> Programs:
-    started = time.perf_counter()
-    jit = functools.partial(jax.jit, out_shardings=mesh.replicated(setup.mesh))
-
-    def scalar(value: int) -> jax.Array:
-        return mesh.replicate(np.int32(value), setup.mesh)
-
-    def shuffle(key: jax.Array, epoch: jax.Array) -> jax.Array:
-        return jax.random.permutation(jax.random.fold_in(key, epoch), len(setup.train_set[1]))
-
-    order = jit(shuffle).lower(setup.order_key, scalar(0)).compile()
-    train = (
-        jit(
-            functools.partial(train_steps, batch_size=setup.config.batch_size, **setup.batching),
-            donate_argnums=(0, 1),
-        )
-        .lower(
-            run.state,
-            run.metrics,
-            *setup.train_set,
-            order(setup.order_key, scalar(0)),
-            scalar(0),
-            setup.step_key,
-        )
-        .compile()
-    )
-    test = (
-        jit(
-            functools.partial(
-                evaluate,
-                batch_size=mesh.round_up(setup.config.eval_batch_size, setup.mesh),
-                **setup.batching,
-            )
-        )
-        .lower(run.state, *setup.test_set)
-        .compile()
-    )
-    run.compile_seconds += time.perf_counter() - started
-    return Programs(
-        lambda state, metrics, order, stop: train(
-            state, metrics, *setup.train_set, order, scalar(stop), setup.step_key
-        ),
-        lambda state: test(state, *setup.test_set),
-        lambda epoch: order(setup.order_key, scalar(epoch)),
-    )
 
 
 @contextlib.contextmanager
@@ -349,7 +286,9 @@ def _stop_signals() -> Iterator[list[int]]:
         received.append(number)
         signal.signal(number, previous[number])
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {
+        number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield received
     finally:
@@ -357,8 +296,8 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _result(setup: Setup, run: Run) -> dict[str, Any]:
-    config, test = setup.config, run.test or {}
+def _result(experiment: Experiment, run: Run) -> dict[str, Any]:
+    config, test = experiment.config, run.test or {}
     packages = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "preset": config.preset,
@@ -370,22 +309,16 @@ def _result(setup: Setup, run: Run) -> dict[str, Any]:
         "steps": run.step,
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],
-        "num_test_examples": len(setup.dataset.test_labels),
+        "num_test_examples": len(experiment.dataset.test_labels),
         "train_seconds": round(run.train_seconds, 3),
         "compile_seconds": round(run.compile_seconds, 3),
         "examples_per_second": round(run.step * config.batch_size / run.train_seconds, 1),
         "total_seconds": round(time.perf_counter() - run.started, 3),
-        "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
+        "devices": [
+            f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()
+        ],
         "versions": {
             "python": platform.python_version(),
             **{package: importlib.metadata.version(package) for package in packages},
         },
     }
-
-
-def _use_compilation_cache() -> None:
-    """Keeps compiled programs, unless the user's own settings of JAX already name a place."""
-    if jax.config.jax_compilation_cache_dir is None:
-        with contextlib.suppress(OSError):  # a read-only home: compile each time
-            jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -40,7 +40,9 @@ def claim(config: TrainConfig) -> Iterator[Path]:
         ) from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system frees it, whatever happens
+            fcntl.flock(
+                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # the system frees it, whatever happens
         except BlockingIOError:
             raise UserError(
                 f"another process is training in {workdir}; choose another --workdir"

@@ -115,7 +115,7 @@ def test_full_lets_every_pixel_meet_every_tap_exactly_once(kernel_size, dilation
 def test_valid_lets_a_corner_meet_one_tap_only():
     count = jax.grad(lambda x: ones_conv(x, jnp.ones((3, 3)), ((0, 0), (0, 0))).sum())
     expected = [[1, 2, 2, 1], [2, 4, 4, 2], [2, 4, 4, 2], [1, 2, 2, 1]]
-    chex.assert_trees_all_close(count(jnp.zeros((4, 4))), jnp.array(expected, float))
+    chex.assert_trees_all_close(count(jnp.zeros((4, 4))), jnp.array(expected, jnp.float32))
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ def test_output_size_agrees_with_lax(size, kernel, stride, dilation, padding):
     pads = resolve_padding(padding, kernel_size, input_size=shape, **options)
     theirs = jax.eval_shape(
         lambda x, w: ones_conv(x, w, pads, stride, dilation),
-        jax.ShapeDtypeStruct(shape, float),
-        jax.ShapeDtypeStruct(kernel_size, float),
+        jax.ShapeDtypeStruct(shape, jnp.float32),
+        jax.ShapeDtypeStruct(kernel_size, jnp.float32),
     ).shape
     if 0 in theirs:
         with pytest.raises(ValueError, match="does not fit into"):

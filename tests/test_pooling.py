@@ -60,9 +60,9 @@ def windows_1d(x, window, stride, pads, dilation, ceil_mode):
     while True:
         places = [start + dilation * i for i in range(window)]
         fits = places[-1] < len(padded)
-        # PyTorch: one more window if stride pixels short of fitting, and it starts early enough.
-        nearly = places[-1] - len(padded) < stride - 1 and start < low + len(x)
-        if not (fits or (ceil_mode and nearly)):
+        if ceil_mode:  # one more window if less than a stride is missing; all start early enough
+            fits = places[-1] - len(padded) < stride - 1 and start < low + len(x)
+        if not fits:
             return windows
         windows.append([padded[i] if i < len(padded) else "beyond" for i in places])
         start += stride
@@ -160,17 +160,18 @@ def test_agrees_with_loops(pool_name, size, window, stride, dilation, padding, c
 @pytest.mark.parametrize("padding", ["VALID", "SAME", ((1, 0), (0, 1))])
 @pytest.mark.parametrize(("window", "strides"), [((3, 2), (2, 1)), ((3, 3), None)])
 def test_agrees_with_linen(window, strides, padding):
-    x = away_from_ties((2, 7, 6, 3))
+    ours = (window, strides, padding)
     theirs = (window, strides or window, padding)  # linen's strides would default to 1
-    arguments = (window, strides, padding)
-    chex.assert_trees_all_equal(max_pool(x, *arguments), linen.max_pool(x, *theirs))
-    chex.assert_trees_all_equal(min_pool(x, *arguments), linen.min_pool(x, *theirs))
-    for count_include_pad in (True, False):
-        chex.assert_trees_all_close(
-            avg_pool(x, *arguments, count_include_pad),
-            linen.avg_pool(x, *theirs, count_include_pad),
-            atol=1e-5,
-        )
+
+    @jax.jit
+    def pool_both_ways(x):
+        pooled = [max_pool(x, *ours), min_pool(x, *ours)]
+        pooled += [avg_pool(x, *ours, count) for count in (True, False)]
+        expected = [linen.max_pool(x, *theirs), linen.min_pool(x, *theirs)]
+        expected += [linen.avg_pool(x, *theirs, count) for count in (True, False)]
+        return pooled, expected
+
+    chex.assert_trees_all_close(*pool_both_ways(away_from_ties((2, 7, 6, 3))), atol=1e-5)
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])
@@ -216,7 +217,7 @@ def test_min_pool_is_the_dual_of_max_pool(padding):
 
 
 @pytest.mark.parametrize("pool_fn", POOLS)
-@pytest.mark.parametrize("space", [(6,), (5, 6), (4, 5, 3)])
+@pytest.mark.parametrize("space", [(6,), (4, 5, 3)])
 def test_batch_dimensions_are_pooled_one_by_one(pool_fn, space):
     images = np.asarray(away_from_ties((2, 3, *space, 2)))
     window = (2,) * len(space)

@@ -134,7 +134,7 @@ def output_size(
 
     floor((low + n + high - e) / s) + 1, with input size n, stride s and a window that spans e
     pixels. With `ceil_mode` the floor becomes a ceil, so that a last window may reach beyond the
-    padding; it is dropped unless it starts inside the input or the low padding (PyTorch's rule).
+    padding, but only windows that start inside the low padding or the input count (PyTorch's rule).
 
     Raises:
       ValueError: as `resolve_padding`, and where not a single window fits (lax gives size 0 there).
@@ -146,9 +146,9 @@ def output_size(
     outputs = []
     for n, e, s, (low, high) in zip(size, _spans(kernel, dilation), stride, pads, strict=True):
         room = low + n + high - e
-        count = (-(-room // s) if ceil_mode else room // s) + 1
-        if ceil_mode and (count - 1) * s >= low + n:
-            count -= 1
+        count = room // s + 1
+        if ceil_mode:
+            count = min(-(-room // s) + 1, -(-(low + n) // s))
         if count < 1:
             raise ValueError(
                 f"A window that spans {e} pixels does not fit into {n} pixels padded by "

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.pooling import avg_pool
 
 
 class LeNet5(nn.Module):
     """LeNet-5 as the course notebook draws it: 61,706 parameters for 28x28 images, 10 classes.
 
-    The layout is that of LeCun et al. 1998, figure 2, with what later retellings simplified: C3 sees
+    The layout is that of LeCun et al. 1998, figure 2, as later retellings simplified it: C3 sees
     all of S2's maps, S2 and S4 are plain pools without coefficients, the output is linear. C1 pads
     the image by 2, where the paper draws the digit on 32x32. The notebook ends in a softmax and
     feeds it to a loss that applies softmax again; this network returns logits, so that the loss
@@ -51,13 +53,14 @@ class LeNet5(nn.Module):
             raise ValueError(f"LeNet5 takes images [batch, 28, 28, channels], got {images.shape}")
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise TypeError(f"LeNet5 takes normalized floating-point images, got {images.dtype}")
-        x = nn.Conv(6, (5, 5), padding="SAME", dtype=self.dtype, name="C1")(images)
+        conv = partial(nn.Conv, dtype=self.dtype, conv_general_dilated=conv_general_dilated)
+        x = conv(6, (5, 5), padding="SAME", name="C1")(images)
         x = self.activation(x)  # [batch, 28, 28, 6]
         x = self.pool(x, (2, 2))  # S2: [batch, 14, 14, 6]
-        x = nn.Conv(16, (5, 5), padding="VALID", dtype=self.dtype, name="C3")(x)
+        x = conv(16, (5, 5), padding="VALID", name="C3")(x)
         x = self.activation(x)  # [batch, 10, 10, 16]
         x = self.pool(x, (2, 2))  # S4: [batch, 5, 5, 16]
-        x = nn.Conv(120, (5, 5), padding="VALID", dtype=self.dtype, name="C5")(x)
+        x = conv(120, (5, 5), padding="VALID", name="C5")(x)
         x = self.activation(x)  # [batch, 1, 1, 120]
         x = x.reshape(x.shape[0], -1)  # [batch, 120]
         x = nn.Dense(84, dtype=self.dtype, name="F6")(x)
