@@ -166,7 +166,9 @@ def save_confusion(
     axes = figure.subplots()
     errors = confusion.copy()
     np.fill_diagonal(errors, 0)
-    axes.imshow(errors, cmap="Reds", vmin=0, vmax=max(1, 1.5 * errors.max()))
+    axes.imshow(np.ma.masked_equal(errors, 0), cmap="Reds", vmin=0, vmax=max(1, 1.5 * errors.max()))
+    axes.grid(color="0.9", linewidth=0.5)
+    axes.set_axisbelow(True)
     for (i, j), count in np.ndenumerate(confusion):
         if count:
             axes.text(
@@ -199,7 +201,7 @@ def save_mistakes(
     rows = max(1, -(-len(worst) // columns))
     figure = _figure(1.3 * columns, 0.5 + 1.6 * rows)
     figure.suptitle(
-        f"The {len(worst)} surest of {len(wrong)} wrong answers: answer and its probability, truth"
+        f"The {len(worst)} surest of {len(wrong):,} wrong answers, with their probability; the truth"
     )
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
@@ -208,7 +210,7 @@ def save_mistakes(
         image = images[i]
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
         axes.set_title(
-            f"{class_names[predictions[i]]} {confidence[i]:.1%}\nis {class_names[labels[i]]}, #{i}",
+            f"{class_names[predictions[i]]} ({confidence[i]:.1%})\nis {class_names[labels[i]]}, #{i}",
             fontsize=8,
         )
     _save(figure, path)

@@ -1,0 +1,263 @@
+import functools
+
+import chex
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from jaxcnn.layers.convolution import MAX_CHANNELS, conv_general_dilated
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+ours = functools.partial(conv_general_dilated, dimension_numbers=NHWC)
+xla = functools.partial(lax.conv_general_dilated, dimension_numbers=NHWC)
+
+# What LeNet-5 asks for: images, kernel, padding.
+LENET = {
+    "C1": ((2, 28, 28, 1), (5, 5, 1, 6), "SAME"),
+    "C3": ((2, 14, 14, 6), (5, 5, 6, 16), "VALID"),
+    "C5": ((2, 5, 5, 16), (5, 5, 16, 120), "VALID"),
+}
+
+
+def normal(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def output_shape(image_shape, kernel_shape, padding):
+    arrays = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (image_shape, kernel_shape))
+    return jax.eval_shape(lambda x, k: xla(x, k, (1, 1), padding), *arrays).shape
+
+
+def assert_close(actual, expected, tolerance):
+    """Relative to the largest value expected: a sum has the rounding of its largest terms."""
+    atol = tolerance * np.abs(expected).max(initial=1e-9)
+    chex.assert_trees_all_close(actual, expected, rtol=0, atol=atol)
+
+
+def assert_agrees_with_xla(image_shape, kernel_shape, padding):
+    """In its output, and in both gradients for some gradient of the output."""
+
+    def output_and_gradients(conv):
+        def run(images, kernel, output_gradient):
+            output, pullback = jax.vjp(lambda x, k: conv(x, k, (1, 1), padding), images, kernel)
+            return output, *pullback(output_gradient)
+
+        shapes = image_shape, kernel_shape, output_shape(image_shape, kernel_shape, padding)
+        return jax.jit(run)(*(normal(shape, seed) for seed, shape in enumerate(shapes)))
+
+    actual, expected = output_and_gradients(ours), output_and_gradients(xla)
+    for value, expected_value, tolerance in zip(actual, expected, (1e-5, 1e-4, 1e-4), strict=True):
+        assert_close(value, expected_value, tolerance)
+
+
+# Values and gradients
+
+
+def test_by_eye():
+    images = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    neighbours = jnp.array([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]).reshape(3, 3, 1, 1)
+    expected = jnp.array([[5.0, 7, 10, 9], [13, 20, 24, 20], [25, 36, 40, 32], [21, 35, 38, 25]])
+    chex.assert_trees_all_equal(ours(images, neighbours, (1, 1), "SAME")[0, ..., 0], expected)
+
+
+@pytest.mark.parametrize("layer", LENET)
+def test_lenet_layers_agree_with_xla(layer):
+    assert_agrees_with_xla(*LENET[layer])
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.data())
+def test_any_dense_convolution_agrees_with_xla(data):
+    batch, height, width = (data.draw(st.integers(1, most)) for most in (3, 12, 12))
+    kernel_size = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    channels, features = (data.draw(st.integers(1, MAX_CHANNELS)) for _ in range(2))
+    pads = st.tuples(*(st.tuples(st.integers(0, k), st.integers(0, k)) for k in kernel_size))
+    full = st.just(tuple((k - 1, k - 1) for k in kernel_size))
+    padding = data.draw(st.sampled_from(["SAME", "SAME_LOWER", "VALID"]) | full | pads)
+    shapes = (batch, height, width, channels), (*kernel_size, channels, features)
+    assume(0 not in output_shape(*shapes, padding))
+    assert_agrees_with_xla(*shapes, padding)
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "kernel_shape", "padding"),
+    [
+        ((0, 8, 8, 3), (3, 3, 3, 4), "SAME"),
+        ((2, 8, 8, 0), (3, 3, 0, 4), "SAME"),
+        ((2, 8, 8, 3), (3, 3, 3, 0), "SAME"),
+        ((2, 3, 8, 3), (5, 5, 3, 4), "VALID"),  # the kernel is larger than the image
+        ((2, 8, 8, 3), (3, 3, 3, 4), ((-1, 0), (2, -2))),
+    ],
+    ids=["no images", "no channels", "no features", "no output", "cropped"],
+)
+def test_empty_arrays_and_crops_agree_with_xla(image_shape, kernel_shape, padding):
+    assert_agrees_with_xla(image_shape, kernel_shape, padding)
+
+
+def test_second_derivatives_agree_with_xla():
+    images, kernel = normal((2, 6, 5, 3)), normal((3, 2, 3, 4), seed=1)
+
+    def second_derivatives(conv):
+        def loss(images, kernel):
+            return jnp.sin(conv(images, kernel, (1, 1), "SAME")).sum()
+
+        def slope(images, kernel):
+            gradients = jax.grad(loss, argnums=(0, 1))(images, kernel)
+            return sum((jnp.cos(gradient) ** 2).sum() for gradient in gradients)
+
+        forward = jax.jvp(jax.grad(loss), (images, kernel), (images, kernel))[1]
+        return forward, *jax.grad(slope, argnums=(0, 1))(images, kernel)
+
+    for actual, expected in zip(
+        *(jax.jit(second_derivatives, static_argnums=0)(conv) for conv in (ours, xla)), strict=True
+    ):
+        assert_close(actual, expected, 1e-4)
+
+
+# Inside transformations
+
+
+def test_vmap_over_images_over_kernels_and_over_both():
+    images, kernels = normal((3, 2, 6, 6, 2)), normal((3, 3, 3, 2, 4), seed=1)
+    for in_axes in [(0, None), (None, 0), (0, 0)]:
+        x = images[0] if in_axes[0] is None else images
+        k = kernels[0] if in_axes[1] is None else kernels
+        actual, expected = (
+            jax.jit(jax.vmap(lambda x, k, conv=conv: conv(x, k, (1, 1), "SAME"), in_axes))(x, k)
+            for conv in (ours, xla)
+        )
+        assert_close(actual, expected, 1e-5)
+
+
+def test_inside_loops():
+    images, kernels = normal((2, 6, 6, 1)), normal((4, 3, 3, 1, 1), seed=1)
+
+    def by_scan(images, kernels):
+        def apply(images, kernel):
+            return ours(images, kernel, (1, 1), "SAME"), None
+
+        return lax.scan(apply, images, kernels)[0]
+
+    def by_while_loop(images, kernels):
+        def apply(carry):
+            i, images = carry
+            return i + 1, ours(images, kernels[i], (1, 1), "SAME")
+
+        return lax.while_loop(lambda carry: carry[0] < len(kernels), apply, (0, images))[1]
+
+    def unrolled(images, kernels):
+        for kernel in kernels:
+            images = xla(images, kernel, (1, 1), "SAME")
+        return images
+
+    expected = jax.jit(unrolled)(images, kernels)
+    assert_close(jax.jit(by_scan)(images, kernels), expected, 1e-5)
+    assert_close(jax.jit(by_while_loop)(images, kernels), expected, 1e-5)
+    gradient, expected_gradient = (
+        jax.jit(jax.grad(lambda *args, run=run: run(*args).sum(), argnums=1))(images, kernels)
+        for run in (by_scan, unrolled)
+    )
+    assert_close(gradient, expected_gradient, 1e-4)
+
+
+# Which lowering
+
+
+def lowered_gradient(layer, platform):
+    image_shape, kernel_shape, padding = LENET[layer]
+
+    def loss(images, kernel):
+        return (ours(images, kernel, (1, 1), padding) ** 2).sum()
+
+    program = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (image_shape, kernel_shape))
+    return jax.export.export(program, platforms=[platform])(*shapes).mlir_module()
+
+
+@pytest.mark.parametrize("layer", LENET)
+def test_products_on_a_cpu_and_convolutions_elsewhere(layer):
+    cpu = lowered_gradient(layer, "cpu")
+    assert "stablehlo.dot_general" in cpu and "stablehlo.convolution" not in cpu
+    for platform in ("cuda", "tpu"):
+        program = lowered_gradient(layer, platform)
+        assert "stablehlo.convolution" in program and "stablehlo.dot_general" not in program
+
+
+def same_programs(image_shape, kernel_shape, dtype=jnp.float32, **arguments):
+    """Whether ours, as traced, is XLA's convolution and nothing else."""
+    arguments = {"dimension_numbers": NHWC, "window_strides": (1, 1), "padding": "SAME"} | arguments
+    arrays = (jax.ShapeDtypeStruct(shape, dtype) for shape in (image_shape, kernel_shape))
+    return (
+        len(
+            {
+                str(jax.make_jaxpr(functools.partial(conv, **arguments))(*arrays))
+                for conv in (conv_general_dilated, lax.conv_general_dilated)
+            }
+        )
+        == 1
+    )
+
+
+IMAGES, KERNEL = (2, 8, 8, 4), (3, 3, 4, 4)
+
+
+def test_what_the_products_cover_is_another_program():
+    assert not same_programs(IMAGES, KERNEL)
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "kernel_shape", "arguments"),
+    [
+        (IMAGES, KERNEL, {"window_strides": (1, 2)}),
+        (IMAGES, KERNEL, {"lhs_dilation": (2, 1)}),
+        (IMAGES, KERNEL, {"rhs_dilation": (1, 2)}),
+        (IMAGES, (3, 3, 2, 4), {"feature_group_count": 2}),
+        (IMAGES, KERNEL, {"batch_group_count": 2}),
+        (IMAGES, KERNEL, {"precision": lax.Precision.HIGHEST}),
+        (IMAGES, KERNEL, {"preferred_element_type": jnp.float32}),
+        (IMAGES, KERNEL, {"dtype": jnp.bfloat16}),
+        (IMAGES, KERNEL, {"dimension_numbers": None}),
+        (IMAGES, KERNEL, {"dimension_numbers": ("NHWC", "HWIO", "NCHW")}),
+        (
+            (2, 8, 4),
+            (3, 4, 4),
+            {"dimension_numbers": ("NHC", "HIO", "NHC"), "window_strides": (1,)},
+        ),
+        ((2, 8, 8, MAX_CHANNELS + 1), (3, 3, MAX_CHANNELS + 1, 4), {}),
+        (IMAGES, (3, 3, 4, MAX_CHANNELS + 1), {}),
+    ],
+)
+def test_all_else_is_xlas_own_program(image_shape, kernel_shape, arguments):
+    assert same_programs(image_shape, kernel_shape, **arguments)
+
+
+# In linen
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"use_bias": False, "padding": ((2, 0), (1, 3))},
+        {"padding": "CIRCULAR"},
+        {"strides": 2, "kernel_dilation": 2},
+        {"feature_group_count": 2, "dtype": jnp.bfloat16},
+        {"mask": np.tri(3 * 3 * 4 * 6).sum(0).reshape(3, 3, 4, 6) % 2},
+    ],
+)
+def test_linen_does_not_know(arguments):
+    images = normal((2, 3, 7, 8, 4))  # two batch dimensions
+    theirs = nn.Conv(6, (3, 3), **arguments)
+    ours = nn.Conv(6, (3, 3), **arguments, conv_general_dilated=conv_general_dilated)
+    variables = jax.jit(theirs.init)(jax.random.key(0), images)
+    chex.assert_trees_all_equal(jax.jit(ours.init)(jax.random.key(0), images), variables)
+    outputs = jax.jit(ours.apply)(variables, images)
+    expected = jax.jit(theirs.apply)(variables, images)
+    chex.assert_trees_all_equal_shapes_and_dtypes(outputs, expected)
+    assert_close(outputs, expected, 1e-5)
