@@ -118,8 +118,9 @@ def print_evaluation(
         f"accuracy [bold]{means['accuracy']:.2%}[/], "
         f"{np.trace(confusion):,} of {confusion.sum():,} images; loss {means['loss']:.4f}"
     )
-    table = Table("class", title="Rows are the true class, columns the answer", box=box.SIMPLE)
-    table.padding = (0, 1, 0, 0)  # ten columns of four digits fit into 80
+    title = "Rows are the true class, columns the answer"
+    # No padding: ten columns of four digits and two of percentages fit into 80.
+    table = Table("class", title=title, box=box.SIMPLE, padding=0)
     for name in class_names:
         table.add_column(name, justify="right")
     for heading in ("recall", "precision"):
@@ -166,7 +167,8 @@ def save_confusion(
     axes = figure.subplots()
     errors = confusion.copy()
     np.fill_diagonal(errors, 0)
-    axes.imshow(np.ma.masked_equal(errors, 0), cmap="Reds", vmin=0, vmax=max(1, 1.5 * errors.max()))
+    strongest = max(1, 1.5 * errors.max())  # paler than the colour map's end: numbers stay legible
+    axes.imshow(np.ma.masked_equal(errors, 0), cmap="Reds", vmin=0, vmax=strongest)
     axes.grid(color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
     for (i, j), count in np.ndenumerate(confusion):
@@ -201,7 +203,7 @@ def save_mistakes(
     rows = max(1, -(-len(worst) // columns))
     figure = _figure(1.3 * columns, 0.5 + 1.6 * rows)
     figure.suptitle(
-        f"The {len(worst)} surest of {len(wrong):,} wrong answers, with their probability; the truth"
+        f"The {len(worst)} surest of {len(wrong):,} wrong answers, their probability, and the truth"
     )
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
@@ -210,7 +212,8 @@ def save_mistakes(
         image = images[i]
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
         axes.set_title(
-            f"{class_names[predictions[i]]} ({confidence[i]:.1%})\nis {class_names[labels[i]]}, #{i}",
+            f"{class_names[predictions[i]]} ({confidence[i]:.1%})\n"
+            f"is {class_names[labels[i]]}, #{i}",
             fontsize=8,
         )
     _save(figure, path)

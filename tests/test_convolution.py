@@ -71,10 +71,10 @@ def test_lenet_layers_agree_with_xla(layer):
     assert_agrees_with_xla(*LENET[layer])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_any_dense_convolution_agrees_with_xla(data):
-    batch, height, width = (data.draw(st.integers(1, most)) for most in (3, 12, 12))
+    batch, height, width = (data.draw(st.integers(1, most)) for most in (3, 10, 10))
     kernel_size = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
     channels, features = (data.draw(st.integers(1, MAX_CHANNELS)) for _ in range(2))
     pads = st.tuples(*(st.tuples(st.integers(0, k), st.integers(0, k)) for k in kernel_size))
@@ -189,40 +189,27 @@ def test_products_on_a_cpu_and_convolutions_elsewhere(layer):
         assert "stablehlo.convolution" in program and "stablehlo.dot_general" not in program
 
 
-def same_programs(image_shape, kernel_shape, dtype=jnp.float32, **arguments):
-    """Whether ours, as traced, is XLA's convolution and nothing else."""
-    arguments = {"dimension_numbers": NHWC, "window_strides": (1, 1), "padding": "SAME"} | arguments
+def traced(conv, image_shape, kernel_shape, dtype=jnp.float32, **arguments):
+    arguments = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC} | arguments
     arrays = (jax.ShapeDtypeStruct(shape, dtype) for shape in (image_shape, kernel_shape))
-    return (
-        len(
-            {
-                str(jax.make_jaxpr(functools.partial(conv, **arguments))(*arrays))
-                for conv in (conv_general_dilated, lax.conv_general_dilated)
-            }
-        )
-        == 1
-    )
+    return str(jax.make_jaxpr(functools.partial(conv, **arguments))(*arrays))
 
 
 IMAGES, KERNEL = (2, 8, 8, 4), (3, 3, 4, 4)
-
-
-def test_what_the_products_cover_is_another_program():
-    assert not same_programs(IMAGES, KERNEL)
 
 
 @pytest.mark.parametrize(
     ("image_shape", "kernel_shape", "arguments"),
     [
         (IMAGES, KERNEL, {"window_strides": (1, 2)}),
-        (IMAGES, KERNEL, {"lhs_dilation": (2, 1)}),
+        (IMAGES, KERNEL, {"lhs_dilation": (2, 1), "padding": ((1, 1), (0, 0))}),
         (IMAGES, KERNEL, {"rhs_dilation": (1, 2)}),
         (IMAGES, (3, 3, 2, 4), {"feature_group_count": 2}),
         (IMAGES, KERNEL, {"batch_group_count": 2}),
         (IMAGES, KERNEL, {"precision": lax.Precision.HIGHEST}),
         (IMAGES, KERNEL, {"preferred_element_type": jnp.float32}),
         (IMAGES, KERNEL, {"dtype": jnp.bfloat16}),
-        (IMAGES, KERNEL, {"dimension_numbers": None}),
+        ((2, 4, 8, 8), (4, 4, 3, 3), {"dimension_numbers": None}),
         (IMAGES, KERNEL, {"dimension_numbers": ("NHWC", "HWIO", "NCHW")}),
         (
             (2, 8, 4),
@@ -234,7 +221,8 @@ def test_what_the_products_cover_is_another_program():
     ],
 )
 def test_all_else_is_xlas_own_program(image_shape, kernel_shape, arguments):
-    assert same_programs(image_shape, kernel_shape, **arguments)
+    expected = traced(lax.conv_general_dilated, image_shape, kernel_shape, **arguments)
+    assert traced(conv_general_dilated, image_shape, kernel_shape, **arguments) == expected
 
 
 # In linen
@@ -243,21 +231,18 @@ def test_all_else_is_xlas_own_program(image_shape, kernel_shape, arguments):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {},
-        {"use_bias": False, "padding": ((2, 0), (1, 3))},
-        {"padding": "CIRCULAR"},
-        {"strides": 2, "kernel_dilation": 2},
-        {"feature_group_count": 2, "dtype": jnp.bfloat16},
-        {"mask": np.tri(3 * 3 * 4 * 6).sum(0).reshape(3, 3, 4, 6) % 2},
+        {"padding": ((2, 0), (1, 3))},
+        {"padding": "CIRCULAR", "mask": np.arange(3 * 3 * 4 * 6).reshape(3, 3, 4, 6) % 2},
+        {"strides": 2, "feature_group_count": 2, "use_bias": False, "dtype": jnp.bfloat16},
     ],
 )
-def test_linen_does_not_know(arguments):
+def test_linen_has_the_same_parameters_and_outputs(arguments):
     images = normal((2, 3, 7, 8, 4))  # two batch dimensions
     theirs = nn.Conv(6, (3, 3), **arguments)
     ours = nn.Conv(6, (3, 3), **arguments, conv_general_dilated=conv_general_dilated)
-    variables = jax.jit(theirs.init)(jax.random.key(0), images)
-    chex.assert_trees_all_equal(jax.jit(ours.init)(jax.random.key(0), images), variables)
-    outputs = jax.jit(ours.apply)(variables, images)
-    expected = jax.jit(theirs.apply)(variables, images)
-    chex.assert_trees_all_equal_shapes_and_dtypes(outputs, expected)
-    assert_close(outputs, expected, 1e-5)
+    shapes = jax.eval_shape(theirs.init, jax.random.key(0), images)
+    chex.assert_trees_all_equal(jax.eval_shape(ours.init, jax.random.key(0), images), shapes)
+    variables = jax.tree.map(lambda leaf: normal(leaf.shape), shapes)
+    actual, expected = (jax.jit(conv.apply)(variables, images) for conv in (ours, theirs))
+    chex.assert_trees_all_equal_dtypes(actual, expected)
+    assert_close(actual, expected, 1e-5)

@@ -1,0 +1,119 @@
+import dataclasses
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxcnn.config import (
+    PLACE_FIELDS,
+    PRESETS,
+    OptimizerConfig,
+    TrainConfig,
+    check,
+    differences,
+    from_json,
+    to_json,
+)
+from jaxcnn.datasets import DATASETS
+from jaxcnn.errors import UserError, lookup
+from jaxcnn.models import MODELS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_named_carded_and_can_be_built(name):
+    config = PRESETS[name]
+    assert config.preset == name
+    assert config.card
+    assert config.model in MODELS
+    assert config.dataset in DATASETS
+    check(config)
+
+
+@given(st.from_type(TrainConfig))
+def test_json_round_trip(config):
+    assert repr(from_json(to_json(config))) == repr(config)  # of NaNs, too
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        to_json(TrainConfig()).replace("epochs", "passes"),
+        to_json(TrainConfig())[:99],
+    ],
+)
+def test_json_of_something_else_is_refused(text):
+    with pytest.raises(UserError, match="not a config of this version of jaxcnn"):
+        from_json(text)
+
+
+def changed(value):
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case tuple():
+            return (*value, 0.5)
+        case str() | None:
+            return "other"
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])
+def test_differences_are_of_what_decides_the_numbers(name):
+    ours = TrainConfig()
+    if name == "optimizer":
+        theirs = replace(ours, optimizer=OptimizerConfig(learning_rate=0.5))
+        expected = {"optimizer.learning_rate": (1e-3, 0.5)}
+    else:
+        theirs = replace(ours, **{name: changed(getattr(ours, name))})
+        expected = {name: (getattr(ours, name), getattr(theirs, name))}
+    assert theirs != ours
+    assert differences(ours, theirs) == ({} if name in PLACE_FIELDS else expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("batch_size", 0),
+        ("epochs", -1),
+        ("eval_batch_size", 0),
+        ("eval_every_epochs", 0),
+        ("log_every_steps", 0),
+        ("checkpoint_every_steps", 0),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("pixel_std", (0.5, 0.0, 0.5)),
+        ("pixel_std", (math.nan,)),
+        ("optimizer.learning_rate", 0.0),
+        ("optimizer.learning_rate", math.nan),
+    ],
+)
+def test_values_out_of_range_are_refused_by_the_flags_name(field, value):
+    match field.split("."):
+        case [name]:
+            config = replace(TrainConfig(), **{name: value})
+        case ["optimizer", name]:
+            config = TrainConfig(optimizer=replace(OptimizerConfig(), **{name: value}))
+    with pytest.raises(UserError, match=f"^--{field.replace('_', '-')} is "):
+        check(config)
+
+
+def test_the_ends_of_the_ranges_are_accepted():
+    check(TrainConfig(batch_size=1, epochs=1, eval_batch_size=1, log_every_steps=1, seed=0))
+    check(TrainConfig(eval_every_epochs=1, checkpoint_every_steps=1, seed=2**32 - 1))
+
+
+def test_lookup_offers_the_nearest_names():
+    table = {"lenet5": 1, "lenet5-tanh": 2, "alexnet": 3}
+    assert lookup("model", "lenet5-tanh", table) == 2
+    with pytest.raises(
+        UserError, match="no model is called 'lenet5-tan'; did you mean lenet5-tanh"
+    ):
+        lookup("model", "lenet5-tan", table)
+    with pytest.raises(UserError, match="there are lenet5, lenet5-tanh, alexnet$"):
+        lookup("model", "vgg", table)

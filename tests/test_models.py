@@ -1,0 +1,155 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax.linen import pooling as linen_pooling
+
+from jaxcnn.models import MODELS
+from jaxcnn.step import cross_entropy
+
+LENET5 = {"C1": 156, "C3": 2_416, "C5": 48_120, "F6": 10_164, "output": 850}
+
+# Parameters of each layer, for 28x28 gray images and 10 classes.
+NUM_PARAMETERS = {
+    "lenet5": LENET5,
+    "lenet5-tanh": LENET5,
+    "lenet5-relu": LENET5,
+    "lenet5-min-pool": LENET5,
+}
+
+# What the names say: the activation, and linen's pooling.
+LENET5_VARIANTS = {
+    "lenet5": (nn.sigmoid, linen_pooling.avg_pool),
+    "lenet5-tanh": (nn.tanh, linen_pooling.avg_pool),
+    "lenet5-relu": (nn.relu, linen_pooling.max_pool),
+    "lenet5-min-pool": (nn.tanh, linen_pooling.min_pool),
+}
+
+
+def init_shapes(name, **fields):
+    return jax.eval_shape(MODELS[name](**fields).init, jax.random.key(0), images(1))["params"]
+
+
+def images(num_images):
+    values = np.random.default_rng(0).uniform(-1, 1, (num_images, 28, 28, 1))
+    return jnp.asarray(values, jnp.float32)
+
+
+def random_params(name):
+    """Large enough that every layer's output and gradient depends on every layer's input."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32), init_shapes(name)
+    )
+
+
+def assert_close(actual, expected, tolerance):
+    """Relative to the largest value expected, leaf by leaf."""
+
+    def check(a, b):
+        chex.assert_trees_all_close(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+    jax.tree.map(check, actual, expected)
+
+
+def test_every_model_has_a_row():
+    assert NUM_PARAMETERS.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize("name", NUM_PARAMETERS)
+def test_parameters_of_each_layer(name):
+    shapes = init_shapes(name)
+    counts = {layer: sum(leaf.size for leaf in jax.tree.leaves(shapes[layer])) for layer in shapes}
+    assert counts == NUM_PARAMETERS[name]
+
+
+def test_parameters_of_lenet5_in_all():
+    assert sum(LENET5.values()) == 61_706
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", MODELS)
+def test_compute_in_any_precision_keeps_float32_parameters(name, dtype):
+    model = MODELS[name](num_classes=7, dtype=dtype)
+    logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images(3))
+    chex.assert_shape(logits, (3, 7))
+    assert logits.dtype == dtype
+    chex.assert_type(jax.tree.leaves(variables), jnp.float32)
+
+
+@pytest.mark.parametrize("name", LENET5_VARIANTS)
+def test_lenet5_is_what_its_name_says(name):
+    activation, pool = LENET5_VARIANTS[name]
+
+    @jax.jit
+    def reference(params, x):
+        def conv(name, features, padding, x):
+            layer = nn.Conv(features, (5, 5), padding=padding)
+            return activation(layer.apply({"params": params[name]}, x))
+
+        x = pool(conv("C1", 6, 2, x), (2, 2), (2, 2))
+        x = pool(conv("C3", 16, 0, x), (2, 2), (2, 2))
+        x = conv("C5", 120, 0, x)[:, 0, 0]
+        x = activation(nn.Dense(84).apply({"params": params["F6"]}, x))
+        return nn.Dense(10).apply({"params": params["output"]}, x)
+
+    params = random_params(name)
+    logits = jax.jit(MODELS[name]().apply)({"params": params}, images(3))
+    assert_close(logits, reference(params, images(3)), 1e-5)
+
+
+def test_lenet5_is_the_notebooks_network_without_its_softmax():
+    torch = pytest.importorskip("torch")
+    t = torch.nn
+    theirs = t.Sequential(
+        *(t.Conv2d(1, 6, kernel_size=5, stride=1, padding=2), t.Sigmoid(), t.AvgPool2d(2, 2)),
+        *(t.Conv2d(6, 16, kernel_size=5, stride=1), t.Sigmoid(), t.AvgPool2d(2, 2)),
+        *(t.Conv2d(16, 120, kernel_size=5, stride=1), t.Sigmoid(), t.Flatten()),
+        *(t.Linear(120, 84), t.Sigmoid(), t.Linear(84, 10)),
+    )
+    layers = dict(zip(LENET5, (m for m in theirs if hasattr(m, "weight")), strict=True))
+    params, x, labels = random_params("lenet5"), images(8), np.arange(8)
+
+    def to_torch(kernel):  # [height, width, in, out] or [in, out], to out and in first
+        return torch.tensor(np.moveaxis(kernel, (-1, -2), (0, 1)))
+
+    def from_torch(weight):
+        return np.moveaxis(weight.numpy(), (0, 1), (-1, -2))
+
+    for name, layer in layers.items():
+        layer.weight.data = to_torch(params[name]["kernel"])
+        layer.bias.data = torch.tensor(np.asarray(params[name]["bias"]))
+    expected_logits = theirs(torch.tensor(np.moveaxis(x, -1, 1)))
+    t.functional.cross_entropy(expected_logits, torch.tensor(labels)).backward()
+    expected_grads = {
+        name: {"kernel": from_torch(layer.weight.grad), "bias": layer.bias.grad.numpy()}
+        for name, layer in layers.items()
+    }
+
+    @jax.jit
+    def logits_and_grads(params):
+        def mean_loss(params):
+            logits = MODELS["lenet5"]().apply({"params": params}, x)
+            return cross_entropy(logits, labels).mean(), logits
+
+        grads, logits = jax.grad(mean_loss, has_aux=True)(params)
+        return logits, grads
+
+    logits, grads = logits_and_grads(params)
+    assert_close(logits, expected_logits.detach().numpy(), 1e-5)
+    assert_close(grads, expected_grads, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (1, 32, 32, 1), (1, 784)])
+@pytest.mark.parametrize("name", LENET5_VARIANTS)
+def test_other_shapes_are_refused(name, shape):
+    with pytest.raises(ValueError, match=r"takes images \[batch, 28, 28, channels\], got \("):
+        MODELS[name]().init(jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("name", LENET5_VARIANTS)
+def test_pixels_as_stored_are_refused(name):
+    with pytest.raises(TypeError, match="normalized floating-point images, got uint8"):
+        MODELS[name]().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1), jnp.uint8))

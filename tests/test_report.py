@@ -1,0 +1,77 @@
+"""What a person looks at, read back."""
+
+import io
+import json
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event
+
+from jaxcnn import report
+
+DIGITS = tuple("0123456789")
+
+
+def steps_in(folder):
+    return [line["step"] for line in report.read_metrics(folder)]
+
+
+def test_a_resumed_log_has_each_step_once_and_no_torn_line(tmp_path):
+    log = report.MetricsLog(tmp_path, step=0)
+    for step in (10, 20, 30):
+        log.write(step, {"train_loss": 1 / step})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "train_lo')  # killed in the middle of a line
+    log = report.MetricsLog(tmp_path, step=20)
+    log.write(30, {"train_loss": 0.5})
+    log.close()
+    assert steps_in(tmp_path) == [10, 20, 30]
+    assert report.read_metrics(tmp_path)[-1]["train_loss"] == 0.5
+
+
+def test_tensorboard_events_hold_the_scalars(tmp_path):
+    log = report.MetricsLog(tmp_path, step=0)
+    log.write(7, {"test_accuracy": 0.75})
+    log.close()
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    content, found, at = path.read_bytes(), {}, 0
+    while at < len(content):  # records: length, its checksum, the event, its checksum
+        length = int.from_bytes(content[at : at + 8], "little")
+        event = Event.FromString(content[at + 12 : at + 12 + length])
+        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        at += 16 + length
+    assert found == {("test_accuracy", 7): 0.75}
+
+
+def test_pictures_are_written_whole(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (50, 28, 28, 1), np.uint8)
+    labels = rng.integers(0, 10, 50)
+    probabilities = rng.dirichlet(np.ones(10), 50)
+    confusion = rng.integers(0, 100, (10, 10))
+    lines = [
+        {"step": 1, "epoch": 0.5, "train_loss": 2.0, "train_accuracy": 0.5},
+        {"step": 2, "epoch": 1.0, "test_loss": 1.5, "test_accuracy": 1.0},  # no error: no log of 0
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report.save_curves(tmp_path, tmp_path / "curves.png")
+    report.save_confusion(confusion, DIGITS, tmp_path / "confusion.png")
+    report.save_mistakes(images, labels, probabilities, DIGITS, tmp_path / "mistakes.png")
+    report.save_mistakes(images, labels, np.eye(10)[labels], DIGITS, tmp_path / "none.png")
+    for name in ("curves", "confusion", "mistakes", "none"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert min(picture.size) > 200
+            assert len(np.unique(np.asarray(picture))) > 2  # something is drawn
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_the_evaluation_of_mnist_fits_into_eighty_columns(monkeypatch):
+    console = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(report, "console", console)
+    confusion = np.full((10, 10), 1) + np.diag(np.full(10, 1134))
+    ones = np.ones(10)
+    report.print_evaluation({"accuracy": 0.99, "loss": 0.1}, confusion, ones, ones, DIGITS)
+    text = console.file.getvalue()
+    assert "…" not in text and text.count("1135") == 10 and text.count("100.0%") == 20

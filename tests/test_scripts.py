@@ -1,0 +1,83 @@
+"""The scripts as a user starts them."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from jaxcnn import PRESETS
+
+SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
+
+
+def run(script, *arguments, python=()):
+    command = [sys.executable, *python, SCRIPTS / script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+@pytest.fixture(scope="module")
+def first_run(tmp_path_factory):
+    """What the README's first command does: no preset, no download."""
+    folder = tmp_path_factory.mktemp("first")
+    done = run("train.py", "--workdir", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_the_first_command_trains_on_real_digits_to_95_percent(first_run):
+    folder, done = first_run
+    result = json.loads((folder / "result.json").read_text())
+    assert result["test_accuracy"] >= 0.95 and result["dataset"] == "mnist5k"
+    assert f"{result['test_accuracy']:.2%}" in done.stdout and str(folder) in done.stdout
+    assert done.stderr == ""
+
+
+def test_evaluate_agrees_with_the_result_and_draws(first_run):
+    folder, _ = first_run
+    done = run("evaluate.py", folder)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    result = json.loads((folder / "result.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert evaluation["test_accuracy"] == result["test_accuracy"]
+    assert evaluation["test_loss"] == result["test_loss"]
+    correct = sum(evaluation["confusion"][i][i] for i in range(10))
+    assert correct / result["num_test_examples"] == result["test_accuracy"]
+    for picture in ("confusion.png", "mistakes.png"):
+        assert (folder / picture).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_help_needs_no_jax(script):
+    done = run(script, "--help", python=["-X", "importtime"])
+    assert done.returncode == 0 and "usage" in done.stdout
+    modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "tyro" in modules and not modules & {"jax", "flax", "orbax", "tensorflow_datasets"}
+
+
+def test_the_list_shows_every_preset_with_its_card():
+    done = run("train.py", "--list")
+    assert done.returncode == 0
+    for name, config in PRESETS.items():
+        assert name in done.stdout and config.card in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        (
+            "train.py",
+            ["lenet5-mnits"],
+            "no preset is called 'lenet5-mnits'; did you mean lenet5-mn",
+        ),
+        ("train.py", ["--epochs", "0"], "--epochs is 0: it must be at least 1"),
+        ("train.py", ["--model", "resnet"], "no model is called 'resnet'"),
+        ("evaluate.py", ["no-such-folder"], "no-such-folder holds no run"),
+    ],
+)
+def test_a_request_at_fault_ends_in_one_line(script, arguments, message, tmp_path):
+    place = ["--workdir", tmp_path] if script == "train.py" else []
+    done = run(script, *arguments, *place)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1

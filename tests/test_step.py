@@ -1,0 +1,228 @@
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from jaxcnn import mesh, step
+from jaxcnn.config import PRESETS
+from jaxcnn.experiment import Experiment
+from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.pooling import max_pool
+
+BATCH_SIZE, NUM_EXAMPLES, NUM_CLASSES = 4, 18, 3  # four steps an epoch, two examples left over
+KEY = jax.random.key(1)
+
+
+class Tiny(nn.Module):
+    """A linear classifier, after a convolution and a dropout where these are asked for."""
+
+    filters: int = 0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = images
+        if self.filters:
+            x = nn.Conv(self.filters, (3, 3), conv_general_dilated=conv_general_dilated)(x)
+            x = max_pool(nn.tanh(x), 2)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(len(x), -1))
+        return nn.Dense(NUM_CLASSES)(x)
+
+
+def new_state(model, tx=None):
+    create = functools.partial(step.create_state, model, tx or optax.adam(0.1), (4, 4, 1))
+    return jax.jit(create, out_shardings=mesh.replicated(mesh.data_mesh()))(jax.random.key(0))
+
+
+def a_train_set():
+    rng = np.random.default_rng(0)
+    images = rng.integers(255, size=(NUM_EXAMPLES, 4, 4, 1), dtype=np.uint8)
+    return images, rng.integers(NUM_CLASSES, size=NUM_EXAMPLES, dtype=np.int32)
+
+
+def to_pixels(images):
+    return images / 255.0
+
+
+def a_batch(rows=slice(BATCH_SIZE)):
+    images, labels = a_train_set()
+    return {"image": to_pixels(jnp.asarray(images[rows])), "label": jnp.asarray(labels[rows])}
+
+
+def jitted_steps(transform=to_pixels, devices=None):
+    both = mesh.data_mesh() if devices is None else jax.sharding.Mesh(devices, ("data",))
+    return jax.jit(
+        functools.partial(
+            step.train_steps,
+            transform=transform,
+            batch_size=BATCH_SIZE,
+            sharding=mesh.batch_sharding(both),
+        )
+    )
+
+
+ORDER = np.random.default_rng(2).permutation(NUM_EXAMPLES)
+
+
+# One step
+
+
+def test_cross_entropy_by_hand():
+    logits = jnp.log(jnp.array([[1.0, 3.0], [1.0, 1.0]]))
+    losses = step.cross_entropy(logits, jnp.array([1, 0]))
+    chex.assert_trees_all_close(losses, jnp.log(jnp.array([4 / 3, 2.0])), rtol=1e-6)
+
+
+def test_train_step_is_optaxs_update_by_the_mean_loss():
+    tx, batch = optax.adam(0.1), a_batch()
+    state = new_state(Tiny(), tx)
+
+    def mean_loss(params):
+        logits = Tiny().apply({"params": params}, batch["image"])
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), batch["label"][:, None], 1).mean()
+
+    updates, opt_state = tx.update(jax.grad(mean_loss)(state.params), state.opt_state)
+    updated, metrics = jax.jit(step.train_step)(state, batch, KEY)
+    chex.assert_trees_all_close(updated.params, optax.apply_updates(state.params, updates))
+    chex.assert_trees_all_close(updated.opt_state, opt_state)
+    assert (int(state.step), int(updated.step)) == (0, 1)
+    chex.assert_trees_all_close(metrics["loss"], BATCH_SIZE * mean_loss(state.params), rtol=1e-6)
+
+
+def test_train_step_learns():
+    state, batch = new_state(Tiny()), a_batch()
+    train_step, losses = jax.jit(step.train_step), []
+    for _ in range(40):
+        state, metrics = train_step(state, batch, KEY)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0] / 10
+    assert int(metrics["correct"]) == int(metrics["count"]) == BATCH_SIZE
+
+
+def test_metrics_are_sums_over_the_examples_that_the_mask_leaves():
+    state, num_examples = new_state(Tiny()), 6
+    batch = a_batch(slice(num_examples)) | {"mask": jnp.array([1, 0, 1, 1, 0, 1], bool)}
+    batch["image"] = batch["image"].at[1].set(jnp.nan).at[4].set(jnp.inf)
+    eval_step = jax.jit(step.eval_step)
+    alone = [eval_step(state, jax.tree.map(lambda x, i=i: x[i][None], batch)) for i in (0, 2, 3, 5)]
+    chex.assert_trees_all_close(
+        eval_step(state, batch), jax.tree.map(lambda *x: sum(x), *alone), rtol=1e-6
+    )
+    assert [int(metrics["count"]) for metrics in alone] == [1, 1, 1, 1]
+
+
+def test_randomness_is_a_function_of_the_key_and_the_step():
+    state, batch = new_state(Tiny(dropout=0.5)), a_batch()
+
+    def params(state, key):
+        return step.train_step(state, batch, key)[0].params["Dense_0"]["kernel"]
+
+    later = state.replace(step=state.step + 1)
+    first, again, other_key, other_step = (
+        jax.jit(params)(*arguments)
+        for arguments in ((state, KEY), (state, KEY), (state, jax.random.key(2)), (later, KEY))
+    )
+    chex.assert_trees_all_equal(first, again)
+    assert not np.array_equal(first, other_key)
+    assert not np.array_equal(first, other_step)
+
+
+class Slope(nn.Module):
+    """Everything it says is w; its loss is w times the label."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        w = self.param("w", nn.initializers.ones, ())
+        return jnp.broadcast_to(w, (len(images), 1))
+
+    def loss_fn(self, outputs, labels):
+        return outputs[:, 0] * labels
+
+
+def test_a_models_own_loss_is_what_is_minimized_and_reported():
+    state = new_state(Slope(), optax.sgd(1.0))
+    batch = {"image": jnp.zeros((4, 4, 4, 1)), "label": jnp.array([0, 1, 2, 5])}
+    updated, metrics = jax.jit(step.train_step)(state, batch, KEY)
+    assert float(metrics["loss"]) == 8
+    assert float(updated.params["w"]) == 1 - 8 / 4
+    assert float(step.eval_step(updated, batch | {"mask": jnp.ones(4, bool)})["loss"]) == -8
+
+
+# Many steps
+
+
+@pytest.fixture(scope="module")
+def program():
+    return jitted_steps()
+
+
+def test_how_steps_are_cut_into_chunks_changes_no_bit(program):
+    carry = state, zero = new_state(Tiny(dropout=0.5)), step.zero_metrics()
+    whole = program(state, zero, *a_train_set(), ORDER, jnp.int32(4), KEY)
+    for stop in (1, 3, 4):
+        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEY)
+        assert int(carry[0].step) == stop
+    chex.assert_trees_all_equal(carry, whole)
+
+
+def test_steps_are_train_step_over_the_epochs_order(program):
+    images, labels = a_train_set()
+    state = expected = new_state(Tiny(dropout=0.5)).replace(step=jnp.int32(8))  # third epoch
+    expected_metrics, train_step = step.zero_metrics(), jax.jit(step.train_step)
+    for first in (0, 4, 8):
+        rows = ORDER[first : first + BATCH_SIZE]
+        batch = {"image": to_pixels(jnp.asarray(images[rows])), "label": labels[rows]}
+        expected, metrics = train_step(expected, batch, KEY)
+        expected_metrics = jax.tree.map(jnp.add, expected_metrics, metrics)
+    state, metrics = program(state, step.zero_metrics(), images, labels, ORDER, jnp.int32(11), KEY)
+    assert int(state.step) == 11 and int(metrics["count"]) == 12
+    chex.assert_trees_all_close((state, metrics), (expected, expected_metrics), rtol=1e-5)
+
+
+def test_chunks_of_any_length_are_one_trace():
+    program = jitted_steps(chex.assert_max_traces(to_pixels, n=1))
+    carry = new_state(Tiny()), step.zero_metrics()
+    for stop in (1, 2, 4):
+        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEY)
+    assert int(carry[0].step) == 4
+
+
+def test_the_first_loss_that_is_not_finite_is_the_last_step():
+    images, labels = a_train_set()
+    images[ORDER[9]] = 255  # the third step's
+
+    def poison(images):
+        return jnp.where(images == 255, jnp.inf, to_pixels(images))
+
+    program, last = jitted_steps(poison), jnp.int32(4)
+    carry = program(new_state(Tiny()), step.zero_metrics(), images, labels, ORDER, last, KEY)
+    assert int(carry[0].step) == 3 and not np.isfinite(carry[1]["loss"])
+    again = program(*carry, images, labels, ORDER, last, KEY)
+    chex.assert_trees_all_equal(again, carry)
+
+
+def test_two_devices_are_one_device():
+    carry = jax.device_get((new_state(Tiny(filters=4, dropout=0.5)), step.zero_metrics()))
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()[:2]):
+        arguments = *carry, *a_train_set(), ORDER, jnp.int32(4), KEY
+        program = jitted_steps(devices=devices).lower(*arguments).compile()
+        assert ("all-reduce" in program.as_text()) == (len(devices) == 2)
+        results.append(jax.device_get(program(*arguments)))
+    chex.assert_trees_all_close(*results, rtol=1e-6, atol=1e-6)
+
+
+def test_training_moves_nothing_to_the_device_unasked():
+    preset = PRESETS["lenet5-mnist5k"]
+    experiment = Experiment(dataclasses.replace(preset, compilation_cache=False))
+    order = experiment.epoch_order(0)
+    carry = experiment.train(experiment.state, experiment.no_metrics(), order, 1)
+    with jax.transfer_guard("disallow"):
+        state, metrics = experiment.train(*carry, order, 3)
+    assert int(state.step) == 3 and int(metrics["count"]) == 3 * preset.batch_size
