@@ -6,8 +6,8 @@ images are pooled one by one (`[height, width, channels]`) or in batches of any 
 takes every dimension but the first and the last to be spatial, that is, one batch dimension: for an
 image without one, write `(2, 2)`.
 
-Every function here is differentiable as often as its arithmetic is, forward and backward, and
-says what it does with NaN and ties. Strides default to the window, as in PyTorch and Keras; in
+Every function here is differentiable as often as its arithmetic is, forward and backward, and says
+what it does with NaN and ties. Strides default to the window, as in PyTorch and Keras; in
 `flax.linen` they default to 1. Padding is anything `resolve_padding` takes; a window that holds
 padding only is an error, where XLA and linen return the identity of the reduction.
 """
@@ -44,8 +44,9 @@ def pool(
     and x is `init` outside the input; with k the window, s the stride and d the dilation, along
     each spatial dimension, the last one first.
 
-    Made of `reduce_fn` on strided slices, so it differentiates as `reduce_fn` does, which
-    `lax.reduce_window` cannot offer, and on a CPU its gradient is several times as fast.
+    It is made of `reduce_fn` on strided slices, and so is its derivative, of any order;
+    `lax.reduce_window` has none for most reductions, and XLA's own for the maximum is several times
+    slower on a CPU.
 
     Args:
       inputs: the array to pool.
@@ -89,8 +90,8 @@ def max_pool(
     maximum is -inf itself may padding take the gradient, that is, drop it.) The second derivative
     is zero. Integer types are kept.
 
-    `strides` differs from linen's, whose default is 1. On ties PyTorch, TensorFlow and XLA agree
-    with us, whereas `jnp.max` shares the gradient out.
+    `strides` differs from linen's, whose default is 1. On ties PyTorch and XLA do as we do,
+    whereas `jnp.max` shares the gradient out.
     """
     inputs = jnp.asarray(inputs)
     lowest, _ = _limits(inputs)
@@ -170,11 +171,11 @@ def lp_pool(
     """Take the p-norm of each window; the other arguments, shapes and errors are those of `pool`.
 
     y = (sum |x|^p)^(1/p), in float32 for float16 and bfloat16; |x|^p must fit there. A window with
-    a NaN gives NaN. Where the norm has a corner we choose a subgradient: 0 for a window of zeros
-    (PyTorch's is NaN or infinite), and at p = 1 an element 0 counts as positive.
+    a NaN gives NaN. Where the norm has a corner we choose a subgradient: 0 for a window of zeros,
+    and at p = 1 an element 0 counts as positive.
 
-    `strides` defaults to the window as in PyTorch. PyTorch leaves out the absolute value, which
-    matters for odd p, and scales up windows that `ceil_mode` cuts short.
+    `strides` defaults to the window as in PyTorch. PyTorch leaves out the absolute value, so that
+    odd p can give NaN, and scales up windows that `ceil_mode` cuts short. Linen has no such layer.
 
     Raises:
       ValueError: as `pool`, unless 1 <= p < infinity (use `max_pool` of |x| there), and for integer
@@ -183,9 +184,7 @@ def lp_pool(
     if not 1 <= p < math.inf:
         raise ValueError(f"p is {p}; expected 1 <= p < infinity; for infinity, max_pool |inputs|.")
     inputs = jnp.asarray(inputs)
-    x = _accumulator(inputs)
-    # Not abs, whose derivative of 0 at 0 would make the second derivative of x^2 vanish there.
-    powers = jnp.where(x < 0, -x, x) ** p
+    powers = jnp.abs(_accumulator(inputs)) ** p
     sums = pool(powers, 0, jnp.add, window_shape, strides, padding, window_dilation, ceil_mode)
     # The inner `where` keeps the root's infinite slope at 0 out of the gradient.
     roots = jnp.where(sums == 0, 1, sums) ** (1 / p)
