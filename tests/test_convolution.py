@@ -59,13 +59,6 @@ def assert_agrees_with_xla(image_shape, kernel_shape, padding):
 # Values and gradients
 
 
-def test_by_eye():
-    images = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    neighbours = jnp.array([[0.0, 1, 0], [1, 0, 1], [0, 1, 0]]).reshape(3, 3, 1, 1)
-    expected = jnp.array([[5.0, 7, 10, 9], [13, 20, 24, 20], [25, 36, 40, 32], [21, 35, 38, 25]])
-    chex.assert_trees_all_equal(ours(images, neighbours, (1, 1), "SAME")[0, ..., 0], expected)
-
-
 @pytest.mark.parametrize("layer", LENET)
 def test_lenet_layers_agree_with_xla(layer):
     assert_agrees_with_xla(*LENET[layer])
@@ -104,19 +97,20 @@ def test_second_derivatives_agree_with_xla():
     images, kernel = normal((2, 6, 5, 3)), normal((3, 2, 3, 4), seed=1)
 
     def second_derivatives(conv):
-        def loss(images, kernel):
-            return jnp.sin(conv(images, kernel, (1, 1), "SAME")).sum()
+        def loss(*arrays):
+            return jnp.sin(conv(*arrays, (1, 1), "SAME")).sum()
 
-        def slope(images, kernel):
-            gradients = jax.grad(loss, argnums=(0, 1))(images, kernel)
+        def slope(*arrays):
+            gradients = jax.grad(loss, argnums=(0, 1))(*arrays)
             return sum((jnp.cos(gradient) ** 2).sum() for gradient in gradients)
 
-        forward = jax.jvp(jax.grad(loss), (images, kernel), (images, kernel))[1]
-        return forward, *jax.grad(slope, argnums=(0, 1))(images, kernel)
+        def run(*arrays):
+            forward = jax.jvp(jax.grad(loss), arrays, arrays)[1]
+            return forward, *jax.grad(slope, argnums=(0, 1))(*arrays)
 
-    for actual, expected in zip(
-        *(jax.jit(second_derivatives, static_argnums=0)(conv) for conv in (ours, xla)), strict=True
-    ):
+        return jax.jit(run)(images, kernel)
+
+    for actual, expected in zip(second_derivatives(ours), second_derivatives(xla), strict=True):
         assert_close(actual, expected, 1e-4)
 
 
