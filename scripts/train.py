@@ -18,6 +18,7 @@ Without a preset it is lenet5-mnist5k, which needs no download. A run that was i
 when the same command is started again.
 
 Presets:
+
 """
 
 
@@ -26,9 +27,9 @@ def main() -> None:
     arguments = sys.argv[1:]
     named = bool(arguments) and not arguments[0].startswith("-")
     name = arguments.pop(0) if named else DEFAULT_PRESET
-    cards = "\n".join(f"{name}: {config.card}\n" for name, config in PRESETS.items())
+    cards = "\n\n".join(f"{name}\n{config.card}" for name, config in PRESETS.items())
     if arguments == ["--list"]:
-        print(cards, end="")
+        print(cards)
         return
     with one_line_errors():
         preset = lookup("preset", name, PRESETS)

@@ -110,7 +110,7 @@ def test_another_config_in_the_same_folder_is_refused_by_the_fields_that_differ(
         train_and_evaluate(config)
     message = str(error.value)
     assert "batch_size is 64 there and 32 here" in message
-    assert "optimizer.learning_rate is 0.001 there and 0.5 here" in message
+    assert "optimizer.learning_rate is 0.002 there and 0.5 here" in message
     assert "data_dir" not in message and "epochs" not in message
 
 
@@ -149,7 +149,7 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(undisturbed, tmp_path):
     config = dataclasses.replace(PRESETS["lenet5-mnist5k"], epochs=4)
     chex.assert_trees_all_equal(final_params(config, tmp_path), undisturbed)
     steps = [line["step"] for line in read_metrics(tmp_path)]
-    assert steps == [100, 200, 248]
+    assert steps == [100, 124, 200, 248]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -167,7 +167,7 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(number, undist
     config = dataclasses.replace(PRESETS["lenet5-mnist5k"], epochs=4)
     chex.assert_trees_all_equal(final_params(config, tmp_path), undisturbed)
     steps = [line["step"] for line in read_metrics(tmp_path)]
-    assert steps == [*range(3, 248, 3), 248]
+    assert steps == sorted({*range(3, 248, 3), 124, 248})
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_path):
