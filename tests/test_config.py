@@ -93,6 +93,9 @@ def test_differences_are_of_what_decides_the_numbers(name):
         ("pixel_std", (math.nan,)),
         ("optimizer.learning_rate", 0.0),
         ("optimizer.learning_rate", math.nan),
+        ("optimizer.learning_rate", math.inf),
+        ("optimizer.momentum", 1.0),
+        ("pixel_mean", (math.nan,)),
     ],
 )
 def test_values_out_of_range_are_refused_by_the_flags_name(field, value):

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -47,6 +48,8 @@ def conv_general_dilated(
 
     float32 images with a dense kernel at stride 1 and few channels take the products; all else
     takes XLA's convolution everywhere. Both are differentiable in both arrays, as often as wanted.
+    An infinity or NaN in the images spreads over the tile of outputs that it meets, where XLA's
+    stays within the kernel's reach.
     """
 
     def xla(lhs: Array, rhs: Array) -> Array:
@@ -62,6 +65,7 @@ def conv_general_dilated(
             **kwargs,
         )
 
+    output_shape = jax.eval_shape(xla, lhs, rhs).shape  # lax's own errors, if there are any
     ones = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count)
     if (
         set(ones) != {1}
@@ -69,11 +73,11 @@ def conv_general_dilated(
         or {lhs.dtype, rhs.dtype} != {jnp.dtype(jnp.float32)}
         or any(value is not None for value in kwargs.values())
         or (not isinstance(padding, str) and np.min(padding) < 0)  # crops
+        or 0 in output_shape
     ):
         return xla(lhs, rhs)
     pads = resolve_padding(padding, rhs.shape[:2], input_size=lhs.shape[1:3])
-    padded = tuple(size + sum(pair) for size, pair in zip(lhs.shape[1:3], pads, strict=True))
-    if rhs.shape[:2] != padded and max(rhs.shape[2:]) > MAX_CHANNELS:
+    if output_shape[1:3] != (1, 1) and max(rhs.shape[2:]) > MAX_CHANNELS:
         return xla(lhs, rhs)
 
     def products(lhs: Array, rhs: Array) -> Array:
