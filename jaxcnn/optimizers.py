@@ -31,7 +31,7 @@ class ScaleByDiagonalCurvatureState(NamedTuple):
     """h_k of each parameter, not negative; 0 until the first estimate."""
 
 
-def scale_by_diagonal_curvature(mu: float = 0.02) -> optax.GradientTransformation:
+def scale_by_diagonal_curvature(mu: float) -> optax.GradientTransformation:
     """Divide each gradient by mu + h_k, the curvature of the loss along that parameter.
 
     Followed by a learning rate eta, it is the stochastic diagonal Levenberg-Marquardt method: step
@@ -40,7 +40,8 @@ def scale_by_diagonal_curvature(mu: float = 0.02) -> optax.GradientTransformatio
     `gauss_newton_diagonal` on 500 examples.
 
     Args:
-      mu: positive; the paper's is 0.02 (section III.B).
+      mu: positive, in the loss's own units as h_k is. The paper's is 0.02 (section III), of a loss
+        whose scale it leaves open.
 
     References:
       LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",

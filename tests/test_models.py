@@ -11,12 +11,46 @@ from jaxcnn.step import cross_entropy
 
 LENET5 = {"C1": 156, "C3": 2_416, "C5": 48_120, "F6": 10_164, "output": 850}
 
-# Parameters of each layer, for 28x28 gray images and 10 classes.
+# LeCun et al. 1998, section II.B; the bitmaps behind F6 are fixed.
+LENET_1998 = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
+
+# Krizhevsky et al. 2012, from the paper's figure 2; a unit of conv2, conv4 and conv5 sees half of
+# the maps below it. conv2: 256 * (5 * 5 * 48 + 1).
+ALEXNET_2012 = {
+    **{"conv1": 34_944, "conv2": 307_456, "conv3": 885_120, "conv4": 663_936, "conv5": 442_624},
+    **{"fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000},
+}
+
+# torchvision's state_dict.
+ALEXNET = {
+    **{"conv1": 23_296, "conv2": 307_392, "conv3": 663_936, "conv4": 884_992, "conv5": 590_080},
+    **{"fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000},
+}
+
+# From cuda-convnet's layer definitions. local3: 6 * 6 * 64 * (3 * 3 * 64 + 1).
+CUDA_CONVNET_18PCT = {"conv1": 2_432, "conv2": 25_632, "conv3": 51_264, "fc10": 10_250}
+CUDA_CONVNET_11PCT = {
+    **{"conv1": 4_864, "conv2": 102_464, "local3": 1_329_408, "local4": 664_704, "fc10": 11_530},
+}
+
+# Parameters of each layer, for one image of IMAGE_SHAPES and the classes of the source.
 NUM_PARAMETERS = {
     "lenet5": LENET5,
     "lenet5-tanh": LENET5,
     "lenet5-relu": LENET5,
     "lenet5-min-pool": LENET5,
+    "lenet5-1998": LENET_1998,
+    "alexnet": ALEXNET,
+    "alexnet-2012": ALEXNET_2012,
+    "cuda-convnet-18pct": CUDA_CONVNET_18PCT,
+    "cuda-convnet-11pct": CUDA_CONVNET_11PCT,
+}
+
+IMAGE_SHAPES = dict.fromkeys(NUM_PARAMETERS, (28, 28, 1)) | {
+    "alexnet": (224, 224, 3),
+    "alexnet-2012": (224, 224, 3),
+    "cuda-convnet-18pct": (32, 32, 3),
+    "cuda-convnet-11pct": (24, 24, 3),
 }
 
 # What the names say: the activation, and linen's pooling.
@@ -29,11 +63,12 @@ LENET5_VARIANTS = {
 
 
 def init_shapes(name, **fields):
-    return jax.eval_shape(MODELS[name](**fields).init, jax.random.key(0), images(1))["params"]
+    init = MODELS[name](**fields).init
+    return jax.eval_shape(init, jax.random.key(0), images(1, name))["params"]
 
 
-def images(num_images):
-    values = np.random.default_rng(0).uniform(-1, 1, (num_images, 28, 28, 1))
+def images(num_images, name="lenet5"):
+    values = np.random.default_rng(0).uniform(-1, 1, (num_images, *IMAGE_SHAPES[name]))
     return jnp.asarray(values, jnp.float32)
 
 
@@ -65,16 +100,24 @@ def test_parameters_of_each_layer(name):
     assert counts == NUM_PARAMETERS[name]
 
 
-def test_parameters_of_lenet5_in_all():
+def test_parameters_in_all():
     assert sum(LENET5.values()) == 61_706
+    assert sum(LENET_1998.values()) == 60_000
+    assert sum(ALEXNET.values()) == 61_100_840
+    assert sum(ALEXNET_2012.values()) == 60_965_224
+    assert sum(CUDA_CONVNET_18PCT.values()) == 89_578
+    assert sum(CUDA_CONVNET_11PCT.values()) == 2_112_970
+    alexnet_for_ten_classes = jax.tree.leaves(init_shapes("alexnet", num_classes=10))
+    assert sum(leaf.size for leaf in alexnet_for_ten_classes) == 57_044_810
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", MODELS)
 def test_compute_in_any_precision_keeps_float32_parameters(name, dtype):
-    model = MODELS[name](num_classes=7, dtype=dtype)
-    logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images(3))
-    chex.assert_shape(logits, (3, 7))
+    num_classes = 10 if name == "lenet5-1998" else 7  # it has bitmaps of ten digits
+    model = MODELS[name](num_classes=num_classes, dtype=dtype)
+    logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images(3, name))
+    chex.assert_shape(logits, (3, num_classes))
     assert logits.dtype == dtype
     chex.assert_type(jax.tree.leaves(variables), jnp.float32)
 

@@ -6,11 +6,18 @@ from functools import partial
 from flax import linen as nn
 
 from jaxcnn.layers.pooling import max_pool, min_pool
+from jaxcnn.models.alexnet import AlexNet, AlexNet2012, CudaConvnet11pct, CudaConvnet18pct
 from jaxcnn.models.lenet import LeNet5
+from jaxcnn.models.lenet_1998 import LeNet1998
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet5": LeNet5,
     "lenet5-tanh": partial(LeNet5, activation=nn.tanh),
     "lenet5-relu": partial(LeNet5, activation=nn.relu, pool=max_pool),
     "lenet5-min-pool": partial(LeNet5, activation=nn.tanh, pool=min_pool),
+    "lenet5-1998": LeNet1998,
+    "alexnet": AlexNet,
+    "alexnet-2012": AlexNet2012,
+    "cuda-convnet-18pct": CudaConvnet18pct,
+    "cuda-convnet-11pct": CudaConvnet11pct,
 }

@@ -1,0 +1,240 @@
+"""AlexNet of 2012, its one-tower successor of 2014, and their forerunners for CIFAR-10."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.normalization import cuda_convnet_lrn, paper_lrn
+from jaxcnn.layers.pooling import adaptive_avg_pool, avg_pool, max_pool
+
+_conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
+_normal = nn.initializers.normal
+
+
+class AlexNet(nn.Module):
+    """torchvision's `alexnet`: the one tower of 2014, not the network of 2012.
+
+    64-192-384-256-256 maps, neither groups nor response normalization, adaptive average pooling to
+    6x6 and dropout before fc6 and fc7: 61,100,840 parameters with 1000 classes, 57,044,810 with 10.
+    The maps are those of Krizhevsky's one-GPU network in cuda-convnet2, which normalizes, drops out
+    after fc6 and fc7, and has no averaging. With 224x224 images the maps are 6x6 already, and the
+    averaging changes nothing.
+
+    Initial parameters are linen's: kernels of variance 1 / fan-in, biases 0. torchvision leaves
+    them to PyTorch: uniform, of a third of that variance, and so are the biases.
+
+    Attributes:
+      num_classes: width of the output.
+      dtype: of the computation; parameters stay float32.
+
+    References:
+      Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014;
+      cuda-convnet2's `layers-223-1gpu.cfg`; torchvision/models/alexnet.py.
+    """
+
+    num_classes: int = 1000
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch height width channels"], *, train: bool = False
+    ) -> Float[Array, "batch num_classes"]:
+        """Logits of each image; `train` drops out, with the "dropout" key.
+
+        The shapes noted are those of 224x224 images.
+
+        Raises:
+          ValueError: the images are not [batch, height, width, channels], or smaller than 63x63.
+          TypeError: the images are not floating point.
+        """
+        fits = images.ndim == 4 and min(images.shape[1:3]) >= 63
+        _check_images(images, fits, "AlexNet", "[batch, >= 63, >= 63, channels]")
+        conv = partial(_conv, dtype=self.dtype)
+        dense = partial(nn.Dense, dtype=self.dtype)
+        pool = partial(max_pool, window_shape=(3, 3), strides=2)
+        dropout = partial(nn.Dropout, 0.5, deterministic=not train)
+        x = nn.relu(conv(64, (11, 11), strides=4, padding=2, name="conv1")(images))
+        x = pool(x)  # [batch, 55, 55, 64] -> [batch, 27, 27, 64]
+        x = nn.relu(conv(192, (5, 5), padding=2, name="conv2")(x))
+        x = pool(x)  # [batch, 27, 27, 192] -> [batch, 13, 13, 192]
+        x = nn.relu(conv(384, (3, 3), padding=1, name="conv3")(x))  # [batch, 13, 13, 384]
+        x = nn.relu(conv(256, (3, 3), padding=1, name="conv4")(x))  # [batch, 13, 13, 256]
+        x = nn.relu(conv(256, (3, 3), padding=1, name="conv5")(x))
+        x = pool(x)  # [batch, 13, 13, 256] -> [batch, 6, 6, 256]
+        x = adaptive_avg_pool(x, (6, 6))  # [batch, 6, 6, 256]
+        x = x.reshape(x.shape[0], -1)  # [batch, 9216], the channels fastest; in PyTorch, slowest
+        x = nn.relu(dense(4096, name="fc6")(dropout()(x)))  # [batch, 4096]
+        x = nn.relu(dense(4096, name="fc7")(dropout()(x)))  # [batch, 4096]
+        return dense(self.num_classes, name="fc8")(x)  # [batch, num_classes]
+
+
+class AlexNet2012(nn.Module):
+    """AlexNet as the paper of 2012 describes it: 60,965,224 parameters with 1000 classes.
+
+    96-256-384-384-256 maps; conv2, conv4 and conv5 in two groups, one for each of the two GPUs it
+    was trained on; response normalization with the paper's formula after the ReLU of conv1 and
+    conv2; overlapping max-pooling; dropout after fc6 and fc7. Kernels start as N(0, 0.01^2).
+
+    224 or 227? The paper says 224x224, stride 4 and 55x55 outputs, which takes 227 pixels. It takes
+    224x224 images and pads them with three zeros at the bottom and on the right: cuda-convnet
+    rounds the number of outputs up and reads zeros beyond the border. It also takes 227x227 images,
+    unpadded, which is Caffe's reading.
+
+    Departure: the paper halves the outputs of fc6 and fc7 in evaluation; we double what dropout
+    keeps in training, as is usual today, so that fc7 and fc8 see twice the paper's values.
+
+    Attributes:
+      num_classes: width of the output.
+      initial_bias: of conv2, conv4, conv5, fc6 and fc7, 1 in the paper; the others' is 0. Caffe
+        found the loss stuck with 1 and took 0.1.
+      dtype: of the computation; parameters stay float32.
+
+    References:
+      Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
+      Networks", 2012, sections 3, 4.2 and 5; cuda-convnet's `layer.py` (`modulesX`); Caffe's
+      models/bvlc_alexnet.
+    """
+
+    num_classes: int = 1000
+    initial_bias: float = 1.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch size size channels"], *, train: bool = False
+    ) -> Float[Array, "batch num_classes"]:
+        """Logits of each image; `train` drops out, with the "dropout" key.
+
+        Raises:
+          ValueError: the images are neither [batch, 224, 224, channels] nor 227x227.
+          TypeError: the images are not floating point.
+        """
+        fits = images.ndim == 4 and images.shape[1:3] in ((224, 224), (227, 227))
+        takes = "[batch, 224, 224, channels] or [batch, 227, 227, channels]"
+        _check_images(images, fits, "AlexNet2012", takes)
+        conv = partial(_conv, kernel_init=_normal(0.01), dtype=self.dtype)
+        dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
+        bias = nn.initializers.constant(self.initial_bias)
+        pool = partial(max_pool, window_shape=(3, 3), strides=2)
+        dropout = partial(nn.Dropout, 0.5, deterministic=not train)
+        pads = ((0, 227 - images.shape[1]),) * 2
+        x = nn.relu(conv(96, (11, 11), strides=4, padding=pads, name="conv1")(images))
+        x = pool(paper_lrn(x))  # [batch, 55, 55, 96] -> [batch, 27, 27, 96]
+        x = conv(256, (5, 5), padding=2, feature_group_count=2, bias_init=bias, name="conv2")(x)
+        x = pool(paper_lrn(nn.relu(x)))  # [batch, 27, 27, 256] -> [batch, 13, 13, 256]
+        x = conv(384, (3, 3), padding=1, name="conv3")(x)
+        x = nn.relu(x)  # [batch, 13, 13, 384]
+        x = conv(384, (3, 3), padding=1, feature_group_count=2, bias_init=bias, name="conv4")(x)
+        x = nn.relu(x)  # [batch, 13, 13, 384]
+        x = conv(256, (3, 3), padding=1, feature_group_count=2, bias_init=bias, name="conv5")(x)
+        x = pool(nn.relu(x))  # [batch, 13, 13, 256] -> [batch, 6, 6, 256]
+        x = x.reshape(x.shape[0], -1)  # [batch, 9216]
+        x = dropout()(nn.relu(dense(4096, bias_init=bias, name="fc6")(x)))  # [batch, 4096]
+        x = dropout()(nn.relu(dense(4096, bias_init=bias, name="fc7")(x)))  # [batch, 4096]
+        return dense(self.num_classes, name="fc8")(x)  # [batch, num_classes]
+
+
+class CudaConvnet18pct(nn.Module):
+    """cuda-convnet's CIFAR-10 network of 18% test error, 2011: 89,578 parameters.
+
+    Three convolutions; the first is pooled by maximum and only then rectified, the others by
+    average; response normalization within maps after pool1 and pool2. Pooling windows that reach
+    beyond the border see what is there. Caffe's `cifar10_full` is this network.
+
+    Attributes:
+      num_classes: width of the output.
+      dtype: of the computation; parameters stay float32.
+
+    References:
+      Krizhevsky, cuda-convnet, `layers-18pct.cfg` and `layer-params-18pct.cfg`, which has the
+      constants of normalization.
+    """
+
+    num_classes: int = 10
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch 32 32 channels"], *, train: bool = False
+    ) -> Float[Array, "batch num_classes"]:
+        """Logits of each image; `train` changes nothing in this network.
+
+        Raises:
+          ValueError: the images are not [batch, 32, 32, channels].
+          TypeError: the images are not floating point.
+        """
+        fits = images.ndim == 4 and images.shape[1:3] == (32, 32)
+        _check_images(images, fits, "CudaConvnet18pct", "[batch, 32, 32, channels]")
+        conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
+        dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
+        windows: dict[str, Any] = {"window_shape": (3, 3), "strides": 2, "ceil_mode": True}
+        lrn = partial(cuda_convnet_lrn, size=3, alpha=5e-5, beta=0.75, within_maps=True)
+        x = conv(32, kernel_init=_normal(0.0001), name="conv1")(images)
+        x = lrn(nn.relu(max_pool(x, **windows)))  # [batch, 32, 32, 32] -> [batch, 16, 16, 32]
+        x = nn.relu(conv(32, kernel_init=_normal(0.01), name="conv2")(x))
+        x = lrn(avg_pool(x, **windows))  # [batch, 16, 16, 32] -> [batch, 8, 8, 32]
+        x = nn.relu(conv(64, kernel_init=_normal(0.01), name="conv3")(x))
+        x = avg_pool(x, **windows)  # [batch, 8, 8, 64] -> [batch, 4, 4, 64]
+        x = x.reshape(x.shape[0], -1)  # [batch, 1024]
+        return dense(self.num_classes, name="fc10")(x)  # [batch, num_classes]
+
+
+class CudaConvnet11pct(nn.Module):
+    """cuda-convnet's CIFAR-10 network of 11% test error, 2012: 2,112,970 parameters.
+
+    Two convolutions with response normalization across channels, before pooling in one and after it
+    in the other, then two locally connected layers: convolutions whose every position has a kernel
+    and a bias of its own. It sees 24x24 crops of the 32x32 images, and its 11% is the mean over ten
+    of them: the corners, the centre and their mirror images.
+
+    Attributes:
+      num_classes: width of the output.
+      dtype: of the computation; parameters stay float32.
+
+    References:
+      Krizhevsky, cuda-convnet, `layers-conv-local-11pct.cfg` in its revision of 64 maps in local3
+      and normalization over 9 channels; an earlier one has 32 and 5. The crop is `convdata.py`'s,
+      with a `crop_border` of 4.
+    """
+
+    num_classes: int = 10
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch 24 24 channels"], *, train: bool = False
+    ) -> Float[Array, "batch num_classes"]:
+        """Logits of each image; `train` changes nothing in this network.
+
+        Raises:
+          ValueError: the images are not [batch, 24, 24, channels].
+          TypeError: the images are not floating point.
+        """
+        fits = images.ndim == 4 and images.shape[1:3] == (24, 24)
+        _check_images(images, fits, "CudaConvnet11pct", "[batch, 24, 24, channels]")
+        conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
+        local = partial(nn.ConvLocal, kernel_size=(3, 3), padding=1, dtype=self.dtype)
+        dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
+        pool = partial(max_pool, window_shape=(3, 3), strides=2, ceil_mode=True)
+        lrn = partial(cuda_convnet_lrn, size=9, alpha=1e-3, beta=0.75)
+        x = nn.relu(conv(64, kernel_init=_normal(0.0001), name="conv1")(images))
+        x = lrn(pool(x))  # [batch, 24, 24, 64] -> [batch, 12, 12, 64]
+        x = nn.relu(conv(64, kernel_init=_normal(0.01), name="conv2")(x))
+        x = pool(lrn(x))  # [batch, 12, 12, 64] -> [batch, 6, 6, 64]
+        x = nn.relu(local(64, kernel_init=_normal(0.04), name="local3")(x))  # [batch, 6, 6, 64]
+        x = nn.relu(local(32, kernel_init=_normal(0.04), name="local4")(x))  # [batch, 6, 6, 32]
+        x = x.reshape(x.shape[0], -1)  # [batch, 1152]
+        return dense(self.num_classes, name="fc10")(x)  # [batch, num_classes]
+
+
+def _check_images(images: Array, fits: bool, network: str, takes: str) -> None:
+    if not fits:
+        raise ValueError(f"{network} takes images {takes}, got {images.shape}")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"{network} takes normalized floating-point images, got {images.dtype}")

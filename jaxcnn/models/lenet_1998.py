@@ -1,0 +1,237 @@
+"""LeNet-5 as it was in 1998, with what only it has: subsampling, Table I, the RBF output."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.pooling import pool
+
+# White in the images the network takes; black is 1.175.
+BACKGROUND = -0.1
+
+# Table I: the maps of S2 that each map of C3 sees.
+TABLE_I = (
+    *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
+    *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
+    *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5)),
+    (0, 1, 2, 3, 4, 5),
+)
+
+_DRAWING = """
+....... ....... ....... ....... ....... ....... ....... ....... ....... .......
+..###.. ...##.. .#####. .#####. ....##. ####### ..####. ####### .#####. .#####.
+.##.##. ..###.. ##...## ##...## ...###. ##..... .##.... .....## ##...## ##...##
+##...## .####.. .....## .....## ..####. ##..... ##..... .....## ##...## ##...##
+##...## ...##.. .....## .....## .##.##. ######. ##..... ....##. ##...## ##...##
+##...## ...##.. ....##. ..####. ##..##. ##...## ######. ....##. .#####. ##...##
+##...## ...##.. ...##.. .....## ##..##. .....## ##...## ...##.. ##...## .######
+##...## ...##.. ..##... .....## ####### .....## ##...## ...##.. ##...## .....##
+##...## ...##.. .##.... .....## ....##. .....## ##...## ..##... ##...## .....##
+.##.##. ...##.. ##..... ##...## ....##. ##...## ##...## ..##... ##...## ....##.
+..###.. .###### ####### .#####. ....##. .#####. .#####. ..##... .#####. .####..
+....... ....... ....... ....... ....... ....... ....... ....... ....... .......
+"""
+
+BITMAPS: Float[np.ndarray, "10 12 7"] = np.array(
+    [
+        [[1.0 if pixel == "#" else -1.0 for pixel in row] for row in rows]
+        for rows in zip(*(line.split() for line in _DRAWING.split("\n")[1:-1]), strict=True)
+    ],
+    np.float32,
+)
+"""The ten digits that F6 is to draw: 12 rows of 7 pixels, +1 for ink, -1 for paper."""
+
+
+def squash(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """1.7159 tanh(2 a / 3), so that +-1 are mapped to themselves (appendix A)."""
+    return 1.7159 * jnp.tanh(2 / 3 * a)
+
+
+def uniform_by_fan_in(fan_in: int | np.ndarray) -> nn.initializers.Initializer:
+    """Uniform between -2.4 / fan_in and 2.4 / fan_in (appendix A).
+
+    Args:
+      fan_in: inputs of the unit that the weight belongs to, its bias not counted; one number, or
+        one for each entry of the parameter's last dimension.
+    """
+    limit = 2.4 / np.asarray(fan_in, np.float32)
+
+    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+class Subsampling(nn.Module):
+    """The sum of each 2x2 square, times the map's coefficient, plus the map's bias."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "batch height width maps"]
+    ) -> Float[Array, "batch height/2 width/2 maps"]:
+        """Weighted sums, not yet squashed."""
+        init = uniform_by_fan_in(4)
+        coefficient = self.param("coefficient", init, (inputs.shape[-1],))
+        bias = self.param("bias", init, (inputs.shape[-1],))
+        inputs, coefficient, bias = nn.dtypes.promote_dtype(
+            inputs, coefficient, bias, dtype=self.dtype
+        )
+        sums = pool(inputs, 0, jnp.add, (2, 2))
+        return sums * coefficient.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
+
+
+class TableConv(nn.Module):
+    """A convolution, 5x5 and VALID, whose maps each see some of the input's maps only.
+
+    `kernel` is [5, 5, connections], with one entry for each pair of maps in the table, output map
+    by output map. An absent connection has no parameter: there is nothing to train, decay or count.
+
+    Attributes:
+      table: for each output map, the input maps that it sees.
+      dtype: of the computation; parameters stay float32.
+    """
+
+    table: tuple[tuple[int, ...], ...]
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, inputs: Float[Array, "batch height width maps"]
+    ) -> Float[Array, "batch height-4 width-4 features"]:
+        """Weighted sums, not yet squashed."""
+        maps_in, features = inputs.shape[-1], len(self.table)
+        maps_seen = np.array([len(maps) for maps in self.table])
+        source = np.concatenate(self.table)  # [connections]
+        target = np.repeat(np.arange(features), maps_seen)  # [connections]
+        fan_in = 25 * maps_seen
+        weights = self.param("kernel", uniform_by_fan_in(fan_in[target]), (5, 5, len(source)))
+        bias = self.param("bias", uniform_by_fan_in(fan_in), (features,))
+        inputs, weights, bias = nn.dtypes.promote_dtype(inputs, weights, bias, dtype=self.dtype)
+        kernel = jnp.zeros((5, 5, maps_in, features), weights.dtype)
+        kernel = kernel.at[:, :, source, target].set(weights)
+        sums = conv_general_dilated(
+            inputs, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return sums + bias.reshape(1, 1, 1, -1)
+
+
+class EuclideanRBF(nn.Module):
+    """Minus the squared distance to each bitmap: the paper's y_i (eq. 7) with the sign changed.
+
+    It has no parameters. The sum is held in float32.
+    """
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "batch 84"]) -> Float[Array, "batch 10"]:
+        """The larger, the likelier."""
+        centers = BITMAPS.reshape(1, 10, 84)
+        differences = inputs[:, None, :].astype(jnp.float32) - centers  # [batch, 10, 84]
+        return -jnp.square(differences).sum(-1).astype(inputs.dtype)
+
+
+class LeNet1998(nn.Module):
+    """LeNet-5 of LeCun et al. 1998: 60,000 parameters, 340,908 connections.
+
+    Six maps (C1) are halved (S2), sixteen see some of those (C3, Table I) and are halved (S4), 120
+    units see them all (C5), 84 draw the digit as a 7x12 bitmap (F6), and the class is that of the
+    nearest of ten fixed bitmaps. Every layer up to F6 ends in `squash`.
+
+    Images are normalized so that white is -0.1 and black 1.175, which is (pixel - mean) / std with
+    mean 0.1 / 1.275 and std 1 / 1.275 for pixels in [0, 1]. The paper's 32x32 input is the 28x28
+    image of MNIST in a frame of white, which the network adds.
+
+    Where the paper is silent, or we have not its figure in pixels:
+
+    - The bitmaps: figure 3 shows them as a small picture; ours are drawn anew in that style, and
+      their exact pixels are an assumption.
+    - j in the loss: see `j`.
+    - The fan-in of a unit counts its inputs without the bias: 25, 4, 25 for each map of Table I,
+      4, 400 and 120. A unit of S2 and S4 has four inputs that share one coefficient.
+    - Biases, and the coefficients of S2 and S4, are drawn as the weights are.
+
+    Attributes:
+      num_classes: 10, there being no other bitmaps.
+      j: the constant of the competition term. Only distances up to about j compete: a wrong class
+        is pushed away while it is nearer than that, a right one drawn in until it is. The paper
+        says that j is positive, not what it is.
+      dtype: of the computation; parameters stay float32.
+
+    References:
+      LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
+      1998, sections II.B and II.C, appendix A.
+    """
+
+    num_classes: int = 10
+    j: float = 1.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch 28 28 1"], *, train: bool = False
+    ) -> Float[Array, "batch 10"]:
+        """Minus the squared distance to each digit; `train` changes nothing in this network.
+
+        Raises:
+          ValueError: the images are not [batch, 28, 28, 1], or there are not 10 classes.
+          TypeError: the images are not floating point.
+        """
+        if self.num_classes != 10:
+            raise ValueError(
+                "LeNet1998 has bitmaps for the ten digits and no other classes, got "
+                f"num_classes={self.num_classes}; LeNet5 takes any number"
+            )
+        x = self.draw(images)  # [batch, 84]
+        return EuclideanRBF(name="output")(x)  # [batch, 10]
+
+    @nn.compact
+    def draw(self, images: Float[Array, "batch 28 28 1"]) -> Float[Array, "batch 84"]:
+        """What F6 draws: the network up to the comparison with the bitmaps."""
+        if images.ndim != 4 or images.shape[1:] != (28, 28, 1):
+            raise ValueError(f"LeNet1998 takes images [batch, 28, 28, 1], got {images.shape}")
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise TypeError(f"LeNet1998 takes normalized floating-point images, got {images.dtype}")
+        conv = partial(
+            nn.Conv,
+            kernel_size=(5, 5),
+            padding="VALID",
+            dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
+        )
+        frame = ((0, 0), (2, 2), (2, 2), (0, 0))
+        x = jnp.pad(images, frame, constant_values=BACKGROUND)  # [batch, 32, 32, 1]
+        x = squash(conv(6, **_weights(25), name="C1")(x))  # [batch, 28, 28, 6]
+        x = squash(Subsampling(self.dtype, name="S2")(x))  # [batch, 14, 14, 6]
+        x = squash(TableConv(TABLE_I, self.dtype, name="C3")(x))  # [batch, 10, 10, 16]
+        x = squash(Subsampling(self.dtype, name="S4")(x))  # [batch, 5, 5, 16]
+        x = squash(conv(120, **_weights(400), name="C5")(x))  # [batch, 1, 1, 120]
+        x = x.reshape(x.shape[0], -1)  # [batch, 120]
+        x = squash(nn.Dense(84, dtype=self.dtype, **_weights(120), name="F6")(x))  # [batch, 84]
+        return x
+
+    @nn.nowrap
+    def loss_fn(
+        self, outputs: Float[Array, "batch 10"], labels: Int[Array, " batch"]
+    ) -> Float[Array, " batch"]:
+        """The MAP criterion, eq. 9: y_label + log(exp(-j) + sum_i exp(-y_i)), y = -outputs.
+
+        That is cross-entropy with an eleventh logit, -j, that is never the label. Positive, in
+        float32.
+        """
+        outputs = outputs.astype(jnp.float32)
+        of_label = jnp.take_along_axis(outputs, labels[:, None], axis=-1)[:, 0]  # [batch]
+        return jnp.logaddexp(-self.j, jax.nn.logsumexp(outputs, axis=-1)) - of_label
+
+
+def _weights(fan_in: int) -> dict[str, Any]:
+    init = uniform_by_fan_in(fan_in)
+    return {"kernel_init": init, "bias_init": init}
