@@ -64,12 +64,12 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The final parameters of four epochs in a process of its own, on one device."""
+    """Four epochs in a process of their own, on one device: final parameters and metrics."""
     folder = tmp_path_factory.mktemp("undisturbed")
     code, _, err = run("--epochs", 4, "--workdir", folder)
     assert code == 0, err
     config = dataclasses.replace(PRESETS["lenet5-mnist5k"], epochs=4)
-    return final_params(config, folder)
+    return final_params(config, folder), read_metrics(folder)
 
 
 def test_a_run_leaves_its_files_and_its_result(finished):
@@ -147,9 +147,9 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(undisturbed, tmp_path):
     resumed_at = int(out.split("checkpoint of step ")[1].split(".")[0])
     assert resumed_at >= 70 and resumed_at % STEPS_PER_EPOCH != 0
     config = dataclasses.replace(PRESETS["lenet5-mnist5k"], epochs=4)
-    chex.assert_trees_all_equal(final_params(config, tmp_path), undisturbed)
-    steps = [line["step"] for line in read_metrics(tmp_path)]
-    assert steps == [100, 124, 200, 248]
+    params, metrics = undisturbed
+    chex.assert_trees_all_equal(final_params(config, tmp_path), params)
+    assert read_metrics(tmp_path) == metrics
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -165,18 +165,26 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_goes_on(number, undist
     code, out, err = run(*arguments)
     assert code == 0 and "Going on from the checkpoint" in out, err
     config = dataclasses.replace(PRESETS["lenet5-mnist5k"], epochs=4)
-    chex.assert_trees_all_equal(final_params(config, tmp_path), undisturbed)
+    chex.assert_trees_all_equal(final_params(config, tmp_path), undisturbed[0])
     steps = [line["step"] for line in read_metrics(tmp_path)]
     assert steps == sorted({*range(3, 248, 3), 124, 248})
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_path):
+@pytest.mark.parametrize(
+    ("checkpoint_every_steps", "what"), [(1, "(the loss|a parameter)"), (1000, "the loss")]
+)
+def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoints(
+    checkpoint_every_steps, what, tmp_path
+):
     optimizer = OptimizerConfig(name="sgd", learning_rate=1e4, momentum=0.0)
     config = dataclasses.replace(
-        SHORT, model="lenet5-relu", optimizer=optimizer, checkpoint_every_steps=1
+        SHORT,
+        model="lenet5-relu",
+        optimizer=optimizer,
+        checkpoint_every_steps=checkpoint_every_steps,
+        workdir=str(tmp_path),
     )
-    config = dataclasses.replace(config, workdir=str(tmp_path))
-    with pytest.raises(RunError, match=r"not finite at step \d+; .*learning-rate"):
+    with pytest.raises(RunError, match=rf"{what} is not finite at step \d+; .*learning-rate"):
         train_and_evaluate(config)
     assert not (tmp_path / "result.json").exists()
     experiment = Experiment(config)
@@ -184,6 +192,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_p
         for step in checkpoints.steps():
             state, _ = checkpoints.restore(experiment.state, step)
             chex.assert_tree_all_finite(state.params)
+
+
+def test_parameters_that_are_not_finite_are_not_saved(finished, tmp_path):
+    experiment = Experiment(finished[0])
+    spoiled = jax.tree.map(lambda leaf: leaf * np.nan, experiment.state.params)
+    state = experiment.state.replace(params=spoiled)
+    run = train.Run(state, experiment.no_metrics(), started=0.0)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(RunError, match="a parameter is not finite at step 0"):
+            train._save(run, checkpoints, experiment.config, evaluated=False)
+        assert checkpoints.steps() == []
 
 
 @pytest.mark.parametrize(
