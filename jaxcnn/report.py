@@ -169,8 +169,6 @@ def save_confusion(
     np.fill_diagonal(errors, 0)
     strongest = max(1, 1.5 * errors.max())  # paler than the colour map's end: numbers stay legible
     axes.imshow(np.ma.masked_equal(errors, 0), cmap="Reds", vmin=0, vmax=strongest)
-    axes.grid(color="0.9", linewidth=0.5)
-    axes.set_axisbelow(True)
     for (i, j), count in np.ndenumerate(confusion):
         if count:
             axes.text(
