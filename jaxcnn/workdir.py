@@ -40,9 +40,8 @@ def claim(config: TrainConfig) -> Iterator[Path]:
         ) from None
     with lock:
         try:
-            fcntl.flock(
-                lock, fcntl.LOCK_EX | fcntl.LOCK_NB
-            )  # the system frees it, whatever happens
+            # The system frees the lock, whatever becomes of the process.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"another process is training in {workdir}; choose another --workdir"
