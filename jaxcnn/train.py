@@ -172,8 +172,10 @@ def _start_or_resume(experiment: Experiment, checkpoints: Checkpoints, started: 
     return run
 
 
-def _save(run: Run, checkpoints: Checkpoints, config: TrainConfig, *, evaluated: bool) -> None:
-    """Saves what `_start_or_resume` reads.
+def save_checkpoint(
+    run: Run, checkpoints: Checkpoints, config: TrainConfig, *, evaluated: bool
+) -> None:
+    """Saves what a start of the same config goes on from.
 
     Raises:
       RunError: a parameter is not finite, or the checkpoint cannot be written.
@@ -189,7 +191,7 @@ def _save(run: Run, checkpoints: Checkpoints, config: TrainConfig, *, evaluated:
     }
     checkpoints.save(
         run.state,
-        {"config": dataclasses.asdict(config), "progress": progress},
+        {"config": configs.to_fields(config), "progress": progress},
         test_accuracy=run.test["accuracy"] if evaluated and run.test else None,
     )
 
@@ -205,6 +207,7 @@ def _train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: 
             bar.update(task, completed=run.step)
             line: dict[str, float] = {}
             if run.step % config.log_every_steps == 0:
+                line["learning_rate"] = float(experiment.schedule(run.step - 1))
                 line |= _prefixed("train", mean_metrics(run.metrics))
                 run.metrics = experiment.no_metrics()
                 bar.update(task, metrics=f"loss {line['train_loss']:.4f}")
@@ -219,7 +222,7 @@ def _train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: 
             if line:
                 log.write(run.step, {"epoch": run.step / experiment.steps_per_epoch, **line})
             if evaluated or received or run.step % config.checkpoint_every_steps == 0:
-                _save(run, checkpoints, config, evaluated=evaluated)
+                save_checkpoint(run, checkpoints, config, evaluated=evaluated)
             if received and run.step < experiment.total_steps:
                 checkpoints.wait()
                 raise Interrupted(run.step, experiment.total_steps, received[0])
@@ -242,6 +245,8 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
         first = run.step
         if order is None or first % steps_per_epoch == 0:
             order = experiment.epoch_order(first // steps_per_epoch)
+        if first % steps_per_epoch == 0:
+            run.state = experiment.begin_epoch(run.state, order)
         stop = min(first + chunk_steps, *(first - first % every + every for every in due_every))
         started = time.perf_counter()
         run.state, run.metrics = experiment.train(run.state, run.metrics, order, stop)

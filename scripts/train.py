@@ -4,8 +4,8 @@ import sys
 
 import tyro
 
-from jaxcnn.config import PRESETS
 from jaxcnn.errors import lookup, one_line_errors
+from jaxcnn.presets import PRESETS
 
 DEFAULT_PRESET = "lenet5-mnist5k"
 

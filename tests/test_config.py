@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcnn.config import (
-    PRESETS,
     OptimizerConfig,
     TrainConfig,
     check,
@@ -18,6 +17,8 @@ from jaxcnn.config import (
 from jaxcnn.datasets import DATASETS
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.models import MODELS
+from jaxcnn.presets import PRESETS
+from jaxcnn.transforms import HorizontalFlip, RandomCrop
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -71,6 +72,9 @@ def test_differences_are_of_what_decides_the_numbers(name):
     if name == "optimizer":
         theirs = replace(ours, optimizer=OptimizerConfig(learning_rate=0.5))
         expected = {"optimizer.learning_rate": (1e-3, 0.5)}
+    elif name == "transforms":
+        theirs = replace(ours, transforms=(HorizontalFlip(), RandomCrop(24)))
+        expected = {"transforms": ([], ["flip", "crop:size=24"])}
     else:
         theirs = replace(ours, **{name: changed(getattr(ours, name))})
         expected = {name: (getattr(ours, name), getattr(theirs, name))}
@@ -95,6 +99,10 @@ def test_differences_are_of_what_decides_the_numbers(name):
         ("optimizer.learning_rate", math.nan),
         ("optimizer.learning_rate", math.inf),
         ("optimizer.momentum", 1.0),
+        ("optimizer.mu", 0.0),
+        ("optimizer.warmup_epochs", -1.0),
+        ("optimizer.warmup_epochs", 10.0),
+        ("optimizer.schedule", "steps"),
         ("pixel_mean", (math.nan,)),
     ],
 )
@@ -106,6 +114,19 @@ def test_values_out_of_range_are_refused_by_the_flags_name(field, value):
             config = TrainConfig(optimizer=replace(OptimizerConfig(), **{name: value}))
     with pytest.raises(UserError, match=f"^--{field.replace('_', '-')} is "):
         check(config)
+
+
+def test_rate_steps_without_their_schedule_are_refused():
+    optimizer = OptimizerConfig(schedule="cosine", rate_steps=((1.0, 0.5),))
+    with pytest.raises(UserError, match="schedule is cosine and --optimizer.rate-steps"):
+        check(TrainConfig(optimizer=optimizer))
+
+
+@pytest.mark.parametrize("rate_steps", [((2, 0.5), (2, 0.1)), ((1, 0.5),), ((2, 0.0),)])
+def test_rate_steps_ascend_from_the_warm_up_on_and_stay_positive(rate_steps):
+    optimizer = OptimizerConfig(schedule="steps", warmup_epochs=1.0, rate_steps=rate_steps)
+    with pytest.raises(UserError, match="^--optimizer.rate-steps is "):
+        check(TrainConfig(optimizer=optimizer))
 
 
 def test_the_ends_of_the_ranges_are_accepted():

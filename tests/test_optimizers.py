@@ -8,13 +8,13 @@ from jaxcnn.config import OptimizerConfig
 from jaxcnn.optimizers import (
     gauss_newton_diagonal,
     make_optimizer,
-    scale_by_diagonal_curvature,
+    make_schedule,
 )
 
 
 def path(config, grads):
     """Where a parameter is after each step, from 0 on."""
-    tx = make_optimizer(config)
+    tx = make_optimizer(config, make_schedule(config, steps_per_epoch=2, total_steps=len(grads)))
     param = jnp.zeros(())
     state, params = tx.init(param), []
     for grad in grads:
@@ -22,6 +22,36 @@ def path(config, grads):
         param = optax.apply_updates(param, updates)
         params.append(float(param))
     return np.array(params)
+
+
+def rates(total_steps, **fields):
+    """The rate at each step, two steps to an epoch."""
+    config = OptimizerConfig(learning_rate=8.0, **fields)
+    schedule = make_schedule(config, steps_per_epoch=2, total_steps=total_steps)
+    return [float(schedule(step)) for step in range(total_steps)]
+
+
+def test_schedules_by_hand():
+    assert rates(3) == [8, 8, 8]
+    steps = ((1.0, 0.5), (2.5, 0.25))
+    assert rates(6, schedule="steps", rate_steps=steps) == [8, 8, 4, 4, 4, 2]
+    assert rates(4, schedule="linear") == [8, 6, 4, 2]
+    cosine = [8, 4 + 4 * np.cos(np.pi / 4), 4, 4 - 4 * np.cos(np.pi / 4)]
+    chex.assert_trees_all_close(rates(4, schedule="cosine"), cosine, rtol=1e-6)
+
+
+def test_schedules_after_a_warm_up():
+    assert rates(5, warmup_epochs=1.0) == [0, 4, 8, 8, 8]
+    assert rates(6, warmup_epochs=1.0, schedule="linear") == [0, 4, 8, 6, 4, 2]
+    steps = ((1.5, 0.5),)
+    assert rates(5, warmup_epochs=1.0, schedule="steps", rate_steps=steps) == [0, 4, 8, 4, 4]
+
+
+def test_the_rate_follows_the_schedule():
+    config = OptimizerConfig(
+        name="sgd", learning_rate=1.0, momentum=0.0, schedule="steps", rate_steps=((1.0, 0.5),)
+    )
+    assert path(config, [1, 1, 1]).tolist() == [-1, -2, -2.5]
 
 
 def test_sgd_by_hand():
@@ -76,7 +106,8 @@ def test_curvature_of_a_shared_weight_in_the_mean_over_signs():
 
 def test_steps_are_divided_by_mu_and_the_curvature():
     params = {"flat": jnp.zeros(2), "steep": jnp.zeros(1)}
-    tx = optax.chain(scale_by_diagonal_curvature(mu=0.5), optax.scale_by_learning_rate(0.1))
+    config = OptimizerConfig(name="diagonal-lm", learning_rate=0.1, mu=0.5)
+    tx = make_optimizer(config, make_schedule(config, steps_per_epoch=1, total_steps=9))
     state = tx.init(params)
     grads = {"flat": jnp.array([1.0, -2]), "steep": jnp.array([8.0])}
     updates, state = tx.update(grads, state, params)

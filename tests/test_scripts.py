@@ -48,7 +48,7 @@ def test_evaluate_agrees_with_the_result_and_draws(first_run):
         assert (folder / picture).stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "convert.py", "summary.py"])
 def test_help_needs_no_jax(script):
     done = run(script, "--help", python=["-X", "importtime"])
     assert done.returncode == 0 and "usage" in done.stdout

@@ -10,13 +10,14 @@ import pytest
 from flax import linen as nn
 
 from jaxcnn import mesh, step
-from jaxcnn.config import PRESETS
 from jaxcnn.experiment import Experiment
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.models import MODELS
+from jaxcnn.presets import PRESETS
 
 BATCH_SIZE, NUM_EXAMPLES, NUM_CLASSES = 4, 18, 3  # four steps an epoch, two examples left over
 KEY = jax.random.key(1)
+KEYS = jax.random.key(2), KEY  # of the images, and of the step
 
 
 class Tiny(nn.Module):
@@ -55,12 +56,16 @@ def to_pixels(images):
     return images / 255.0
 
 
+def noisy(key, images):
+    return to_pixels(images) + 0.1 * jax.random.normal(key, images.shape)
+
+
 def a_batch(rows=slice(BATCH_SIZE)):
     images, labels = a_train_set()
     return {"image": to_pixels(jnp.asarray(images[rows])), "label": jnp.asarray(labels[rows])}
 
 
-def jitted_steps(transform=to_pixels, devices=None):
+def jitted_steps(transform=noisy, devices=None):
     both = mesh.data_mesh() if devices is None else jax.sharding.Mesh(devices, ("data",))
     return jax.jit(
         functools.partial(
@@ -173,9 +178,9 @@ def program():
 
 def test_how_steps_are_cut_into_chunks_changes_no_bit(program):
     carry = state, zero = new_state(Tiny(dropout=0.5)), no_metrics()
-    whole = program(state, zero, *a_train_set(), ORDER, jnp.int32(4), KEY)
+    whole = program(state, zero, *a_train_set(), ORDER, jnp.int32(4), KEYS)
     for stop in (1, 3, 4):
-        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEY)
+        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEYS)
         assert int(carry[0].step) == stop
     chex.assert_trees_all_equal(carry, whole)
 
@@ -186,19 +191,20 @@ def test_steps_are_train_step_over_the_epochs_order(program):
     expected_metrics, train_step = no_metrics(), jax.jit(step.train_step)
     for first in (0, 4, 8):
         rows = ORDER[first : first + BATCH_SIZE]
-        batch = {"image": to_pixels(jnp.asarray(images[rows])), "label": labels[rows]}
+        image = noisy(jax.random.fold_in(KEYS[0], expected.step), jnp.asarray(images[rows]))
+        batch = {"image": image, "label": labels[rows]}
         expected, metrics = train_step(expected, batch, KEY)
         expected_metrics = jax.tree.map(jnp.add, expected_metrics, metrics)
-    state, metrics = program(state, no_metrics(), images, labels, ORDER, jnp.int32(11), KEY)
+    state, metrics = program(state, no_metrics(), images, labels, ORDER, jnp.int32(11), KEYS)
     assert int(state.step) == 11 and int(metrics["count"]) == 12
     chex.assert_trees_all_close((state, metrics), (expected, expected_metrics), atol=1e-5)
 
 
 def test_chunks_of_any_length_are_one_trace():
-    program = jitted_steps(chex.assert_max_traces(to_pixels, n=1))
+    program = jitted_steps(chex.assert_max_traces(noisy, n=1))
     carry = new_state(Tiny()), no_metrics()
     for stop in (1, 2, 4):
-        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEY)
+        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEYS)
     assert int(carry[0].step) == 4
 
 
@@ -206,13 +212,13 @@ def test_the_first_loss_that_is_not_finite_is_the_last_step():
     images, labels = a_train_set()
     images[ORDER[9]] = 255  # the third step's
 
-    def poison(images):
+    def poison(_, images):
         return jnp.where(images == 255, jnp.inf, to_pixels(images))
 
     program, last = jitted_steps(poison), jnp.int32(4)
-    carry = program(new_state(Tiny()), no_metrics(), images, labels, ORDER, last, KEY)
+    carry = program(new_state(Tiny()), no_metrics(), images, labels, ORDER, last, KEYS)
     assert int(carry[0].step) == 3 and not np.isfinite(carry[1]["loss"])
-    again = program(*carry, images, labels, ORDER, last, KEY)
+    again = program(*carry, images, labels, ORDER, last, KEYS)
     chex.assert_trees_all_equal(again, carry)
 
 
@@ -220,7 +226,7 @@ def test_two_devices_are_one_device():
     carry = jax.device_get((new_state(Tiny(filters=4, dropout=0.5)), no_metrics()))
     results = []
     for devices in (jax.devices()[:1], jax.devices()[:2]):
-        arguments = *carry, *a_train_set(), ORDER, jnp.int32(4), KEY
+        arguments = *carry, *a_train_set(), ORDER, jnp.int32(4), KEYS
         program = jitted_steps(devices=devices).lower(*arguments).compile()
         assert ("all-reduce" in program.as_text()) == (len(devices) == 2)
         results.append(jax.device_get(program(*arguments)))

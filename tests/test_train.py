@@ -201,7 +201,7 @@ def test_parameters_that_are_not_finite_are_not_saved(finished, tmp_path):
     run = train.Run(state, experiment.no_metrics(), started=0.0)
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(RunError, match="a parameter is not finite at step 0"):
-            train._save(run, checkpoints, experiment.config, evaluated=False)
+            train.save_checkpoint(run, checkpoints, experiment.config, evaluated=False)
         assert checkpoints.steps() == []
 
 

@@ -1,0 +1,75 @@
+"""Convert weights from and to PyTorch: python scripts/convert.py RUN FILE, or FILE RUN."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxcnn.config import TrainConfig
+from jaxcnn.errors import UserError, one_line_errors
+from jaxcnn.transforms import TransformArgument
+
+DEFAULTS = TrainConfig()
+
+
+def main(
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN-OR-FILE")],
+    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE-OR-RUN")],
+    step: int | None = None,
+    model: str = DEFAULTS.model,
+    dataset: str = DEFAULTS.dataset,
+    transforms: tuple[TransformArgument, ...] = DEFAULTS.transforms,
+    pixel_mean: tuple[float, ...] = DEFAULTS.pixel_mean,
+    pixel_std: tuple[float, ...] = DEFAULTS.pixel_std,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+) -> None:
+    """Write a run's parameters to a file of PyTorch's weights, or make a run of such a file.
+
+    The file is the one of the two with the extension .safetensors, .pth or .pt.
+
+    Args:
+        source: the folder that scripts/train.py wrote; or the file.
+        target: the file to write or replace; or the folder of the new run.
+        step: of a run, which checkpoint; by default the latest.
+        model: of a file, a name in MODELS: a lenet5 of the notebook's layout, or alexnet.
+        dataset: of a file, a name in DATASETS.
+        transforms: of a file, what images go through, such as resize:size=224 for alexnet.
+        pixel_mean: of a file, subtracted from pixels in [0, 1].
+        pixel_std: of a file, divides what is left.
+        data_dir: where prepared datasets are.
+        manual_dir: files the dataset is prepared from instead of a download.
+    """
+    from jaxcnn.torch_weights import EXTENSIONS
+
+    from_file, to_file = (p.suffix in EXTENSIONS and not p.is_dir() for p in (source, target))
+    if from_file == to_file:
+        raise UserError(
+            f"one of {source} and {target} must be a run's folder, and the other a file "
+            f"ending in {', '.join(EXTENSIONS)}"
+        )
+    about = {"model": model, "dataset": dataset, "transforms": transforms}
+    about |= {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
+    config = TrainConfig(**about, data_dir=data_dir, manual_dir=manual_dir)
+    if from_file and step is not None:
+        raise UserError(f"--step is of a run's checkpoint, and {source} is a file of weights")
+    if to_file and config != TrainConfig(data_dir=data_dir, manual_dir=manual_dir):
+        raise UserError(f"{source} has its own config: leave {', '.join(map(_flag, about))} away")
+
+    from jaxcnn.convert import export_run, import_run  # after the parsing: they take jax along
+
+    if to_file:
+        step = export_run(source, target, step=step, data_dir=data_dir, manual_dir=manual_dir)
+        print(f"Written: {target}, the parameters of {source} at step {step:,}")
+    else:
+        import_run(source, target, config)
+        print(f"Written: {target}, a run of step 0; python scripts/evaluate.py {target}")
+
+
+def _flag(field: str) -> str:
+    return f"--{field.replace('_', '-')}"
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        tyro.cli(main)
