@@ -25,4 +25,28 @@ The notebook's job: LeNet-5 with sigmoids and average pooling on MNIST, pixels i
   accuracy  98.47% (seeds 0, 1, 2: 98.49, 98.44, 98.49); the notebook printed 98.06%""",
 )
 
-PRESETS = {config.preset: config for config in (LENET5_MNIST5K, LENET5_MNIST)}
+LENET5_1998_MNIST = TrainConfig(
+    preset="lenet5-1998-mnist",
+    card="""\
+LeNet-5 of 1998 trained as the paper trained it: one image at a time, 20 passes, its schedule, and a
+step of its own for each weight from the curvature estimated before each pass.
+  command   python scripts/train.py lenet5-1998-mnist --seed 0
+""",
+    model="lenet5-1998-lecun-uniform",
+    dataset="mnist",
+    pixel_mean=(0.1 / 1.275,),  # white is -0.1, black 1.175
+    pixel_std=(1 / 1.275,),
+    optimizer=OptimizerConfig(
+        name="diagonal-lm",
+        learning_rate=5e-4,
+        schedule="steps",
+        rate_steps=((2, 0.4), (5, 0.2), (8, 0.1), (12, 0.02)),
+        mu=0.4,
+    ),
+    batch_size=1,
+    epochs=20,
+    log_every_steps=6_000,
+    checkpoint_every_steps=30_000,
+)
+
+PRESETS = {config.preset: config for config in (LENET5_MNIST5K, LENET5_MNIST, LENET5_1998_MNIST)}
