@@ -1,6 +1,9 @@
 """The experiments: PRESETS, a plain dict of name -> config, each one an experiment card."""
 
+import dataclasses
+
 from jaxcnn.config import OptimizerConfig, TrainConfig
+from jaxcnn.transforms import Affine
 
 LENET5_MNIST5K = TrainConfig(
     preset="lenet5-mnist5k",
@@ -49,4 +52,43 @@ step of its own for each weight from the curvature estimated before each pass.
     checkpoint_every_steps=30_000,
 )
 
-PRESETS = {config.preset: config for config in (LENET5_MNIST5K, LENET5_MNIST, LENET5_1998_MNIST)}
+LENET5_1998_MINIBATCH_MNIST = dataclasses.replace(
+    LENET5_1998_MNIST,
+    preset="lenet5-1998-minibatch-mnist",
+    card="""\
+The same network as it would be trained today: minibatches, Adam, a cosine schedule.
+  command   python scripts/train.py lenet5-1998-minibatch-mnist --seed 0
+""",
+    optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine"),
+    batch_size=64,
+    log_every_steps=100,
+    checkpoint_every_steps=2_000,
+)
+
+LENET5_MODERN_MNIST = TrainConfig(
+    preset="lenet5-modern-mnist",
+    card="""\
+A network of LeNet-5's size with what came since, on digits that are turned, shifted, scaled and
+slanted anew in each epoch.
+  command   python scripts/train.py lenet5-modern-mnist --seed 0
+""",
+    model="lenet5-modern",
+    dataset="mnist",
+    transforms=(Affine(degrees=10.0, translate=2.0, scale=0.1, shear=10.0),),
+    pixel_mean=(0.1307,),
+    pixel_std=(0.3081,),
+    optimizer=OptimizerConfig(learning_rate=3e-3, schedule="cosine", warmup_epochs=1.0),
+    batch_size=128,
+    epochs=20,
+)
+
+PRESETS = {
+    config.preset: config
+    for config in (
+        LENET5_MNIST5K,
+        LENET5_MNIST,
+        LENET5_MODERN_MNIST,
+        LENET5_1998_MNIST,
+        LENET5_1998_MINIBATCH_MNIST,
+    )
+}

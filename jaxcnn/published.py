@@ -94,6 +94,8 @@ PUBLISHED = {
     ),
 }
 
+PUBLISHED["lenet5-1998-lecun-uniform"] = PUBLISHED["lenet5-1998"]
+
 
 def print_summary(
     title: str, summary: Summary, published: Published | None, console: Console

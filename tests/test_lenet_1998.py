@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 from jax.test_util import check_grads
 
+from jaxcnn.models import MODELS
 from jaxcnn.models.lenet_1998 import (
     BACKGROUND,
     BITMAPS,
@@ -83,7 +84,7 @@ def layers_and_inputs(params):
 def test_connections_of_each_layer(params):
     counts = {}
     for name, (layer, inputs) in layers_and_inputs(params).items():
-        jacobian = jit(jax.jacfwd(layer))(inputs)  # 0 where an output does not see an input
+        jacobian = jit(jax.jacrev(layer))(inputs)  # 0 where an output does not see an input
         num_biased = layer(inputs).size if "bias" in params.get(name, {}) else 0
         counts[name] = np.count_nonzero(jacobian) + num_biased
     assert counts == CONNECTIONS
@@ -94,7 +95,7 @@ def test_connections_of_each_layer(params):
 def connected_maps(params):
     """Whether a map of S2 [6, ...] is seen by a map of C3 [..., 16]."""
     c3 = TableConv(TABLE_I)
-    jacobian = jax.jacfwd(lambda s2: c3.apply({"params": params["C3"]}, s2))(jnp.ones((1, 5, 5, 6)))
+    jacobian = jax.jacrev(lambda s2: c3.apply({"params": params["C3"]}, s2))(jnp.ones((1, 5, 5, 6)))
     return (jacobian[0, 0, 0, :, 0] != 0).any((1, 2)).T
 
 
@@ -235,8 +236,11 @@ FAN_IN = {"C1": 25, "S2": 4, "S4": 4, "C5": 400, "F6": 120}
 
 
 @pytest.mark.parametrize("layer", FAN_IN)
-def test_initial_parameters_are_uniform(params, layer):
-    limit = 2.4 / FAN_IN[layer]
+@pytest.mark.parametrize("name", ["lenet5-1998", "lenet5-1998-lecun-uniform"])
+def test_initial_parameters_are_uniform(name, layer):
+    params = jit(MODELS[name]().init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    paper = name == "lenet5-1998"
+    limit = 2.4 / FAN_IN[layer] if paper else np.sqrt(3 / FAN_IN[layer])
     for leaf in jax.tree.leaves(params[layer]):
         assert np.abs(leaf).max() <= limit
     values = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params[layer])])

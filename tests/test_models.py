@@ -11,6 +11,9 @@ from jaxcnn.step import cross_entropy
 
 LENET5 = {"C1": 156, "C3": 2_416, "C5": 48_120, "F6": 10_164, "output": 850}
 
+# C3: 32 * (5 * 5 * 24 + 1).
+LENET5_MODERN = {"C1": 624, "C3": 19_232, "C5": 57_672, "output": 730}
+
 # LeCun et al. 1998, section II.B; the bitmaps behind F6 are fixed.
 LENET_1998 = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
 
@@ -39,7 +42,9 @@ NUM_PARAMETERS = {
     "lenet5-tanh": LENET5,
     "lenet5-relu": LENET5,
     "lenet5-min-pool": LENET5,
+    "lenet5-modern": LENET5_MODERN,
     "lenet5-1998": LENET_1998,
+    "lenet5-1998-lecun-uniform": LENET_1998,
     "alexnet": ALEXNET,
     "alexnet-2012": ALEXNET_2012,
     "cuda-convnet-18pct": CUDA_CONVNET_18PCT,
@@ -102,6 +107,7 @@ def test_parameters_of_each_layer(name):
 
 def test_parameters_in_all():
     assert sum(LENET5.values()) == 61_706
+    assert sum(LENET5_MODERN.values()) == 78_258
     assert sum(LENET_1998.values()) == 60_000
     assert sum(ALEXNET.values()) == 61_100_840
     assert sum(ALEXNET_2012.values()) == 60_965_224
@@ -114,7 +120,7 @@ def test_parameters_in_all():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", MODELS)
 def test_compute_in_any_precision_keeps_float32_parameters(name, dtype):
-    num_classes = 10 if name == "lenet5-1998" else 7  # it has bitmaps of ten digits
+    num_classes = 10 if "1998" in name else 7  # it has bitmaps of ten digits
     model = MODELS[name](num_classes=num_classes, dtype=dtype)
     logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images(3, name))
     chex.assert_shape(logits, (3, num_classes))
@@ -140,6 +146,25 @@ def test_lenet5_is_what_its_name_says(name):
 
     params = random_params(name)
     logits = jax.jit(MODELS[name]().apply)({"params": params}, images(3))
+    assert_close(logits, reference(params, images(3)), 1e-5)
+
+
+def test_modern_lenet5_by_hand():
+    @jax.jit
+    def reference(params, x):
+        def conv(name, features, padding, x):
+            return nn.Conv(features, (5, 5), padding=padding).apply({"params": params[name]}, x)
+
+        def pool(x):
+            return linen_pooling.max_pool(x, (2, 2), (2, 2))
+
+        x = pool(nn.relu(conv("C1", 24, 2, x)))
+        x = pool(nn.relu(conv("C3", 32, 0, x)))
+        x = nn.relu(conv("C5", 72, 0, x))[:, 0, 0]
+        return nn.Dense(10).apply({"params": params["output"]}, x)
+
+    params = random_params("lenet5-modern")
+    logits = jax.jit(MODELS["lenet5-modern"]().apply)({"params": params}, images(3))
     assert_close(logits, reference(params, images(3)), 1e-5)
 
 
@@ -186,13 +211,15 @@ def test_lenet5_is_the_notebooks_network_without_its_softmax():
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (1, 32, 32, 1), (1, 784)])
-@pytest.mark.parametrize("name", LENET5_VARIANTS)
+@pytest.mark.parametrize("name", [*LENET5_VARIANTS, "lenet5-modern"])
 def test_other_shapes_are_refused(name, shape):
-    with pytest.raises(ValueError, match=r"takes images \[batch, 28, 28, channels\], got \("):
+    with pytest.raises(
+        ValueError, match=r"LeNet5.* takes images \[batch, 28, 28, channels\], got \("
+    ):
         MODELS[name]().init(jax.random.key(0), jnp.zeros(shape))
 
 
-@pytest.mark.parametrize("name", LENET5_VARIANTS)
+@pytest.mark.parametrize("name", [*LENET5_VARIANTS, "lenet5-modern"])
 def test_pixels_as_stored_are_refused(name):
     with pytest.raises(TypeError, match="normalized floating-point images, got uint8"):
         MODELS[name]().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1), jnp.uint8))

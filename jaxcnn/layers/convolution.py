@@ -1,10 +1,17 @@
-"""One convolution, two lowerings: XLA's own, and matrix products where XLA's is slow.
+"""One convolution, two lowerings: XLA's own, and its sums in another order where XLA is slow.
 
-On a CPU, XLA's convolution of small images with few channels runs far below the machine's
-matrix-product rate, and inside a loop over training steps at less than half of even that. The same
-sums as one matrix product: the image is cut into overlapping bands of rows and columns, and each
-band, flattened, meets a banded (Toeplitz) matrix made of the kernel, which yields a small tile of
-outputs at once. The zeros in that matrix cost fewer multiplications than the product saves.
+On a CPU XLA is slow at three kinds of float32 convolution, the more so inside a loop over training
+steps, and all of them can be written otherwise, with the same sums:
+
+- Images with few channels, such as LeNet-5's: far below the matrix-product rate. Cut into
+  overlapping bands of rows and columns, and each band flattened, they meet a banded (Toeplitz)
+  matrix made of the kernel, which yields a small tile of outputs at once (`_bands`). The zeros in
+  that matrix cost fewer multiplications than the product saves.
+- The gradient of the kernel, at any size: as a convolution over 16 images at a time, their number
+  taking the channels' place, where there are few channels; else as one product for each row of the
+  kernel (`_kernel_gradient`).
+- A stride over few channels, AlexNet's first layer: each block of stride x stride pixels becomes
+  the channels of one pixel (`_space_to_depth`). Groups are convolutions of their own.
 
 `nn.Conv(..., conv_general_dilated=conv_general_dilated)` takes it; modules, parameters and
 checkpoints do not know. The platform is chosen when the program is lowered: GPU and TPU programs
@@ -22,15 +29,24 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxcnn.layers.padding import Pads, resolve_padding
+from jaxcnn.layers.padding import Pads
 
 # Output rows in a tile. Two halve the copies of rows that overlapping bands need, for one sixth
 # more multiplications with a 5x5 kernel.
 TILE_ROWS = 2
 # Values in a flattened band. Fewer make thin products, more make the matrix mostly zeros.
 MIN_BAND = 96
-# Above this many channels in or out, XLA's convolution is near the matrix rate by itself.
-MAX_CHANNELS = 32
+# Up to so many channels in and out, bands beat XLA's convolution forwards.
+MAX_BAND_CHANNELS = 16
+# Up to so many channels in and out, the kernel's gradient is a convolution.
+MAX_GRADIENT_CHANNELS = 32
+# The images of that convolution: as many float32 as a vector register holds, or two of them.
+GRADIENT_IMAGES = 16
+# Up to so many channels in, a stride is taken apart: with more, it skips too much work.
+MAX_STRIDED_CHANNELS = 4
+
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def conv_general_dilated(
@@ -46,10 +62,12 @@ def conv_general_dilated(
 ) -> Float[Array, "batch *output_space features"]:
     """`jax.lax.conv_general_dilated`, the same arguments and values, in matrix products on a CPU.
 
-    float32 images with a dense kernel at stride 1 and few channels take the products; all else
-    takes XLA's convolution everywhere. Both are differentiable in both arrays, as often as wanted.
-    An infinity or NaN in the images spreads over the tile of outputs that it meets, where XLA's
-    stays within the kernel's reach.
+    What is float32, [batch, height, width, channels] and not dilated takes the other lowering on a
+    CPU, with groups or without; with a stride, if the channels are few. All else takes XLA's.
+
+    Differentiable in both arrays, backwards as often as wanted; where the other lowering is taken,
+    JAX refuses forward mode (`jax.jvp`, `jax.hessian`). An infinity or NaN in the images may spread
+    over the tile of outputs that it meets, where XLA's stays within the kernel's reach.
     """
 
     def xla(lhs: Array, rhs: Array) -> Array:
@@ -66,42 +84,140 @@ def conv_general_dilated(
         )
 
     output_shape = jax.eval_shape(xla, lhs, rhs).shape  # lax's own errors, if there are any
-    ones = (*window_strides, *(lhs_dilation or ()), *(rhs_dilation or ()), feature_group_count)
     if (
-        set(ones) != {1}
+        {*(lhs_dilation or ()), *(rhs_dilation or ())} - {1}
         or not _is_nhwc(lhs, rhs, dimension_numbers)
         or {lhs.dtype, rhs.dtype} != {jnp.dtype(jnp.float32)}
         or any(value is not None for value in kwargs.values())
-        or (not isinstance(padding, str) and np.min(padding) < 0)  # crops
         or 0 in output_shape
+        or (set(window_strides) != {1} and lhs.shape[-1] > MAX_STRIDED_CHANNELS)
     ):
         return xla(lhs, rhs)
-    pads = resolve_padding(padding, rhs.shape[:2], input_size=lhs.shape[1:3])
-    if output_shape[1:3] != (1, 1) and max(rhs.shape[2:]) > MAX_CHANNELS:
+    pads = _pads(lhs.shape, rhs.shape, window_strides, padding)
+    # Beyond k - 1 a gradient would crop; what crops forwards, and that, XLA may do alone.
+    if any(not 0 <= p < k for k, pair in zip(rhs.shape, pads, strict=False) for p in pair):
         return xla(lhs, rhs)
 
-    def products(lhs: Array, rhs: Array) -> Array:
-        return _products(lhs, rhs, pads)
+    def on_cpu(lhs: Array, rhs: Array) -> Array:
+        groups = feature_group_count
+        by_group = zip(jnp.split(lhs, groups, -1), jnp.split(rhs, groups, -1), strict=True)
+        outputs = [_convolve(x, k, tuple(window_strides), pads) for x, k in by_group]
+        return outputs[0] if groups == 1 else jnp.concatenate(outputs, axis=-1)
 
-    return lax.platform_dependent(lhs, rhs, cpu=products, default=xla)
+    return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=xla)
 
 
 def _is_nhwc(lhs: Array, rhs: Array, dimension_numbers: Any) -> bool:
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    names = ("NHWC", "HWIO", "NHWC")
-    return lhs.ndim == 4 and numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, names)
+    return lhs.ndim == 4 and numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
 
 
-def _products(lhs: Array, rhs: Array, pads: Pads) -> Array:
-    """A dense convolution of padded images at stride 1."""
-    images = jnp.pad(lhs, ((0, 0), *pads, (0, 0)))
+def _pads(
+    image_shape: Sequence[int],
+    kernel_shape: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> Pads:
+    """As `lax` resolves them."""
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(image_shape[1:3], kernel_shape[:2], strides, padding)
+    return tuple((int(low), int(high)) for low, high in padding)
+
+
+def _convolve(images: Array, kernel: Array, strides: tuple[int, ...], pads: Pads) -> Array:
+    """A convolution without groups and dilation."""
+    images, pads = jnp.pad(images, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
+    if strides != (1, 1):
+        images, kernel = _space_to_depth(images, kernel, strides)
+    if images.shape[1:3] == kernel.shape[:2]:  # the kernel covers the image: a dense layer
+        outputs = images.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
+        return outputs.reshape(len(images), 1, 1, -1)
+    return _dense(images, kernel)
+
+
+def _space_to_depth(images: Array, kernel: Array, strides: tuple[int, ...]) -> tuple[Array, Array]:
+    """Images and kernel of the same convolution at stride 1."""
+    batch, *sizes, channels = images.shape
+    kernel_sizes = kernel.shape[:2]
+    blocks = [-(-k // s) for k, s in zip(kernel_sizes, strides, strict=True)]
+    # As many blocks of pixels as there are outputs, and as the kernel reaches beyond the last.
+    counts = [
+        (n - k) // s + b for n, k, s, b in zip(sizes, kernel_sizes, strides, blocks, strict=True)
+    ]
+    wanted = [c * s for c, s in zip(counts, strides, strict=True)]
+    missing = [(0, max(0, w - n)) for w, n in zip(wanted, sizes, strict=True)]
+    images = jnp.pad(images, ((0, 0), *missing, (0, 0)))[:, : wanted[0], : wanted[1]]
+    images = images.reshape(batch, counts[0], strides[0], counts[1], strides[1], channels)
+    images = images.transpose(0, 1, 3, 2, 4, 5).reshape(batch, *counts, -1)
+    missing = [(0, b * s - k) for b, s, k in zip(blocks, strides, kernel_sizes, strict=True)]
+    kernel = jnp.pad(kernel, (*missing, (0, 0), (0, 0)))
+    kernel = kernel.reshape(blocks[0], strides[0], blocks[1], strides[1], channels, -1)
+    kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
+    return images, kernel.reshape(*blocks, -1, kernel.shape[-1])
+
+
+@jax.custom_vjp
+def _dense(images: Array, kernel: Array) -> Array:
+    """A convolution at stride 1 without padding."""
+    if max(kernel.shape[2:]) <= MAX_BAND_CHANNELS:
+        return _bands(images, kernel)
+    return lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
+
+
+def _dense_forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _dense(images, kernel), (images, kernel)
+
+
+def _dense_backward(arrays: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    images, kernel = arrays
+    of_kernel = _kernel_gradient(images, gradient)
+    if max(kernel.shape[2:]) <= MAX_BAND_CHANNELS:
+        _, pullback = jax.vjp(lambda images: _bands(images, kernel), images)
+        return *pullback(gradient), of_kernel
+    margins = [(k - 1, k - 1) for k in kernel.shape[:2]]
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)
+    of_images = _dense(jnp.pad(gradient, ((0, 0), *margins, (0, 0))), turned)
+    return of_images, of_kernel
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+def _kernel_gradient(images: Array, gradient: Array) -> Array:
+    """The sums of image[y + a, x + b, c] gradient[y, x, o] over y and x, as [a, b, c, o]."""
+    (batch, height, width, channels), (_, rows, columns, features) = images.shape, gradient.shape
+    kernel_shape = height - rows + 1, width - columns + 1, channels, features
+    if batch >= GRADIENT_IMAGES and max(channels, features) <= MAX_GRADIENT_CHANNELS:
+        rounded = -(-batch // GRADIENT_IMAGES) * GRADIENT_IMAGES
+
+        def cut(array: Array, axes: tuple[int, ...]) -> Array:
+            array = jnp.pad(array, ((0, rounded - batch), (0, 0), (0, 0), (0, 0)))
+            array = array.reshape(-1, GRADIENT_IMAGES, *array.shape[1:])
+            return array.transpose(0, *axes)
+
+        def add(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
+            part = lax.conv_general_dilated(*arrays, (1, 1), "VALID", dimension_numbers=_NHWC)
+            return total + part, None
+
+        # In the dimensions' usual order: XLA is slow at any other.
+        arrays = cut(images, (4, 2, 3, 1)), cut(gradient, (2, 3, 1, 4))
+        total, _ = lax.scan(add, jnp.zeros((channels, *kernel_shape[:2], features)), arrays)
+        return total.transpose(1, 2, 0, 3)
+
+    shifted = [images[:, :, b : b + columns] for b in range(kernel_shape[1])]
+    wide = jnp.concatenate(shifted, axis=-1)  # [batch, height, columns, b and c]
+    flat = gradient.reshape(-1, features)
+    products = [
+        wide[:, a : a + rows].reshape(len(flat), -1).T @ flat for a in range(kernel_shape[0])
+    ]
+    return jnp.stack(products).reshape(kernel_shape)
+
+
+def _bands(images: Array, kernel: Array) -> Array:
+    """A convolution at stride 1 without padding, of few channels, as one matrix product."""
     batch, height, width, channels = images.shape
-    kernel_height, kernel_width, _, features = rhs.shape
+    kernel_height, kernel_width, _, features = kernel.shape
     rows_out, columns_out = height - kernel_height + 1, width - kernel_width + 1
-    if rows_out == columns_out == 1:  # the kernel covers the image: a dense layer
-        taps = kernel_height * kernel_width * channels
-        outputs = images.reshape(batch, taps) @ rhs.reshape(taps, features)
-        return outputs.reshape(batch, 1, 1, features)
 
     # A band holds the rows that a tile sees, in whole tiles: what it sees too much meets zeros. An
     # odd number of output rows is made even, by rows of zeros whose outputs are dropped.
@@ -132,7 +248,7 @@ def _products(lhs: Array, rhs: Array, pads: Pads) -> Array:
 
     matrix = jnp.einsum(
         "yxco,yar,xbq->abcrqo",
-        rhs,
+        kernel,
         _taps(kernel_height, band_height, TILE_ROWS),
         _taps(kernel_width, band_width, tile_width),
         precision=lax.Precision.HIGHEST,

@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from jaxcnn.layers.pooling import max_pool, min_pool
 from jaxcnn.models.alexnet import AlexNet, AlexNet2012, CudaConvnet11pct, CudaConvnet18pct
-from jaxcnn.models.lenet import LeNet5
+from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import LeNet1998, lecun_uniform
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -15,6 +15,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet5-tanh": partial(LeNet5, activation=nn.tanh),
     "lenet5-relu": partial(LeNet5, activation=nn.relu, pool=max_pool),
     "lenet5-min-pool": partial(LeNet5, activation=nn.tanh, pool=min_pool),
+    "lenet5-modern": LeNet5Modern,
     "lenet5-1998": LeNet1998,
     "lenet5-1998-lecun-uniform": partial(LeNet1998, by_fan_in=lecun_uniform),
     "alexnet": AlexNet,
