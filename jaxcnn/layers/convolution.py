@@ -201,7 +201,8 @@ def _kernel_gradient(images: Array, gradient: Array) -> Array:
 
         # In the dimensions' usual order: XLA is slow at any other.
         arrays = cut(images, (4, 2, 3, 1)), cut(gradient, (2, 3, 1, 4))
-        total, _ = lax.scan(add, jnp.zeros((channels, *kernel_shape[:2], features)), arrays)
+        start = jnp.zeros((channels, *kernel_shape[:2], features))
+        total, _ = lax.scan(add, start, arrays, unroll=8)  # eight at a time, on all cores
         return total.transpose(1, 2, 0, 3)
 
     shifted = [images[:, :, b : b + columns] for b in range(kernel_shape[1])]
