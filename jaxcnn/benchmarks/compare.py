@@ -1,0 +1,215 @@
+"""Starts the sides of a benchmark, lets them take turns, and says how fast each was.
+
+It imports neither jax nor torch: the peak memory of a process that is started counts from its
+parent's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxcnn.benchmarks.job import Job
+from jaxcnn.benchmarks.torch_side import VARIANTS
+from jaxcnn.errors import RunError, UserError, lookup
+
+# What ours can be held against -> its variants; the fastest of them takes part.
+AGAINST: dict[str, Sequence[str]] = {"linen": ("",), "torch": VARIANTS}
+
+# Before each turn: the threads of some libraries look busily for work a while after their last.
+PAUSE_SECONDS = 0.3
+
+
+def compare(
+    job: Job,
+    against: Sequence[str],
+    *,
+    rounds: int,
+    seconds: float,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measures our side, the others and the machine's rate of matrix products, in turns.
+
+    Args:
+      job: what each side is to do; its own `side` and `variant` do not count.
+      against: names in AGAINST.
+      rounds: how many turns each side has.
+      seconds: of a turn, at least.
+      say: takes a line for the person who waits.
+
+    Returns:
+      What was asked, the machine, `sides` with what each said at its start, `left_out` with the
+      reasons, and `rounds`: side -> steps, seconds and peak memory.
+
+    Raises:
+      UserError: there is no such network, or no such side.
+      RunError: our own side failed.
+    """
+    for side in against:
+        lookup("side", side, AGAINST)
+    if rounds < 1 or job.batch_size < 1 or not seconds > 0:
+        raise UserError("--rounds and --batch-size must be at least 1, and --seconds above 0")
+    left_out: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for side in dict.fromkeys(("jaxcnn", *against, "matmul")):
+            say(f"starting {side}")
+            job = dataclasses.replace(job, side=side)
+            if worker := _fastest(job, seconds, stack, left_out):
+                workers[side] = worker
+        turns = []
+        for number in range(rounds):
+            say(f"round {number + 1} of {rounds}")
+            # There and back, so that nobody always comes after the same one.
+            order = list(workers)[:: 1 if number % 2 == 0 else -1]
+            measured = {side: workers[side].measure(seconds) for side in order}
+            turns.append({side: measured[side] for side in workers})
+    return {
+        **{name: getattr(job, name) for name in ("network", "what", "batch_size", "dtype")},
+        "images_per_step": job.images_per_step,
+        "seconds_per_turn": seconds,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "device": _device_name(workers["jaxcnn"].facts["device"]),
+        "cpu_count": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "python": platform.python_version(),
+        "sides": {side: worker.facts for side, worker in workers.items()},
+        "left_out": left_out,
+        "rounds": turns,
+    }
+
+
+class Worker:
+    """A process that does one job; see `worker`.
+
+    Attributes:
+      facts: what it said when it was ready, and the variant.
+    """
+
+    facts: dict[str, Any]
+
+    def __init__(self, job: Job) -> None:
+        """Starts it."""
+        environment = {
+            # Compile times are those of a first run.
+            "JAX_ENABLE_COMPILATION_CACHE": "false",
+            "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+            # Or the first process would take most of a GPU's memory for itself.
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
+        self._job = job
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "jaxcnn.benchmarks.worker"),
+                json.dumps(dataclasses.asdict(job)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=os.environ | environment,
+        )
+
+    def wait(self) -> None:
+        """Waits until it is ready, compiled and all.
+
+        Raises:
+          UserError: the job cannot be done as it is asked.
+          RunError: it failed.
+        """
+        self.facts = {"variant": self._job.variant, **self._answer()}
+
+    def measure(self, seconds: float) -> dict[str, float]:
+        """Steps done and the seconds they took, at least `seconds`; the peak memory so far.
+
+        Raises:
+          RunError: it failed.
+        """
+        time.sleep(PAUSE_SECONDS)
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it ended; `_answer` says why
+            self._process.stdin.write(f"{seconds}\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def stop(self) -> None:
+        """Ends the process, if it still runs."""
+        assert self._process.stdin and self._process.stdout
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()  # its sign to clear up and go
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            self._errors.seek(0)
+            last = (self._errors.read().strip().splitlines() or [""])[-1]
+            raise RunError(f"its process ended with status {status} {last}".strip())
+        answer = json.loads(line)
+        match answer:
+            case {"kind": "UserError", "error": error}:
+                raise UserError(error)
+            case {"kind": kind, "error": error}:
+                raise RunError(f"{kind}: {error}")
+        return answer
+
+
+def _fastest(
+    job: Job, seconds: float, stack: contextlib.ExitStack, left_out: dict[str, str]
+) -> Worker | None:
+    """The variant of a side that does most in a first turn, which also warms it up; None if none.
+
+    Raises:
+      UserError, RunError: our own side, or the matrix product, cannot do the job.
+    """
+    workers: list[Worker] = []
+    rates: dict[str, float] = {}
+    for variant in AGAINST.get(job.side, ("",)):
+        worker = Worker(dataclasses.replace(job, variant=variant))
+        stack.callback(worker.stop)
+        try:
+            worker.wait()
+            turn = worker.measure(seconds)
+        except (UserError, RunError) as error:
+            if job.side not in AGAINST:
+                raise
+            left_out[f"{job.side} {variant}".strip()] = str(error)
+            worker.stop()
+            continue
+        rates[variant] = turn["steps"] / turn["seconds"]
+        workers.append(worker)
+        workers.sort(key=lambda worker: rates[worker.facts["variant"]])
+        if len(workers) > 1:
+            workers.pop(0).stop()  # now, for the memory's sake
+    if not workers:
+        return None
+    workers[0].facts["first_turns"] = rates
+    return workers[0]
+
+
+def _device_name(device: str) -> str:
+    """JAX calls every processor "cpu"; Linux knows better."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if device != "cpu" or not cpuinfo.exists():
+        return device
+    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    return models[0].split(":", 1)[1].strip() if models else device

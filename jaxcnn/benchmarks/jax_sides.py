@@ -1,0 +1,179 @@
+"""The sides that run on JAX: ours, plain linen, and the product of two matrices."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import AxisType
+
+from jaxcnn import mesh
+from jaxcnn.benchmarks.job import (
+    LEARNING_RATE,
+    MNIST_SHAPE,
+    MNIST_SIZE,
+    MOMENTUM,
+    Job,
+    Prepared,
+    Run,
+    normalized,
+    random_images,
+)
+from jaxcnn.benchmarks.linen_networks import NETWORKS
+from jaxcnn.errors import RunError, lookup
+from jaxcnn.models import MODELS
+from jaxcnn.pipeline import compose
+from jaxcnn.step import TrainState, create_state, train_step, train_steps, zero_metrics
+from jaxcnn.summary import IMAGE_SHAPES, summarize
+
+# Batches that our side picks its rows from.
+NUM_BATCHES = 4
+
+
+def prepare_jaxcnn(job: Job) -> Prepared:
+    """The job as a user of jaxcnn runs it: training in chunks of steps, each one program.
+
+    Raises:
+      UserError: there is no such network.
+    """
+    model = lookup("network", job.network, MODELS)(dtype=jnp.dtype(job.dtype))
+    make_run = {"train": _our_train, "infer": _infer, "epoch": _our_epochs}[job.what]
+    multiply_adds = summarize(model, IMAGE_SHAPES[job.network]).multiply_adds
+    passes = 1 if job.what == "infer" else 3  # forward, and the gradients of inputs and weights
+    return _prepared(make_run(job, model), flops=2 * passes * multiply_adds * job.images_per_step)
+
+
+def prepare_linen(job: Job) -> Prepared:
+    """The job in plain linen: a jitted step, called in a Python loop as Flax's examples do.
+
+    Raises:
+      UserError: there is no such network here.
+    """
+    model = lookup("network of the linen side", job.network, NETWORKS)(dtype=jnp.dtype(job.dtype))
+    make_run = {"train": _linen_train, "infer": _infer, "epoch": _linen_epochs}[job.what]
+    return _prepared(make_run(job, model))
+
+
+def prepare_matmul(job: Job) -> Prepared:
+    """The product of two large square matrices: the rate that the others are held against."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    values = np.random.default_rng(0).uniform(-1, 1, (2, size, size))
+    a, b = jax.device_put(list(values.astype(jnp.dtype(job.dtype))))
+    product = jax.jit(jnp.matmul)
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps):
+            product(a, b).block_until_ready()
+
+    return _prepared(run, flops=2 * size**3)
+
+
+def _prepared(run: Run, flops: int | None = None) -> Prepared:
+    versions = {module.__name__: module.__version__ for module in (jax, flax, optax)}
+    return Prepared(run, jax.devices()[0].device_kind, versions, flops)
+
+
+def _infer(job: Job, model: nn.Module) -> Run:
+    raw, _ = random_images(job.batch_size, IMAGE_SHAPES[job.network])
+    images = jax.device_put(normalized(raw))
+    variables = jax.jit(model.init)(jax.random.key(0), images[:1])
+    forward = jax.jit(functools.partial(model.apply, train=False))
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps):
+            jax.block_until_ready(forward(variables, images))
+
+    return run
+
+
+def _our_train(job: Job, model: nn.Module) -> Run:
+    one_device = jax.make_mesh(
+        (1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1]
+    )
+    images, labels = random_images(NUM_BATCHES * job.batch_size, IMAGE_SHAPES[job.network])
+    transform, _ = compose((), images, (0.5,), (0.5,))
+    place = functools.partial(mesh.replicate, mesh=one_device)
+    program = jax.jit(
+        functools.partial(
+            train_steps,
+            transform=transform,
+            batch_size=job.batch_size,
+            sharding=mesh.batch_sharding(one_device),
+        ),
+        donate_argnums=(0, 1),
+        out_shardings=mesh.replicated(one_device),
+    )
+    order = np.random.default_rng(1).permutation(len(labels)).astype(np.int32)
+    state, metrics = place((_create_state(job, model), zero_metrics()))
+    data = place((images, labels, order))
+    keys = place((jax.random.key(1), jax.random.key(2)))
+    done = 0
+
+    def run(num_steps: int) -> None:
+        nonlocal state, metrics, done
+        done += num_steps
+        state, metrics = program(state, metrics, *data, place(np.int32(done)), keys)
+        if int(state.step) != done:
+            raise RunError(f"the loss is not finite at step {int(state.step)}")
+
+    return run
+
+
+def _our_epochs(job: Job, model: nn.Module) -> Run:
+    # Here, as what would add to the memory of every other job.
+    from jaxcnn.benchmarks.our_epochs import epochs
+
+    return epochs(job)
+
+
+def _linen_train(job: Job, model: nn.Module) -> Run:
+    raw, labels = random_images(job.batch_size, IMAGE_SHAPES[job.network])
+    batch = jax.device_put({"image": normalized(raw), "label": labels})
+    step = _linen_step(job, model)
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps):
+            state = step(batch)
+        jax.block_until_ready(state.params)
+
+    return run
+
+
+def _linen_epochs(job: Job, model: nn.Module) -> Run:
+    images, labels = random_images(MNIST_SIZE, MNIST_SHAPE)
+    rng = np.random.default_rng(1)
+    step = _linen_step(job, model)
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps):
+            order = rng.permutation(MNIST_SIZE)[: job.images_per_step]
+            for rows in order.reshape(-1, job.batch_size):
+                state = step({"image": normalized(images[rows]), "label": labels[rows]})
+        jax.block_until_ready(state.params)
+
+    return run
+
+
+def _linen_step(job: Job, model: nn.Module) -> Callable[[Any], TrainState]:
+    program = jax.jit(train_step, donate_argnums=0)
+    state, key = _create_state(job, model), jax.random.key(1)
+
+    def step(batch: Any) -> TrainState:
+        nonlocal state
+        state, _ = program(state, batch, key)
+        return state
+
+    return step
+
+
+def _create_state(job: Job, model: nn.Module) -> TrainState:
+    tx = optax.adam(LEARNING_RATE) if job.adam else optax.sgd(LEARNING_RATE, MOMENTUM)
+    create = functools.partial(create_state, model, tx, IMAGE_SHAPES[job.network])
+    return jax.jit(create)(jax.random.key(0))

@@ -1,0 +1,80 @@
+"""What one process of a benchmark is to do; imports neither jax nor torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+LEARNING_RATE = 1e-3
+MOMENTUM = 0.9
+MNIST_SIZE, MNIST_SHAPE = 60_000, (28, 28, 1)
+
+Run = Callable[[int], None]
+"""Does so many steps, and returns when the device has done them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What one process does.
+
+    Attributes:
+      side: a key of `worker.SIDES`.
+      variant: of the side; "" where it has none.
+      network: a name in MODELS.
+      what: "train", "infer" or "epoch"; a step is a training step, a forward pass or an epoch.
+      batch_size: images in a batch.
+      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+    """
+
+    side: str
+    variant: str
+    network: str
+    what: str
+    batch_size: int
+    dtype: str
+
+    @property
+    def adam(self) -> bool:
+        """The rule: Adam for LeNet-5, gradient descent with momentum for the others."""
+        return self.network.startswith("lenet5")
+
+    @property
+    def images_per_step(self) -> int:
+        """Images that a step goes through; an epoch is of whole batches."""
+        if self.what == "epoch":
+            return MNIST_SIZE // self.batch_size * self.batch_size
+        return self.batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A job ready to run.
+
+    Attributes:
+      run: does steps.
+      device: what it runs on.
+      versions: package -> version.
+      flops: useful operations of a step, where the side can count them.
+    """
+
+    run: Run
+    device: str
+    versions: dict[str, str]
+    flops: int | None = None
+
+
+def random_images(
+    num: int, shape: tuple[int, ...]
+) -> tuple[UInt8[np.ndarray, "num height width channels"], Int32[np.ndarray, " num"]]:
+    """The same images and labels for every side."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (num, *shape), np.uint8)
+    return images, rng.integers(0, 10, num, np.int32)
+
+
+def normalized(images: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
+    """Pixels in [-1, 1], float32."""
+    return images.astype(np.float32) / np.float32(127.5) - 1

@@ -1,0 +1,57 @@
+"""An epoch as `scripts/train.py` goes through it, over and over."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from jaxcnn import train
+from jaxcnn.benchmarks.job import (
+    LEARNING_RATE,
+    MNIST_SHAPE,
+    MNIST_SIZE,
+    Job,
+    Run,
+    random_images,
+)
+from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.config import OptimizerConfig, TrainConfig
+from jaxcnn.datasets import DATASETS, Dataset
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.summary import IMAGE_SHAPES
+
+
+def epochs(job: Job) -> Run:
+    """Training, logging and checkpoints, the files with them; of evaluation, next to nothing.
+
+    Raises:
+      UserError: the network does not take MNIST's images, or the type is not float32.
+    """
+    if IMAGE_SHAPES[job.network] != MNIST_SHAPE or job.dtype != "float32":
+        raise UserError("an epoch is of MNIST-sized images in float32, for the lenet5 networks")
+    images, labels = random_images(MNIST_SIZE, MNIST_SHAPE)
+    digits = tuple("0123456789")
+    dataset = Dataset("random", images, labels, images[:10], labels[:10], digits)
+    DATASETS["random"] = lambda data_dir, manual_dir: dataset
+    config = TrainConfig(
+        model=job.network,
+        dataset="random",
+        optimizer=OptimizerConfig("adam" if job.adam else "sgd", LEARNING_RATE),
+        batch_size=job.batch_size,
+        epochs=1,
+        eval_batch_size=10,
+        compilation_cache=False,
+    )
+    experiment = Experiment(config)
+    progress = train.Run(experiment.state, experiment.no_metrics(), time.perf_counter())
+
+    def run(num_steps: int) -> None:
+        for _ in range(num_steps):
+            experiment.total_steps = progress.step + experiment.steps_per_epoch
+            with tempfile.TemporaryDirectory() as folder:
+                with Checkpoints(Path(folder, "checkpoints")) as checkpoints:
+                    train._train(experiment, progress, checkpoints, Path(folder))
+
+    return run

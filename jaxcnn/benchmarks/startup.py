@@ -1,0 +1,98 @@
+"""How long a person waits: from the command to its answer, and to the first training step."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from jaxcnn.errors import RunError, UserError
+
+POLL_SECONDS = 0.005
+
+
+def measure_startup(
+    train_script: Path, network: str, *, rounds: int, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Starts `train.py` again and again, after a first time that fills the caches.
+
+    Args:
+      train_script: the script.
+      network: a name in MODELS that takes MNIST's images.
+      rounds: how many times each command is started.
+      say: takes a line for the person who waits.
+
+    Returns:
+      What was asked, and `seconds`: command -> those of each round.
+
+    Raises:
+      UserError: there are no rounds.
+      RunError: the training did not come to its first step.
+    """
+    if rounds < 1:
+        raise UserError("--rounds must be at least 1")
+    say("filling the caches")
+    _to_first_step(train_script, network)
+    seconds: dict[str, list[float]] = {"--help": [], "first step": []}
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds}")
+        started = time.perf_counter()
+        subprocess.run(
+            [sys.executable, train_script, "--help"], check=True, stdout=subprocess.DEVNULL
+        )
+        seconds["--help"].append(time.perf_counter() - started)
+        seconds["first step"].append(_to_first_step(train_script, network))
+    return {
+        "network": network,
+        "what": "startup",
+        "python": sys.version.split()[0],
+        "cpu_count": os.cpu_count(),
+        "seconds": seconds,
+    }
+
+
+def print_startup(measured: dict[str, Any], console: Console) -> None:
+    """The medians as a table."""
+    table = Table("train.py", title=f"{measured['network']}, startup", box=box.SIMPLE_HEAD)
+    for heading in ("seconds", "least", "largest"):
+        table.add_column(heading, justify="right")
+    for command, seconds in measured["seconds"].items():
+        figures = (median(seconds), min(seconds), max(seconds))
+        table.add_row(command, *(f"{figure:.2f}" for figure in figures))
+    console.print(table)
+
+
+def _to_first_step(train_script: Path, network: str) -> float:
+    """Seconds from the command until the first step is in the log."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
+        log = Path(folder, "run", "metrics.jsonl")
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [
+                *(sys.executable, train_script, "lenet5-mnist5k", "--model", network),
+                *("--epochs", "1", "--log-every-steps", "1", "--workdir", log.parent),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        try:
+            while not (log.exists() and log.stat().st_size):
+                if process.poll() is not None:
+                    errors.seek(0)
+                    last = (errors.read().strip().splitlines() or ["no message"])[-1]
+                    raise RunError(f"train.py ended before its first step: {last}")
+                time.sleep(POLL_SECONDS)
+            return time.perf_counter() - started
+        finally:
+            process.kill()
+            process.wait()

@@ -1,0 +1,116 @@
+"""What a comparison found, as figures and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """How one side did: medians over the rounds.
+
+    Attributes:
+      images_per_second: images gone through.
+      step_ms: milliseconds of a step.
+      ratios: our images/s over this side's in the same round: median, least, largest.
+      gflops: 10^9 useful operations in a second, two for each multiply-add.
+      of_matmul: that, as part of the rate of matrix products in the same round.
+      peak_mib: the process's memory at its largest.
+      compile_seconds: how much longer the first step took than the second.
+    """
+
+    images_per_second: float
+    step_ms: float
+    ratios: tuple[float, float, float]
+    gflops: float
+    of_matmul: float
+    peak_mib: float
+    compile_seconds: float
+
+
+def figures(comparison: Mapping[str, Any]) -> dict[str, Figures]:
+    """Side -> its figures, out of what `compare` returned."""
+    rounds: Sequence[Mapping[str, Mapping[str, float]]] = comparison["rounds"]
+    sides: Mapping[str, Mapping[str, Any]] = comparison["sides"]
+    # Every side does what ours can count, however it goes about it.
+    flops = dict.fromkeys(sides, sides["jaxcnn"]["flops"]) | {"matmul": sides["matmul"]["flops"]}
+
+    def rates(side: str) -> list[float]:
+        return [turns[side]["steps"] / turns[side]["seconds"] for turns in rounds]
+
+    products = [rate * flops["matmul"] for rate in rates("matmul")]
+    found = {}
+    for side in sides:
+        if side == "matmul":
+            continue
+        operations = [rate * flops[side] for rate in rates(side)]
+        ratios = [ours / theirs for ours, theirs in zip(rates("jaxcnn"), rates(side), strict=True)]
+        parts = [mine / best for mine, best in zip(operations, products, strict=True)]
+        found[side] = Figures(
+            images_per_second=median(rates(side)) * comparison["images_per_step"],
+            step_ms=1000 / median(rates(side)),
+            ratios=(median(ratios), min(ratios), max(ratios)),
+            gflops=median(operations) / 1e9,
+            of_matmul=median(parts),
+            peak_mib=max(turns[side]["peak_mib"] for turns in rounds),
+            compile_seconds=sides[side]["compile_seconds"],
+        )
+    return found
+
+
+def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
+    """The figures as a table, with what they were measured on."""
+    sides = comparison["sides"]
+    title = "{network}, {what}, batch {batch_size}, {dtype}".format_map(comparison)
+    step = "epoch" if comparison["what"] == "epoch" else "step"
+    table = Table("side", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    headings = ("images/s", f"ms/{step}", "jaxcnn is", "GFLOP/s", "of matmul", "peak MiB")
+    for heading in (*headings, "compile s"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for side, found in figures(comparison).items():
+        ratio, least, largest = found.ratios
+        table.add_row(
+            f"{side} {sides[side]['variant']}".strip(),
+            _short(found.images_per_second),
+            _short(found.step_ms),
+            "" if side == "jaxcnn" else f"{ratio:.2f}x ({least:.2f}-{largest:.2f})",
+            _short(found.gflops),
+            f"{found.of_matmul:.0%}",
+            f"{found.peak_mib:,.0f}",
+            f"{found.compile_seconds:.1f}",
+        )
+    console.print(table)
+    matmul = sides["matmul"]["flops"] * median(
+        turns["matmul"]["steps"] / turns["matmul"]["seconds"] for turns in comparison["rounds"]
+    )
+    versions = {"python": comparison["python"]}
+    for facts in sides.values():
+        versions |= facts["versions"]
+    console.print(
+        escape(
+            f"{comparison['device']}, {comparison['cpu_count']} cores; "
+            + ", ".join(f"{name} {version}" for name, version in versions.items())
+            + f"; matrix products at {_short(matmul / 1e9)} GFLOP/s.\n"
+            f"Medians of {len(comparison['rounds'])} rounds; in brackets the least and the largest "
+            "ratio of a round."
+        )
+    )
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in comparison["left_out"].items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        console.print(escape(f"left out: {', '.join(names)} ({reason})"), soft_wrap=True)
+
+
+def _short(figure: float) -> str:
+    """With three digits, or as many as it has before the point."""
+    digits = max(0, 2 - len(str(int(abs(figure)))) + 1)
+    return f"{figure:,.{digits}f}"

@@ -1,0 +1,89 @@
+"""One side of a benchmark in a process of its own, that measures when it is told to.
+
+Started with a `Job` as JSON, it says when it is ready, in a line of JSON on stdout; after that each
+line on stdin, the seconds to measure for, is answered by another. What cannot go on is answered by
+`{"error": ..., "kind": ...}`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from typing import Any, TextIO
+
+from jaxcnn.benchmarks.job import Job, Run
+
+# Name -> the module and the function that prepare it: none may import what another needs, and with
+# that its memory.
+SIDES = {
+    "jaxcnn": ("jax_sides", "prepare_jaxcnn"),
+    "linen": ("jax_sides", "prepare_linen"),
+    "torch": ("torch_side", "prepare"),
+    "matmul": ("jax_sides", "prepare_matmul"),
+}
+
+# Between two looks at the clock, as between two looks at the device in `train.py`.
+CHUNK_SECONDS = 0.5
+
+
+def main() -> None:
+    """Serves one job, until stdin ends."""
+    job = Job(**json.loads(sys.argv[1]))
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # libraries may print
+    try:
+        _serve(job, replies)
+    except Exception as error:
+        lines = str(error).splitlines() or [""]
+        _reply(replies, {"error": lines[0], "kind": type(error).__name__})
+
+
+def _serve(job: Job, replies: TextIO) -> None:
+    module, function = SIDES[job.side]
+    prepared = getattr(importlib.import_module(f"jaxcnn.benchmarks.{module}"), function)(job)
+    run: Run = prepared.run
+    first = _seconds(run, 1)
+    second = _seconds(run, 1)
+    _reply(
+        replies,
+        {
+            "compile_seconds": max(0.0, first - second),
+            "device": prepared.device,
+            "versions": prepared.versions,
+            "flops": prepared.flops,
+        },
+    )
+    step_seconds = second
+    for line in sys.stdin:
+        wanted = json.loads(line)
+        chunk_seconds = min(CHUNK_SECONDS, wanted)
+        steps, seconds = 0, 0.0
+        while seconds < wanted:
+            chunk = max(1, int(chunk_seconds / step_seconds))
+            seconds += (chunk_took := _seconds(run, chunk))
+            steps, step_seconds = steps + chunk, chunk_took / chunk
+        _reply(replies, {"steps": steps, "seconds": seconds, "peak_mib": _peak_mib()})
+
+
+def _seconds(run: Run, num_steps: int) -> float:
+    started = time.perf_counter()
+    run(num_steps)
+    return time.perf_counter() - started
+
+
+def _peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2 ** (20 if sys.platform == "darwin" else 10)  # bytes there, else KiB
+
+
+def _reply(replies: TextIO, reply: dict[str, Any]) -> None:
+    replies.write(json.dumps(reply) + "\n")
+    replies.flush()
+
+
+if __name__ == "__main__":
+    main()
