@@ -24,7 +24,7 @@ LENET5_MNIST = TrainConfig(
 The notebook's job: LeNet-5 with sigmoids and average pooling on MNIST, pixels in [-1, 1], Adam
 1e-3, batch 64, 10 epochs; logits where the notebook applies softmax twice.
   command   python scripts/train.py lenet5-mnist --seed 0
-  hardware  2 CPU cores: 100 s
+  hardware  2 CPU cores: 85 s
   accuracy  98.47% (seeds 0, 1, 2: 98.49, 98.44, 98.49); the notebook printed 98.06%""",
 )
 
@@ -34,7 +34,8 @@ LENET5_1998_MNIST = TrainConfig(
 LeNet-5 of 1998 trained as the paper trained it: one image at a time, 20 passes, its schedule, and a
 step of its own for each weight from the curvature estimated before each pass.
   command   python scripts/train.py lenet5-1998-mnist --seed 0
-""",
+  hardware  1 CPU core: 8.5 min
+  accuracy  99.10% (seeds 0, 1, 2: 99.11, 99.04, 99.14); the paper's is 99.05%""",
     model="lenet5-1998-lecun-uniform",
     dataset="mnist",
     pixel_mean=(0.1 / 1.275,),  # white is -0.1, black 1.175
@@ -58,7 +59,8 @@ LENET5_1998_MINIBATCH_MNIST = dataclasses.replace(
     card="""\
 The same network as it would be trained today: minibatches, Adam, a cosine schedule.
   command   python scripts/train.py lenet5-1998-minibatch-mnist --seed 0
-""",
+  hardware  1 CPU core shared with other work: 7 to 9 min
+  accuracy  99.09% (seeds 0, 1, 2: 99.16, 99.04, 99.06)""",
     optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine"),
     batch_size=64,
     log_every_steps=100,
@@ -71,7 +73,8 @@ LENET5_MODERN_MNIST = TrainConfig(
 A network of LeNet-5's size with what came since, on digits that are turned, shifted, scaled and
 slanted anew in each epoch.
   command   python scripts/train.py lenet5-modern-mnist --seed 0
-""",
+  hardware  2 CPU cores: 9 min
+  accuracy  99.50% (seeds 0, 1, 2: 99.51, 99.44, 99.55)""",
     model="lenet5-modern",
     dataset="mnist",
     transforms=(Affine(degrees=10.0, translate=2.0, scale=0.1, shear=10.0),),
