@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxcnn.report import save_figure
 from jaxcnn.summary import Layer, Summary
 
 if TYPE_CHECKING:
@@ -70,9 +70,7 @@ def save_architecture(title: str, summary: Summary, path: Path) -> None:
         axes.text(middles[i], bottom, operation, ha="center", va="top", fontsize=FONT_SIZE)
         start, end = blocks[i - 1] + _breadth(*sides[i - 1]), blocks[i]
         _draw_step(axes, layers[i], layers[i - 1], blocks[i - 1], sides[i - 1], start, end)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    figure.savefig(temporary, dpi=150, format="png")
-    os.replace(temporary, path)
+    save_figure(figure, path)
 
 
 def _is_bar(layer: Layer) -> bool:

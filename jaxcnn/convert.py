@@ -44,12 +44,7 @@ def export_run(
         names do not cover; the data cannot be had, or the file cannot be written.
       RunError: the checkpoint is damaged.
     """
-    config = workdirs.read_config(run)
-    config = dataclasses.replace(
-        config,
-        data_dir=data_dir or config.data_dir,
-        manual_dir=manual_dir or config.manual_dir,
-    )
+    config = workdirs.read_config(run, data_dir=data_dir, manual_dir=manual_dir)
     with Checkpoints(run / "checkpoints") as checkpoints:
         step = checkpoints.choose(step)
         state, _ = checkpoints.restore(Experiment(config).state, step)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,7 +155,7 @@ def save_curves(workdir: Path, path: Path) -> None:
         axes.yaxis.set_minor_formatter(_sparse_label)
         axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_confusion(
@@ -180,7 +180,7 @@ def save_confusion(
     axes.set_yticks(ticks, class_names)
     axes.set(xlabel="answer", ylabel="true class")
     axes.set_title(f"{errors.sum():,} errors in {confusion.sum():,} images")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def save_mistakes(
@@ -214,7 +214,7 @@ def save_mistakes(
             f"is {class_names[labels[i]]}, #{i}",
             fontsize=8,
         )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _is_line_up_to(step: int, line: str) -> bool:
@@ -237,7 +237,8 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    figure.savefig(temporary, dpi=150)
-    os.replace(temporary, path)
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, whatever the file's name; the old file stays until it is whole."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150, format="png")
+    write_atomically(path, buffer.getvalue())

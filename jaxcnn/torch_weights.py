@@ -13,10 +13,8 @@ References:
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
-import os
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -28,6 +26,7 @@ import numpy as np
 import safetensors.numpy
 
 from jaxcnn.errors import UserError, lookup
+from jaxcnn.workdir import write_atomically
 
 EXTENSIONS = (".safetensors", ".pth", ".pt")
 
@@ -167,13 +166,9 @@ def write_weights(path: Path, entries: Mapping[str, np.ndarray]) -> None:
         torch, buffer = _import_torch(path), io.BytesIO()
         torch.save({name: torch.tensor(array) for name, array in entries.items()}, buffer)
         data = buffer.getvalue()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write_atomically(path, data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 

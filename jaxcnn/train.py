@@ -93,12 +93,7 @@ def evaluate_run(
       UserError: the folder holds no run, or no such checkpoint, or the data cannot be had.
       RunError: the checkpoint is damaged.
     """
-    config = workdirs.read_config(workdir)
-    config = dataclasses.replace(
-        config,
-        data_dir=data_dir or config.data_dir,
-        manual_dir=manual_dir or config.manual_dir,
-    )
+    config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         step = checkpoints.choose(step)
         experiment = Experiment(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -15,11 +16,20 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a file; a process killed meanwhile leaves the old one whole."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces a file; a process killed meanwhile, or a failure, leaves the old one whole.
+
+    Raises:
+      OSError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 @contextlib.contextmanager
@@ -51,17 +61,24 @@ def claim(config: TrainConfig) -> Iterator[Path]:
         yield workdir
 
 
-def read_config(workdir: Path) -> TrainConfig:
-    """The config of the run in a folder.
+def read_config(
+    workdir: Path, *, data_dir: str | None = None, manual_dir: str | None = None
+) -> TrainConfig:
+    """The config of the run in a folder, its data looked for elsewhere if so asked.
 
     Raises:
       UserError: no run is there, or not one of this version of jaxcnn.
     """
     path = workdir / "config.json"
     try:
-        return configs.from_json(path.read_text())
+        config = configs.from_json(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{workdir} holds no run: there is no {path}") from None
+    return dataclasses.replace(
+        config,
+        data_dir=data_dir or config.data_dir,
+        manual_dir=manual_dir or config.manual_dir,
+    )
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:

@@ -72,12 +72,24 @@ def test_the_curvature_is_estimated_before_an_epoch_and_kept_in_it(config):
 
 
 @pytest.mark.parametrize("batch_size", [20, NUM_EXAMPLES], ids=["in mid-epoch", "between epochs"])
-def test_going_on_with_the_curvature_ends_in_the_same_bits(batch_size, config, tmp_path):
+def test_going_on_with_the_curvature_ends_in_the_same_bits(
+    batch_size, config, tmp_path, monkeypatch
+):
+    estimated_at = []
+    begin_epoch = Experiment.begin_epoch
+
+    def note_step(experiment, state, order):
+        estimated_at.append(int(state.step))
+        return begin_epoch(experiment, state, order)
+
+    monkeypatch.setattr(Experiment, "begin_epoch", note_step)
     config = dataclasses.replace(
         config, batch_size=batch_size, epochs=3, checkpoint_every_steps=1, workdir=str(tmp_path)
     )
     train_and_evaluate(config)
     experiment = Experiment(config)
+    epoch = experiment.steps_per_epoch
+    assert estimated_at == [0, epoch, 2 * epoch]
 
     def final_params():
         with Checkpoints(tmp_path / "checkpoints") as checkpoints:
@@ -89,6 +101,7 @@ def test_going_on_with_the_curvature_ends_in_the_same_bits(batch_size, config, t
     shutil.rmtree(tmp_path / "checkpoints" / str(experiment.total_steps))
     train_and_evaluate(config)
     chex.assert_trees_all_equal(final_params(), params)
+    assert estimated_at[3:] == ([2 * epoch] if epoch == 1 else [])
 
 
 def test_a_network_that_draws_nothing_has_no_curvature(config):

@@ -43,6 +43,8 @@ def test_schedules_by_hand():
 def test_schedules_after_a_warm_up():
     assert rates(5, warmup_epochs=1.0) == [0, 4, 8, 8, 8]
     assert rates(6, warmup_epochs=1.0, schedule="linear") == [0, 4, 8, 6, 4, 2]
+    cosine = rates(4, warmup_epochs=1.0, schedule="cosine")
+    chex.assert_trees_all_close(cosine, [0.0, 4.0, 8.0, 4.0], rtol=1e-6)
     steps = ((1.5, 0.5),)
     assert rates(5, warmup_epochs=1.0, schedule="steps", rate_steps=steps) == [0, 4, 8, 4, 4]
 

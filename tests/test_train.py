@@ -76,6 +76,8 @@ def test_a_run_leaves_its_files_and_its_result(finished):
     config, folder, result = finished
     assert json.loads((folder / "result.json").read_text()) == result
     assert workdir.read_config(folder) == config
+    elsewhere = dataclasses.replace(config, data_dir="/data", manual_dir="/files")
+    assert workdir.read_config(folder, data_dir="/data", manual_dir="/files") == elsewhere
     assert result["steps"] == 2 * STEPS_PER_EPOCH and result["num_test_examples"] == 1000
     assert 0.5 < result["test_accuracy"] <= 1 and result["test_loss"] > 0
     keys = "preset model dataset seed epochs train_seconds compile_seconds examples_per_second"

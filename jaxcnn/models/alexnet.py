@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.normalization import cuda_convnet_lrn, paper_lrn
 from jaxcnn.layers.pooling import adaptive_avg_pool, avg_pool, max_pool
+from jaxcnn.models.images import check_images
 
 _conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 _normal = nn.initializers.normal
@@ -54,7 +55,7 @@ class AlexNet(nn.Module):
           TypeError: the images are not floating point.
         """
         fits = images.ndim == 4 and min(images.shape[1:3]) >= 63
-        _check_images(images, fits, "AlexNet", "[batch, >= 63, >= 63, channels]")
+        check_images(images, fits, "AlexNet", "[batch, >= 63, >= 63, channels]")
         conv = partial(_conv, dtype=self.dtype)
         dense = partial(nn.Dense, dtype=self.dtype)
         pool = partial(max_pool, window_shape=(3, 3), strides=2)
@@ -117,7 +118,7 @@ class AlexNet2012(nn.Module):
         """
         fits = images.ndim == 4 and images.shape[1:3] in ((224, 224), (227, 227))
         takes = "[batch, 224, 224, channels] or [batch, 227, 227, channels]"
-        _check_images(images, fits, "AlexNet2012", takes)
+        check_images(images, fits, "AlexNet2012", takes)
         conv = partial(_conv, kernel_init=_normal(0.01), dtype=self.dtype)
         dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
         bias = nn.initializers.constant(self.initial_bias)
@@ -170,7 +171,7 @@ class CudaConvnet18pct(nn.Module):
           TypeError: the images are not floating point.
         """
         fits = images.ndim == 4 and images.shape[1:3] == (32, 32)
-        _check_images(images, fits, "CudaConvnet18pct", "[batch, 32, 32, channels]")
+        check_images(images, fits, "CudaConvnet18pct", "[batch, 32, 32, channels]")
         conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
         dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
         windows: dict[str, Any] = {"window_shape": (3, 3), "strides": 2, "ceil_mode": True}
@@ -217,7 +218,7 @@ class CudaConvnet11pct(nn.Module):
           TypeError: the images are not floating point.
         """
         fits = images.ndim == 4 and images.shape[1:3] == (24, 24)
-        _check_images(images, fits, "CudaConvnet11pct", "[batch, 24, 24, channels]")
+        check_images(images, fits, "CudaConvnet11pct", "[batch, 24, 24, channels]")
         conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
         local = partial(nn.ConvLocal, kernel_size=(3, 3), padding=1, dtype=self.dtype)
         dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
@@ -231,10 +232,3 @@ class CudaConvnet11pct(nn.Module):
         x = nn.relu(local(32, kernel_init=_normal(0.04), name="local4")(x))  # [batch, 6, 6, 32]
         x = x.reshape(x.shape[0], -1)  # [batch, 1152]
         return dense(self.num_classes, name="fc10")(x)  # [batch, num_classes]
-
-
-def _check_images(images: Array, fits: bool, network: str, takes: str) -> None:
-    if not fits:
-        raise ValueError(f"{network} takes images {takes}, got {images.shape}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"{network} takes normalized floating-point images, got {images.dtype}")

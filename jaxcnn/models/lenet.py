@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.pooling import avg_pool, max_pool
+from jaxcnn.models.images import check_images
 
 
 class LeNet5(nn.Module):
@@ -49,7 +50,8 @@ class LeNet5(nn.Module):
           ValueError: the images are not [batch, 28, 28, channels].
           TypeError: the images are not floating point.
         """
-        _check_images(images, "LeNet5")
+        fits = images.ndim == 4 and images.shape[1:3] == (28, 28)
+        check_images(images, fits, "LeNet5", "[batch, 28, 28, channels]")
         conv = partial(nn.Conv, dtype=self.dtype, conv_general_dilated=conv_general_dilated)
         x = conv(6, (5, 5), padding="SAME", name="C1")(images)
         x = self.activation(x)  # [batch, 28, 28, 6]
@@ -95,7 +97,8 @@ class LeNet5Modern(nn.Module):
           ValueError: the images are not [batch, 28, 28, channels].
           TypeError: the images are not floating point.
         """
-        _check_images(images, "LeNet5Modern")
+        fits = images.ndim == 4 and images.shape[1:3] == (28, 28)
+        check_images(images, fits, "LeNet5Modern", "[batch, 28, 28, channels]")
         conv = partial(
             nn.Conv,
             kernel_size=(5, 5),
@@ -110,10 +113,3 @@ class LeNet5Modern(nn.Module):
         x = nn.relu(conv(72, padding="VALID", name="C5")(x))  # [batch, 1, 1, 72]
         x = x.reshape(x.shape[0], -1)  # [batch, 72]
         return nn.Dense(self.num_classes, dtype=self.dtype, name="output")(x)
-
-
-def _check_images(images: Array, network: str) -> None:
-    if images.ndim != 4 or images.shape[1:3] != (28, 28):
-        raise ValueError(f"{network} takes images [batch, 28, 28, channels], got {images.shape}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"{network} takes normalized floating-point images, got {images.dtype}")

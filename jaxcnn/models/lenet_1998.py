@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.pooling import pool
+from jaxcnn.models.images import check_images
 
 # White in the images the network takes; black is 1.175.
 BACKGROUND = -0.1
@@ -223,10 +224,8 @@ class LeNet1998(nn.Module):
     @nn.compact
     def draw(self, images: Float[Array, "batch 28 28 1"]) -> Float[Array, "batch 84"]:
         """What F6 draws: the network up to the comparison with the bitmaps."""
-        if images.ndim != 4 or images.shape[1:] != (28, 28, 1):
-            raise ValueError(f"LeNet1998 takes images [batch, 28, 28, 1], got {images.shape}")
-        if not jnp.issubdtype(images.dtype, jnp.floating):
-            raise TypeError(f"LeNet1998 takes normalized floating-point images, got {images.dtype}")
+        fits = images.ndim == 4 and images.shape[1:] == (28, 28, 1)
+        check_images(images, fits, "LeNet1998", "[batch, 28, 28, 1]")
         conv = partial(
             nn.Conv,
             kernel_size=(5, 5),
