@@ -1,17 +1,23 @@
 """One convolution, two lowerings: XLA's own, and its sums in another order where XLA is slow.
 
-On a CPU XLA is slow at three kinds of float32 convolution, the more so inside a loop over training
-steps, and all of them can be written otherwise, with the same sums:
+On a CPU XLA is slow at several kinds of float32 convolution, the more so inside a loop over
+training steps, and all of them can be written otherwise, with the same sums:
 
 - Images with few channels, such as LeNet-5's: far below the matrix-product rate. Cut into
   overlapping bands of rows and columns, and each band flattened, they meet a banded (Toeplitz)
   matrix made of the kernel, which yields a small tile of outputs at once (`_bands`). The zeros in
   that matrix cost fewer multiplications than the product saves.
-- The gradient of the kernel, at any size: as a convolution over 16 images at a time, their number
+- Many channels: XLA's convolution runs at the rate of its matrix products, and Winograd's takes
+  fewer of them, for kernels of 3x3 and 5x5 (`winograd.py`).
+- The gradient of the kernel, elsewhere: as a convolution over 16 images at a time, their number
   taking the channels' place, where there are few channels; else as one product for each row of the
   kernel (`_kernel_gradient`).
 - A stride over few channels, AlexNet's first layer: each block of stride x stride pixels becomes
   the channels of one pixel (`_space_to_depth`). Groups are convolutions of their own.
+
+XLA's convolution into few features uses one core only. Cutting the batch in two or four for it
+gained nothing, nor did two CPU devices in the place of one with two threads (LeNet-5: 7 ms a step,
+not 5).
 
 `nn.Conv(..., conv_general_dilated=conv_general_dilated)` takes it; modules, parameters and
 checkpoints do not know. The platform is chosen when the program is lowered: GPU and TPU programs
@@ -20,28 +26,36 @@ hold XLA's convolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxcnn.layers.padding import Pads
+from jaxcnn.layers.winograd import winograd
 
 # Output rows in a tile. Two halve the copies of rows that overlapping bands need, for one sixth
 # more multiplications with a 5x5 kernel.
 TILE_ROWS = 2
 # Values in a flattened band. Fewer make thin products, more make the matrix mostly zeros.
 MIN_BAND = 96
-# Up to so many channels in and out, bands beat XLA's convolution forwards.
+# Up to so many channels in and out, bands beat XLA's convolution forwards; from the three of a
+# colour image up to so many features, but not from one channel into 24.
 MAX_BAND_CHANNELS = 16
+MAX_COLOR_FEATURES = 64
 # Up to so many channels in and out, the kernel's gradient is a convolution.
 MAX_GRADIENT_CHANNELS = 32
 # The images of that convolution: of 2 to 128, 16 were fastest for LeNet-5's layers, up to 3 times.
 GRADIENT_IMAGES = 16
+# From so many channels in and out, kernels of 3x3 and 5x5 are faster in fewer multiplications.
+MIN_WINOGRAD_CHANNELS = {3: 32, 5: 64}
 # Up to so many channels in, a stride is taken apart: with more, it skips too much work.
 MAX_STRIDED_CHANNELS = 4
 
@@ -84,19 +98,20 @@ def conv_general_dilated(
         )
 
     output_shape = jax.eval_shape(xla, lhs, rhs).shape  # lax's own errors, if there are any
+    if not _is_nhwc(lhs, rhs, dimension_numbers):
+        return xla(lhs, rhs)
     if (
         {*(lhs_dilation or ()), *(rhs_dilation or ())} - {1}
-        or not _is_nhwc(lhs, rhs, dimension_numbers)
         or {lhs.dtype, rhs.dtype} != {jnp.dtype(jnp.float32)}
         or any(value is not None for value in kwargs.values())
         or 0 in output_shape
         or (set(window_strides) != {1} and lhs.shape[-1] > MAX_STRIDED_CHANNELS)
     ):
-        return xla(lhs, rhs)
+        return _by_device(xla, lhs, rhs)
     pads = _pads(lhs.shape, rhs.shape, window_strides, padding)
     # Beyond k - 1 a gradient would crop; what crops forwards, and that, XLA may do alone.
     if any(not 0 <= p < k for k, pair in zip(rhs.shape, pads, strict=False) for p in pair):
-        return xla(lhs, rhs)
+        return _by_device(xla, lhs, rhs)
 
     def on_cpu(lhs: Array, rhs: Array) -> Array:
         groups = feature_group_count
@@ -104,7 +119,25 @@ def conv_general_dilated(
         outputs = [_convolve(x, k, tuple(window_strides), pads) for x, k in by_group]
         return outputs[0] if groups == 1 else jnp.concatenate(outputs, axis=-1)
 
-    return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=xla)
+    def by_platform(lhs: Array, rhs: Array) -> Array:
+        return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=xla)
+
+    return _by_device(by_platform, lhs, rhs)
+
+
+def _by_device(convolve: Callable[[Array, Array], Array], lhs: Array, rhs: Array) -> Array:
+    """`convolve(lhs, rhs)`; where a mesh is set, each of its devices convolves its own images.
+
+    Left to itself, the partitioner sends all images to all devices: for a loop over images, as in
+    `_kernel_gradient`, and for XLA's own convolution in groups (openxla/xla#47945).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.size < 2 or len(lhs) % mesh.size or {*mesh.axis_types} != {AxisType.Auto}:
+        return convolve(lhs, rhs)
+    images = PartitionSpec(mesh.axis_names)  # over all axes
+    return jax.shard_map(
+        convolve, in_specs=(images, PartitionSpec()), out_specs=images, check_vma=False
+    )(lhs, rhs)
 
 
 def _is_nhwc(lhs: Array, rhs: Array, dimension_numbers: Any) -> bool:
@@ -126,13 +159,14 @@ def _pads(
 
 def _convolve(images: Array, kernel: Array, strides: tuple[int, ...], pads: Pads) -> Array:
     """A convolution without groups and dilation."""
-    images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
     if strides != (1, 1):
+        images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
         images, kernel = _space_to_depth(images, kernel, strides)
-    if images.shape[1:3] == kernel.shape[:2]:  # the kernel covers the image: a dense layer
+        pads = ((0, 0), (0, 0))
+    if images.shape[1:3] == kernel.shape[:2] and not np.any(pads):  # a dense layer
         outputs = images.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
         return outputs.reshape(len(images), 1, 1, -1)
-    return _valid(images, kernel)
+    return _unstrided(images, kernel, pads)
 
 
 def _space_to_depth(images: Array, kernel: Array, strides: tuple[int, ...]) -> tuple[Array, Array]:
@@ -156,31 +190,58 @@ def _space_to_depth(images: Array, kernel: Array, strides: tuple[int, ...]) -> t
     return images, kernel.reshape(*blocks, -1, kernel.shape[-1])
 
 
-@jax.custom_vjp
-def _valid(images: Array, kernel: Array) -> Array:
-    """A convolution at stride 1 without padding."""
-    if max(kernel.shape[2:]) <= MAX_BAND_CHANNELS:
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _unstrided(images: Array, kernel: Array, pads: Pads) -> Array:
+    """A convolution at stride 1."""
+    images = _pad(images, pads)
+    if _is_minimal(kernel):
+        return winograd(images, kernel)
+    if _is_narrow(kernel):
         return _bands(images, kernel)
     return lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
 
 
-def _valid_forward(images: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _valid(images, kernel), (images, kernel)
+def _unstrided_forward(
+    images: Array, kernel: Array, pads: Pads
+) -> tuple[Array, tuple[Array, Array]]:
+    return _unstrided(images, kernel, pads), (images, kernel)
 
 
-def _valid_backward(arrays: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+def _unstrided_backward(
+    pads: Pads, arrays: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
     images, kernel = arrays
-    of_kernel = _kernel_gradient(images, gradient)
-    if max(kernel.shape[2:]) <= MAX_BAND_CHANNELS:
-        _, pullback = jax.vjp(lambda images: _bands(images, kernel), images)
+    if _is_minimal(kernel):
+        _, pullback = jax.vjp(lambda kernel: winograd(_pad(images, pads), kernel), kernel)
+        (of_kernel,) = pullback(gradient)
+    else:
+        of_kernel = _kernel_gradient(_pad(images, pads), gradient)
+    if _is_narrow(kernel):
+        _, pullback = jax.vjp(lambda images: _bands(_pad(images, pads), kernel), images)
         return *pullback(gradient), of_kernel
-    margins = [(k - 1, k - 1) for k in kernel.shape[:2]]
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    of_images = _valid(jnp.pad(gradient, ((0, 0), *margins, (0, 0))), turned)
-    return of_images, of_kernel
+    margins = tuple(
+        (k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape[:2], pads, strict=True)
+    )
+    return _unstrided(gradient, turned, margins), of_kernel
 
 
-_valid.defvjp(_valid_forward, _valid_backward)
+_unstrided.defvjp(_unstrided_forward, _unstrided_backward)
+
+
+def _is_narrow(kernel: Array) -> bool:
+    _, _, channels, features = kernel.shape
+    of_color = channels == 3 and features <= MAX_COLOR_FEATURES
+    return of_color or max(channels, features) <= MAX_BAND_CHANNELS
+
+
+def _is_minimal(kernel: Array) -> bool:
+    taps, width, *channels = kernel.shape
+    return taps == width and min(channels) >= MIN_WINOGRAD_CHANNELS.get(taps, math.inf)
+
+
+def _pad(images: Array, pads: Pads) -> Array:
+    return jnp.pad(images, ((0, 0), *pads, (0, 0)))
 
 
 def _kernel_gradient(images: Array, gradient: Array) -> Array:

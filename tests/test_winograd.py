@@ -1,0 +1,57 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxcnn.layers.winograd import POINTS, TILE, _matrices, winograd
+
+
+def exact(images, kernel):
+    """The convolution in float64, as sums over the kernel's places."""
+    taps = len(kernel)
+    rows, columns = images.shape[1] - taps + 1, images.shape[2] - taps + 1
+    return sum(
+        images[:, a : a + rows, b : b + columns].astype(np.float64) @ kernel[a, b]
+        for a in range(taps)
+        for b in range(taps)
+    )
+
+
+def random_arrays(taps, height, width, channels=40, features=24):
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((3, height, width, channels)).astype(np.float32)
+    return images, rng.standard_normal((taps, taps, channels, features)).astype(np.float32)
+
+
+@pytest.mark.parametrize("taps", POINTS)
+def test_a_row_takes_as_many_products_as_points(taps):
+    for_outputs, for_kernel, for_images = (m.astype(np.float64) for m in _matrices(taps))
+    pixels, kernel = np.arange(1.0, taps + 2) ** 2, np.arange(2.0, taps + 2)
+    products = (for_kernel @ kernel) * (for_images @ pixels)
+    assert len(products) == taps + 1
+    expected = [pixels[i : i + taps] @ kernel for i in range(TILE)]
+    np.testing.assert_allclose(for_outputs @ products, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("taps", "tolerance"), [(3, 1e-6), (5, 1e-5)])
+@pytest.mark.parametrize("size", [(8, 8), (9, 8), (5, 7), (13, 13)])
+def test_it_is_the_convolution(taps, tolerance, size):
+    images, kernel = random_arrays(taps, *size)
+    expected = exact(images, kernel)
+    actual = jax.jit(winograd)(images, kernel)
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("taps", POINTS)
+def test_its_gradients_are_the_convolutions(taps):
+    images, kernel = random_arrays(taps, 7, 8)
+    usual = lambda x, k: lax.conv_general_dilated(  # noqa: E731
+        x, k, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    outputs, pullback = jax.vjp(winograd, images, kernel)
+    weights = jnp.sin(jnp.arange(outputs.size, dtype=jnp.float32)).reshape(outputs.shape)
+    _, usual_pullback = jax.vjp(usual, images, kernel)
+    for actual, expected in zip(pullback(weights), usual_pullback(weights), strict=True):
+        assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
