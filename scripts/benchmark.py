@@ -1,6 +1,7 @@
 """Our speed beside others': python scripts/benchmark.py NETWORK --against torch,linen."""
 
 import dataclasses
+import itertools
 import json as json_module
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,32 +13,43 @@ from jaxcnn.errors import UserError, one_line_errors
 
 def main(
     network: Annotated[str, tyro.conf.Positional],
-    what: Literal["train", "infer", "epoch", "startup"] = "train",
+    what: Literal["train", "infer", "epoch", "startup", "scale"] = "train",
     against: str = "torch,linen",
-    batch_size: int = 64,
+    batch_size: tuple[int, ...] = (64,),
+    image_size: tuple[int, ...] = (),
     rounds: int = 5,
     seconds: float = 2.0,
     dtype: Literal["float32", "bfloat16"] = "float32",
     json: Path | None = None,
+    figure: Path | None = None,
 ) -> None:
     """Measure a network's speed beside PyTorch's and plain linen's, in turns, and print a table.
 
     Args:
         network: lenet5, alexnet or alexnet-2012; of the rest of jaxcnn.models.MODELS, ours alone.
-        what: training steps, forward passes, epochs of 60,000 images of 28x28, or the seconds from
-            the command to the first step (ours alone).
+        what: training steps, forward passes, epochs of 60,000 images of 28x28, the seconds from
+            the command to the first step (ours alone), or how a step's cost grows with devices
+            and what it is predicted to be on GPUs and TPUs (lenet5 and alexnet, float32).
         against: of torch and linen, with a comma between.
-        batch_size: images in a batch.
+        batch_size: images in a batch; several are measured one after the other.
+        image_size: height and width of the images, one or several; by default the network's own.
         rounds: turns of each side.
         seconds: of a turn, at least.
         dtype: of the computation.
         json: a file for every round, versions and the machine.
+        figure: a picture of the time over the sizes, where several are measured.
     """
-    if json and not json.parent.is_dir():
-        raise UserError(f"there is no folder {json.parent} to write {json.name} into")
+    for file in (json, figure):
+        if file and not file.parent.is_dir():
+            raise UserError(f"there is no folder {file.parent} to write {file.name} into")
+    if figure and what in ("startup", "scale"):
+        raise UserError(f"--figure is not of --what {what}")
+    if figure and (len(batch_size) > 1) == (len(image_size) > 1):
+        raise UserError("--figure needs several of --batch-size, or else of --image-size")
     from rich.console import Console
 
     from jaxcnn.benchmarks.compare import compare
+    from jaxcnn.benchmarks.growth import save_growth
     from jaxcnn.benchmarks.job import Job
     from jaxcnn.benchmarks.startup import measure_startup, print_startup
     from jaxcnn.benchmarks.table import figures, print_comparison
@@ -45,14 +57,28 @@ def main(
     console = Console(highlight=False, width=110)
     if what == "startup":
         script = Path(__file__).with_name("train.py")
-        found = measure_startup(script, network, rounds=rounds, say=console.print)
-        print_startup(found, console)
+        found = [measure_startup(script, network, rounds=rounds, say=console.print)]
+        print_startup(found[0], console)
+    elif what == "scale":
+        from jaxcnn.benchmarks.scaling import measure_scale, print_scale
+
+        found = []
+        for batch in batch_size:
+            found.append(
+                measure_scale(network, batch, rounds=rounds, seconds=seconds, say=console.print)
+            )
+            print_scale(found[-1], console)
     else:
-        job = Job("", "", network, what, batch_size, dtype)
         sides = [side for side in against.split(",") if side]
-        found = compare(job, sides, rounds=rounds, seconds=seconds, say=console.print)
-        print_comparison(found, console)
-        found["figures"] = {side: dataclasses.asdict(it) for side, it in figures(found).items()}
+        found = []
+        for size, batch in itertools.product(image_size or (None,), batch_size):
+            job = Job("", "", network, what, batch, dtype, size)
+            measured = compare(job, sides, rounds=rounds, seconds=seconds, say=console.print)
+            print_comparison(measured, console)
+            by_side = {side: dataclasses.asdict(it) for side, it in figures(measured).items()}
+            found.append({**measured, "figures": by_side})
+    if figure:
+        save_growth(found, figure)
     if json:
         json.write_text(json_module.dumps(found, indent=2) + "\n")
 

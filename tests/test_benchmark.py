@@ -66,6 +66,7 @@ def comparison():
         "what": "train",
         "batch_size": 10,
         "dtype": "float32",
+        "image_size": None,
         "images_per_step": 10,
         "device": "a processor",
         "cpu_count": 2,
@@ -176,7 +177,7 @@ def test_all_sides_compute_the_same_network(network):
 def test_plain_linen_trains(network, dtype):
     job = train_job("linen", network, dtype=dtype)
     model = linen_networks.NETWORKS[network](dtype=jnp.dtype(dtype))
-    state = jax.eval_shape(functools.partial(jax_sides._create_state, job, model))
+    state = jax.eval_shape(functools.partial(jax_sides.initial_state, job, model))
     images, labels = random_images(2, IMAGE_SHAPES[network])
     batch = {"image": normalized(images), "label": labels}
     new, metrics = jax.eval_shape(train_step, state, batch, jax.random.key(0))
@@ -319,11 +320,12 @@ def test_a_process_that_dies_is_said(code, message, tmp_path, monkeypatch):
 
 
 def test_from_the_command_to_the_json(tmp_path):
-    path = tmp_path / "out.json"
-    flags = ["--batch-size", 16, "--rounds", 1, "--seconds", 0.1, "--against", "linen"]
-    done = run("lenet5", *flags, "--json", path)
+    path, picture = tmp_path / "out.json", tmp_path / "growth.png"
+    flags = ["--batch-size", 16, 32, "--rounds", 1, "--seconds", 0.1, "--against", "linen"]
+    done = run("lenet5", *flags, "--json", path, "--figure", picture)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    found = json.loads(path.read_text())
+    found, larger = json.loads(path.read_text())
+    assert larger["batch_size"] == 32 and picture.read_bytes().startswith(b"\x89PNG")
     assert found["network"] == "lenet5" and found["batch_size"] == found["images_per_step"] == 16
     assert list(found["sides"]) == ["jaxcnn", "linen", "matmul"] and found["left_out"] == {}
     assert found["sides"]["linen"]["versions"]["jax"] == jax.__version__
@@ -344,7 +346,13 @@ def test_from_the_command_to_the_json(tmp_path):
         (["lenet5", "--against", "torhc"], "no side is called 'torhc'; did you mean torch?"),
         (["lenet5", "--rounds", "0"], "--rounds and --batch-size must be at least 1"),
         (["lenet5", "--what", "startup", "--rounds", "0"], "--rounds must be at least 1"),
+        (
+            ["lenet5", "--what", "scale", "--batch-size", "12"],
+            "--batch-size is 12: for --what scale",
+        ),
         (["lenet5", "--json", "nowhere/out.json"], "there is no folder nowhere"),
+        (["lenet5", "--what", "scale", "--figure", "out.png"], "--figure is not of --what scale"),
+        (["lenet5", "--figure", "out.png"], "--figure needs several of"),
     ],
 )
 def test_a_request_at_fault_ends_in_one_line(arguments, message):

@@ -35,15 +35,17 @@ def compare(
     job: Job,
     against: Sequence[str],
     *,
+    yardsticks: Sequence[str] = ("matmul",),
     rounds: int,
     seconds: float,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Measures our side, the others and the machine's rate of matrix products, in turns.
+    """Measures our side, the others and the machine's own rates, in turns.
 
     Args:
       job: what each side is to do; its own `side` and `variant` do not count.
       against: names in AGAINST.
+      yardsticks: sides that say what the machine can do: "matmul", "copy".
       rounds: how many turns each side has.
       seconds: of a turn, at least.
       say: takes a line for the person who waits.
@@ -63,7 +65,7 @@ def compare(
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
-        for side in dict.fromkeys(("jaxcnn", *against, "matmul")):
+        for side in dict.fromkeys(("jaxcnn", *against, *yardsticks)):
             say(f"starting {side}")
             job = dataclasses.replace(job, side=side)
             if worker := _fastest(job, seconds, stack, left_out):
@@ -77,6 +79,7 @@ def compare(
             turns.append({side: measured[side] for side in workers})
     return {
         **{name: getattr(job, name) for name in ("network", "what", "batch_size", "dtype")},
+        "image_size": job.image_size,
         "images_per_step": job.images_per_step,
         "seconds_per_turn": seconds,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""The sides that run on JAX: ours, plain linen, and the product of two matrices."""
+"""The sides that run on JAX: ours, plain linen, and two yardsticks: a matrix product and a copy."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jax.sharding import AxisType
 
 from jaxcnn import mesh
 from jaxcnn.benchmarks.job import (
+    COPY_BYTES,
     LEARNING_RATE,
     MNIST_SHAPE,
     MNIST_SIZE,
@@ -27,7 +28,7 @@ from jaxcnn.benchmarks.job import (
     random_images,
 )
 from jaxcnn.benchmarks.linen_networks import NETWORKS
-from jaxcnn.errors import RunError, lookup
+from jaxcnn.errors import RunError, UserError, lookup
 from jaxcnn.models import MODELS
 from jaxcnn.pipeline import compose
 from jaxcnn.step import TrainState, create_state, train_step, train_steps, zero_metrics
@@ -45,7 +46,7 @@ def prepare_jaxcnn(job: Job) -> Prepared:
     """
     model = lookup("network", job.network, MODELS)(dtype=jnp.dtype(job.dtype))
     make_run = {"train": _our_train, "infer": _infer, "epoch": _our_epochs}[job.what]
-    multiply_adds = summarize(model, IMAGE_SHAPES[job.network]).multiply_adds
+    multiply_adds = summarize(model, _image_shape(job)).multiply_adds
     passes = 1 if job.what == "infer" else 3  # forward, and the gradients of inputs and weights
     return _prepared(make_run(job, model), flops=2 * passes * multiply_adds * job.images_per_step)
 
@@ -54,8 +55,10 @@ def prepare_linen(job: Job) -> Prepared:
     """The job in plain linen: a jitted step, called in a Python loop as Flax's examples do.
 
     Raises:
-      UserError: there is no such network here.
+      UserError: there is no such network here, or not for such images.
     """
+    if job.image_size is not None:
+        raise UserError("plain linen's networks are for images of one size")
     model = lookup("network of the linen side", job.network, NETWORKS)(dtype=jnp.dtype(job.dtype))
     make_run = {"train": _linen_train, "infer": _infer, "epoch": _linen_epochs}[job.what]
     return _prepared(make_run(job, model))
@@ -75,13 +78,26 @@ def prepare_matmul(job: Job) -> Prepared:
     return _prepared(run, flops=2 * size**3)
 
 
+def prepare_copy(job: Job) -> Prepared:
+    """One large array, changed in place: `COPY_BYTES` read, and as many written."""
+    values = jnp.zeros(COPY_BYTES // 4, jnp.float32)
+    negative = jax.jit(jnp.negative, donate_argnums=0)  # new pages would cost more than they hold
+
+    def run(num_steps: int) -> None:
+        nonlocal values
+        for _ in range(num_steps):
+            values = negative(values).block_until_ready()
+
+    return _prepared(run)
+
+
 def _prepared(run: Run, flops: int | None = None) -> Prepared:
     versions = {module.__name__: module.__version__ for module in (jax, flax, optax)}
     return Prepared(run, jax.devices()[0].device_kind, versions, flops)
 
 
 def _infer(job: Job, model: nn.Module) -> Run:
-    raw, _ = random_images(job.batch_size, IMAGE_SHAPES[job.network])
+    raw, _ = random_images(job.batch_size, _image_shape(job))
     images = jax.device_put(normalized(raw))
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
     forward = jax.jit(functools.partial(model.apply, train=False))
@@ -97,8 +113,8 @@ def _our_train(job: Job, model: nn.Module) -> Run:
     one_device = jax.make_mesh(
         (1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1]
     )
-    images, labels = random_images(NUM_BATCHES * job.batch_size, IMAGE_SHAPES[job.network])
-    transform, _ = compose((), images, (0.5,), (0.5,))
+    images, labels = random_images(NUM_BATCHES * job.batch_size, _image_shape(job))
+    transform, _ = compose((), lambda: images, (0.5,), (0.5,))
     place = functools.partial(mesh.replicate, mesh=one_device)
     program = jax.jit(
         functools.partial(
@@ -111,7 +127,7 @@ def _our_train(job: Job, model: nn.Module) -> Run:
         out_shardings=mesh.replicated(one_device),
     )
     order = np.random.default_rng(1).permutation(len(labels)).astype(np.int32)
-    state, metrics = place((_create_state(job, model), zero_metrics()))
+    state, metrics = place((initial_state(job, model), zero_metrics()))
     data = place((images, labels, order))
     keys = place((jax.random.key(1), jax.random.key(2)))
     done = 0
@@ -134,7 +150,7 @@ def _our_epochs(job: Job, model: nn.Module) -> Run:
 
 
 def _linen_train(job: Job, model: nn.Module) -> Run:
-    raw, labels = random_images(job.batch_size, IMAGE_SHAPES[job.network])
+    raw, labels = random_images(job.batch_size, _image_shape(job))
     batch = jax.device_put({"image": normalized(raw), "label": labels})
     step = _linen_step(job, model)
 
@@ -163,7 +179,7 @@ def _linen_epochs(job: Job, model: nn.Module) -> Run:
 
 def _linen_step(job: Job, model: nn.Module) -> Callable[[Any], TrainState]:
     program = jax.jit(train_step, donate_argnums=0)
-    state, key = _create_state(job, model), jax.random.key(1)
+    state, key = initial_state(job, model), jax.random.key(1)
 
     def step(batch: Any) -> TrainState:
         nonlocal state
@@ -173,7 +189,12 @@ def _linen_step(job: Job, model: nn.Module) -> Callable[[Any], TrainState]:
     return step
 
 
-def _create_state(job: Job, model: nn.Module) -> TrainState:
+def initial_state(job: Job, model: nn.Module) -> TrainState:
+    """A state at step 0, with the job's rule."""
     tx = optax.adam(LEARNING_RATE) if job.adam else optax.sgd(LEARNING_RATE, MOMENTUM)
-    create = functools.partial(create_state, model, tx, IMAGE_SHAPES[job.network])
+    create = functools.partial(create_state, model, tx, _image_shape(job))
     return jax.jit(create)(jax.random.key(0))
+
+
+def _image_shape(job: Job) -> tuple[int, int, int]:
+    return job.image_shape(IMAGE_SHAPES[job.network])

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Int32, UInt8
 LEARNING_RATE = 1e-3
 MOMENTUM = 0.9
 MNIST_SIZE, MNIST_SHAPE = 60_000, (28, 28, 1)
+COPY_BYTES = 2**28  # many times any cache
 
 Run = Callable[[int], None]
 """Does so many steps, and returns when the device has done them."""
@@ -27,6 +28,7 @@ class Job:
       what: "train", "infer" or "epoch"; a step is a training step, a forward pass or an epoch.
       batch_size: images in a batch.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      image_size: height and width of the images; None is the network's own.
     """
 
     side: str
@@ -35,6 +37,11 @@ class Job:
     what: str
     batch_size: int
     dtype: str
+    image_size: int | None = None
+
+    def image_shape(self, own: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Of one image; `own` is the network's."""
+        return own if self.image_size is None else (self.image_size, self.image_size, own[-1])
 
     @property
     def adam(self) -> bool:

@@ -70,6 +70,8 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
     """The figures as a table, with what they were measured on."""
     sides = comparison["sides"]
     title = "{network}, {what}, batch {batch_size}, {dtype}".format_map(comparison)
+    if (size := comparison["image_size"]) is not None:
+        title += f", images of {size}x{size}"
     step = "epoch" if comparison["what"] == "epoch" else "step"
     table = Table("side", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     headings = ("images/s", f"ms/{step}", "jaxcnn is", "GFLOP/s", "of matmul", "peak MiB")
@@ -79,10 +81,10 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
         ratio, least, largest = found.ratios
         table.add_row(
             f"{side} {sides[side]['variant']}".strip(),
-            _short(found.images_per_second),
-            _short(found.step_ms),
+            short(found.images_per_second),
+            short(found.step_ms),
             "" if side == "jaxcnn" else f"{ratio:.2f}x ({least:.2f}-{largest:.2f})",
-            _short(found.gflops),
+            short(found.gflops),
             f"{found.of_matmul:.0%}",
             f"{found.peak_mib:,.0f}",
             f"{found.compile_seconds:.1f}",
@@ -98,7 +100,7 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
         escape(
             f"{comparison['device']}, {comparison['cpu_count']} cores; "
             + ", ".join(f"{name} {version}" for name, version in versions.items())
-            + f"; matrix products at {_short(matmul / 1e9)} GFLOP/s.\n"
+            + f"; matrix products at {short(matmul / 1e9)} GFLOP/s.\n"
             f"Medians of {len(comparison['rounds'])} rounds; in brackets the least and the largest "
             "ratio of a round."
         )
@@ -110,7 +112,7 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
         console.print(escape(f"left out: {', '.join(names)} ({reason})"), soft_wrap=True)
 
 
-def _short(figure: float) -> str:
-    """With three digits, or as many as it has before the point."""
+def short(figure: float) -> str:
+    """A figure with three digits, or as many as it has before the point."""
     digits = max(0, 2 - len(str(int(abs(figure)))) + 1)
     return f"{figure:,.{digits}f}"

@@ -32,7 +32,8 @@ def prepare(job: Job) -> Prepared:
         torch: Any = importlib.import_module("torch")
     except ModuleNotFoundError:
         raise UserError("PyTorch is not installed: pip install -e '.[torch]'") from None
-    make, shape = lookup("network of the torch side", job.network, NETWORKS)
+    make, own_shape = lookup("network of the torch side", job.network, NETWORKS)
+    shape = job.image_shape(own_shape)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
     if on_gpu:

@@ -24,6 +24,7 @@ SIDES = {
     "linen": ("jax_sides", "prepare_linen"),
     "torch": ("torch_side", "prepare"),
     "matmul": ("jax_sides", "prepare_matmul"),
+    "copy": ("jax_sides", "prepare_copy"),
 }
 
 # Between two looks at the clock, as between two looks at the device in `train.py`.

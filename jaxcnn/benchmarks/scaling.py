@@ -1,0 +1,279 @@
+"""How the cost of a training step grows with the devices, as its compiled programs say."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+from statistics import median
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from jaxcnn import mesh
+from jaxcnn.benchmarks import linen_networks
+from jaxcnn.benchmarks.compare import compare
+from jaxcnn.benchmarks.cost_model import (
+    ATTAINABLE,
+    SYSTEMS,
+    Chip,
+    Costs,
+    System,
+    half_speed_batch,
+    predict,
+)
+from jaxcnn.benchmarks.jax_sides import initial_state
+from jaxcnn.benchmarks.job import COPY_BYTES, Job
+from jaxcnn.benchmarks.table import short
+from jaxcnn.errors import UserError, lookup
+from jaxcnn.step import train_step
+from jaxcnn.summary import IMAGE_SHAPES
+
+NUM_DEVICES = (1, 2, 4, 8)
+# Not alexnet-2012: XLA does not divide plain linen's convolutions in groups over devices.
+NETWORKS = {name: linen_networks.NETWORKS[name] for name in ("lenet5", "alexnet")}
+
+_COLLECTIVE = re.compile(
+    r" = (.*) (?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)\("
+)
+_ARRAY = re.compile(r"[a-z]+(\d*)\[([\d,]*)\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    """What the compiler says of one device's part of a training step.
+
+    Attributes:
+      devices: that share the batch.
+      batch_size: over all of them.
+      flops: operations.
+      bytes_moved: read and written by its operations, each fused group being one.
+      collective_bytes: results of all-reduces and of other exchanges.
+      temporary_bytes: memory beside the arguments and the results.
+    """
+
+    devices: int
+    batch_size: int
+    flops: float
+    bytes_moved: float
+    collective_bytes: int
+    temporary_bytes: int
+
+
+def compiled_step(network: str, batch_size: int, devices: Sequence[jax.Device]) -> Figures:
+    """Compiles a float32 training step with its batch split over the devices; nothing is run.
+
+    The network is plain linen's. Ours holds the same convolution on a GPU or TPU, but on a CPU,
+    where this is meant to be compiled, it holds other operations in its place.
+
+    Raises:
+      UserError: it is none of these networks.
+    """
+    model = lookup("network of --what scale", network, NETWORKS)()
+    along = jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=list(devices)
+    )
+    job = Job("linen", "", network, "train", batch_size, "float32")
+    state, key = jax.eval_shape(lambda: (initial_state(job, model), jax.random.key(0)))
+    batch = {
+        "image": jax.ShapeDtypeStruct((batch_size, *IMAGE_SHAPES[network]), jnp.float32),
+        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+    everywhere, split = mesh.replicated(along), mesh.batch_sharding(along)
+    program = jax.jit(
+        train_step,
+        in_shardings=(everywhere, split, everywhere),
+        out_shardings=everywhere,
+        donate_argnums=0,
+        compiler_options={"xla_backend_optimization_level": 0},  # what it counts comes before
+    )
+    compiled = program.lower(state, batch, key).compile()
+    counted: Any = compiled.cost_analysis()
+    memory: Any = compiled.memory_analysis()
+    return Figures(
+        devices=len(devices),
+        batch_size=batch_size,
+        flops=counted["flops"],
+        bytes_moved=counted["bytes accessed"],
+        collective_bytes=collective_bytes(compiled.as_text() or ""),
+        temporary_bytes=memory.temp_size_in_bytes,
+    )
+
+
+def collective_bytes(program: str) -> int:
+    """Bytes that come out of the collective operations of a compiled program, given as HLO."""
+    return sum(
+        int(bits or 8) // 8 * math.prod(int(size) for size in shape.split(",") if size)
+        for results in _COLLECTIVE.findall(program)
+        for bits, shape in _ARRAY.findall(results)
+    )
+
+
+def costs_of(one: Figures, many: Figures) -> Costs:
+    """A step's costs: the straight line through two programs that differ in their images a device.
+
+    Args:
+      one: of one device.
+      many: of several, for the same batch.
+    """
+    most, least = one.batch_size / one.devices, many.batch_size / many.devices
+    bytes_per_image = (one.bytes_moved - many.bytes_moved) / (most - least)
+    return Costs(
+        flops_per_image=(one.flops - many.flops) / (most - least),
+        bytes_per_image=bytes_per_image,
+        fixed_bytes=one.bytes_moved - bytes_per_image * most,
+        gradient_bytes=many.collective_bytes,
+    )
+
+
+def measure_scale(
+    network: str, batch_size: int, *, rounds: int, seconds: float, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Compiles steps for 1 to 8 CPU devices, predicts from them, and measures one device here.
+
+    To be called before JAX has devices.
+
+    Args:
+      network: a name in NETWORKS.
+      batch_size: images a device in weak scaling, and of all devices in strong scaling.
+      rounds: how many turns each side has in the measurement.
+      seconds: of a turn, at least.
+      say: takes a line for the person who waits.
+
+    Returns:
+      What was asked; `weak` and `strong`, the figures of each program; `costs`; `predictions`;
+      `here`, a prediction for this machine and what was measured; `comparison`, as `compare` says.
+
+    Raises:
+      UserError: it is none of these networks, or the batch does not divide over 8 devices.
+    """
+    if batch_size < 1 or batch_size % NUM_DEVICES[-1]:
+        raise UserError(
+            f"--batch-size is {batch_size}: for --what scale it must divide over "
+            f"{NUM_DEVICES[-1]} devices"
+        )
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", NUM_DEVICES[-1])
+    say("compiling")
+    devices = jax.devices()
+    strong = [compiled_step(network, batch_size, devices[:num]) for num in NUM_DEVICES]
+    weak = strong[:1] + [
+        compiled_step(network, batch_size * num, devices[:num]) for num in NUM_DEVICES[1:]
+    ]
+    costs = costs_of(strong[0], strong[-1])
+
+    job = Job("", "", network, "train", batch_size, "float32")
+    comparison = compare(
+        job, ["linen"], yardsticks=("matmul", "copy"), rounds=rounds, seconds=seconds, say=say
+    )
+    step_seconds = {
+        side: median(
+            turns[side]["seconds"] / turns[side]["steps"] for turns in comparison["rounds"]
+        )
+        for side in comparison["sides"]
+    }
+    chip = Chip(
+        comparison["device"],
+        flops=comparison["sides"]["matmul"]["flops"] / step_seconds.pop("matmul"),
+        bandwidth=2 * COPY_BYTES / step_seconds.pop("copy"),
+    )
+    return {
+        "network": network,
+        "what": "scale",
+        "batch_size": batch_size,
+        "weak": [dataclasses.asdict(figures) for figures in weak],
+        "strong": [dataclasses.asdict(figures) for figures in strong],
+        "costs": dataclasses.asdict(costs),
+        "predictions": [_prediction(costs, system, batch_size) for system in SYSTEMS],
+        "here": {
+            **dataclasses.asdict(chip),
+            **_prediction(costs, System(chip), batch_size),
+            "measured": step_seconds,
+        },
+        "comparison": comparison,
+    }
+
+
+def _prediction(costs: Costs, system: System, batch_per_chip: int) -> dict[str, Any]:
+    seconds = predict(costs, system, batch_per_chip)
+    batch_size = batch_per_chip * system.num_chips
+    return {
+        "chip": system.chip.name,
+        "num_chips": system.num_chips,
+        "batch_size": batch_size,
+        "seconds": dataclasses.asdict(seconds),
+        "step_seconds": seconds.step,
+        "limit": seconds.limit,
+        "images_per_second": batch_size / seconds.step,
+        "half_speed_batch": half_speed_batch(costs, system),
+    }
+
+
+def print_scale(found: dict[str, Any], console: Console) -> None:
+    """The programs, the predictions and the check, as tables."""
+    title = f"{found['network']}, a training step as compiled, for each device"
+    table = _table(
+        title, "scaling", "devices", "batch", "MFLOP", "MB moved", "MB exchanged", "MB held"
+    )
+    for scaling in ("weak", "strong"):
+        for row in found[scaling]:
+            table.add_row(
+                scaling,
+                f"{row['devices']}",
+                f"{row['batch_size']:,}",
+                short(row["flops"] / 1e6),
+                short(row["bytes_moved"] / 1e6),
+                short(row["collective_bytes"] / 1e6),
+                short(row["temporary_bytes"] / 1e6),
+            )
+    console.print(table)
+
+    here = found["here"]
+    title = f"{found['network']}, batch {found['batch_size']}: one device here"
+    table = _table(title, "", "ms/step", "of prediction")
+    table.add_row(f"predicted ({here['limit']})", short(1e3 * here["step_seconds"]), "")
+    for side, seconds in here["measured"].items():
+        ratio = seconds / here["step_seconds"]
+        table.add_row(f"{side}, measured", short(1e3 * seconds), f"{ratio:.2f}x")
+    console.print(table)
+    console.print(
+        f"{here['name']}, {found['comparison']['cpu_count']} cores: matrix products at "
+        f"{short(here['flops'] / 1e9)} GFLOP/s, copies at {short(here['bandwidth'] / 1e9)} GB/s; "
+        "both measured in the same turns."
+    )
+
+    title = f"{found['network']}, PREDICTED, {found['batch_size']} images a chip"
+    parts = ("compute µs", "memory µs", "network µs")
+    table = _table(title, "chips", *parts, "limit", "images/s", "stops scaling below")
+    for row in found["predictions"]:
+        table.add_row(
+            f"{row['num_chips']:,} {row['chip']}",
+            *(short(1e6 * row["seconds"][part.split()[0]]) for part in parts),
+            row["limit"],
+            _three_digits(row["images_per_second"]),
+            _three_digits(row["half_speed_batch"]),
+        )
+    console.print(table)
+    console.print(
+        "Predicted from data sheets, not measured: the step is the longest of the three, "
+        f"{ATTAINABLE:.0%} of the peak is attained, starting an operation costs nothing. Below the "
+        "batch in the last column, images/s are less than half of what larger batches tend to."
+    )
+
+
+def _three_digits(figure: float) -> str:
+    """As many as a prediction deserves."""
+    return f"{float(f'{figure:.3g}'):,.0f}"
+
+
+def _table(title: str, first: str, *headings: str) -> Table:
+    table = Table(first, title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
