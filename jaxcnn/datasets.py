@@ -47,6 +47,10 @@ class Dataset:
     test_labels: Int32[np.ndarray, " num_test"]
     class_names: tuple[str, ...]
 
+    def sample(self) -> UInt8[np.ndarray, "num_train height width channels"]:
+        """What figures about the training images are taken from: all of them."""
+        return self.train_images
+
 
 def load(
     name: str, *, data_dir: PathLike | None = None, manual_dir: PathLike | None = None
@@ -66,12 +70,16 @@ def load(
         file is not the one TFDS recorded.
     """
     loader = lookup("dataset", name, DATASETS)
+    return loader(
+        tfds_dir(data_dir), None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
+    )
+
+
+def tfds_dir(data_dir: PathLike | None) -> pathlib.Path:
+    """Where TFDS keeps its data: `data_dir`, else `TFDS_DATA_DIR`, else its own default."""
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return loader(
-        pathlib.Path(data_dir).expanduser(),
-        None if manual_dir is None else pathlib.Path(manual_dir).expanduser(),
-    )
+    return pathlib.Path(data_dir).expanduser()
 
 
 def _load_mnist5k(data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> Dataset:

@@ -118,7 +118,7 @@ def read_split(
     encoded = {"image": tfds.decode.SkipDecoding()}
     shape = builder.info.features["image"].shape
     try:
-        if _has_random_access(builder):
+        if has_random_access(builder):
             source = builder.as_data_source(split, decoders=encoded)
             examples = source.__getitems__(range(len(source)))  # twice as fast as one by one
         else:
@@ -140,13 +140,13 @@ def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
     return (builder.data_path / "dataset_info.json").exists()
 
 
-def _has_random_access(builder: tfds.core.DatasetBuilder) -> bool:
+def has_random_access(builder: tfds.core.DatasetBuilder) -> bool:
     """Whether the data is there in a format that TFDS reads without TensorFlow."""
     return bool(builder.info.available_file_formats() & FileFormat.with_random_access())
 
 
 def _is_readable(builder: tfds.core.DatasetBuilder) -> bool:
-    return _has_random_access(builder) or importlib.util.find_spec("tensorflow") is not None
+    return has_random_access(builder) or importlib.util.find_spec("tensorflow") is not None
 
 
 def _prepare(
