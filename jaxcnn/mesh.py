@@ -1,8 +1,10 @@
-"""Where arrays live: all devices along one axis, the same code for one device and many."""
+"""Where arrays live: all devices on one mesh, the same code for one device and many."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -11,10 +13,28 @@ from jaxcnn.errors import UserError
 
 Tree = TypeVar("Tree")
 
+# Of AlexNet's fully connected layers, those that hold most of it: by columns, then by rows, so that
+# fc7 takes each device's share of fc6's outputs as it is. fc8 stays whole, and with it the softmax.
+_SPLIT = {
+    "fc6/kernel": PartitionSpec(None, "model"),
+    "fc6/bias": PartitionSpec("model"),
+    "fc7/kernel": PartitionSpec("model", None),
+}
 
-def data_mesh() -> Mesh:
-    """All devices, along one axis called `data`."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+def device_mesh(model_axis: int = 1) -> Mesh:
+    """All devices along two axes, `data` and `model`; the second has `model_axis` of them.
+
+    Raises:
+      UserError: the devices do not divide by `model_axis`.
+    """
+    num_devices = jax.device_count()
+    if num_devices % model_axis:
+        raise UserError(
+            f"--model-axis {model_axis} does not divide the {num_devices} devices there are"
+        )
+    shape = num_devices // model_axis, model_axis
+    return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -23,13 +43,83 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Each device holds its share of the first dimension."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """Each device, along both axes, holds its share of the first dimension."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def state_sharding(state: Any, mesh: Mesh) -> Any:
+    """How a state lies on the mesh: whole on every device, but for fc6 and fc7 of AlexNet.
+
+    These two are split over the axis `model`: convolutions are data parallel, dense layers model
+    parallel.
+
+    Args:
+      state: a tree of arrays or their shapes. What goes with a parameter, such as its momentum,
+        lies as it does.
+      mesh: of `device_mesh`.
+
+    Raises:
+      UserError: the axis has several devices and there is nothing that it splits.
+
+    References:
+      Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
+    """
+    num_parts = mesh.shape["model"]
+    shares: list[int] = []
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        spec = _SPLIT.get(jax.tree_util.keystr(path[-2:], simple=True, separator="/"))
+        if spec is None:
+            return replicated(mesh)
+        shares.append(leaf.shape[spec.index("model")] % num_parts)
+        return NamedSharding(mesh, spec)
+
+    shardings = jax.tree_util.tree_map_with_path(sharding, state)
+    if num_parts > 1 and (not shares or any(shares)):
+        raise UserError(
+            f"--model-axis {num_parts}: this network has no fc6 and fc7, as AlexNet has, "
+            f"whose units divide by {num_parts}"
+        )
+    return shardings
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
-    """The arrays of `tree`, on every device of the mesh."""
-    return jax.device_put(tree, replicated(mesh))
+    """The arrays of `tree`, on every device of the mesh; every process has the same."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, replicated(mesh))
+
+    def place(leaf: Any) -> jax.Array:
+        # device_put knows a process's own devices only, and would compare what processes have.
+        return jax.make_array_from_callback(leaf.shape, replicated(mesh), lambda _: leaf)
+
+    return jax.tree.map(place, tree)
+
+
+def jit(function: Callable[..., Any], mesh: Mesh, out_shardings: Any = None, **options: Any) -> Any:
+    """`jax.jit`, with results on every device of the mesh where nothing else is said."""
+
+    @functools.wraps(getattr(function, "func", function))  # of a partial: it names the program
+    def on_mesh(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for layers that ask
+            return function(*args)
+
+    return jax.jit(on_mesh, out_shardings=out_shardings or replicated(mesh), **options)
+
+
+def shardings(tree: Any) -> Any:
+    """How each array of `tree` lies on the devices."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
+
+
+def process_share(batch_size: int) -> slice:
+    """The part of a batch that this process reads: the processes' parts follow each other."""
+    size = batch_size // jax.process_count()
+    return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
+
+
+def place_shares(tree: Tree, mesh: Mesh) -> Tree:
+    """The batch whose `process_share` each process has in `tree`, over the devices."""
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), tree)
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:

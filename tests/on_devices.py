@@ -1,0 +1,91 @@
+"""Trains some networks for a few steps on N CPU devices; for test_devices.py.
+
+    python on_devices.py N FOLDER
+
+Leaves, for each case, the loss of each step, the final parameters and the compiled program's text.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+from jaxcnn import PRESETS
+from jaxcnn.config import OptimizerConfig
+from jaxcnn.datasets import DATASETS, Dataset
+from jaxcnn.experiment import Experiment
+from jaxcnn.models import MODELS
+from jaxcnn.models.alexnet import AlexNet32
+from jaxcnn.transforms import Affine, Cutout, HorizontalFlip, PCAColor, RandomCrop
+
+MODELS["alexnet-32"] = functools.partial(AlexNet32, dropout=0.5)
+NUM_STEPS = 4
+GRAY = (RandomCrop(28, 2), Affine(degrees=10))
+COLOR = (HorizontalFlip(), PCAColor(0.1), Cutout(8))
+
+# Name -> model, image size, transforms, devices along `model`, and the numbers of devices. AlexNet
+# takes gigabytes on many devices in one process, and makes one step only.
+CASES = {
+    "lenet5-tanh": ("lenet5-tanh", (28, 28, 1), (), 1, (1, 2, 4, 8)),
+    "lenet5-modern": ("lenet5-modern", (28, 28, 1), GRAY, 1, (1, 8)),
+    "lenet5-1998": ("lenet5-1998-lecun-uniform", (28, 28, 1), (), 1, (1, 2)),
+    "cuda-convnet-18pct": ("cuda-convnet-18pct", (32, 32, 3), COLOR, 1, (1, 2)),
+    "cuda-convnet-11pct": ("cuda-convnet-11pct", (24, 24, 3), (), 1, (1, 2)),
+    "alexnet-32": ("alexnet-32", (32, 32, 3), COLOR, 1, (1, 2, 8)),
+    "alexnet-32-split": ("alexnet-32", (32, 32, 3), COLOR, 4, (8,)),
+    "alexnet": ("alexnet", (63, 63, 3), COLOR, 1, (1,)),
+    "alexnet-split": ("alexnet", (63, 63, 3), COLOR, 2, (4,)),
+}
+
+
+def experiment(name):
+    """The case's, on 64 images of noise, in batches of 32 with a dull optimizer.
+
+    Adam would not do: it makes a step of what is left of a gradient that rounding has drowned.
+    Nor would a rate at which the loss leaps: then rounding decides which unit wins a maximum.
+    """
+    model, image_shape, transforms, model_axis, _ = CASES[name]
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(64, *image_shape), dtype=np.uint8)
+    labels = rng.integers(10, size=64, dtype=np.int32)
+    noise = Dataset("noise", images, labels, images, labels, tuple("0123456789"))
+    DATASETS["noise"] = lambda *_: noise
+    return Experiment(
+        dataclasses.replace(
+            PRESETS["lenet5-mnist5k"],
+            model=model,
+            dataset="noise",
+            transforms=transforms,
+            optimizer=OptimizerConfig(name="sgd", learning_rate=0.001),
+            batch_size=32,
+            epochs=NUM_STEPS,
+            model_axis=model_axis,
+        )
+    )
+
+
+def main():
+    num_devices, folder = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+    jax.config.update("jax_num_cpu_devices", num_devices)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    for name in (name for name, case in CASES.items() if num_devices in case[-1]):
+        run = experiment(name)
+        state, losses = run.state, []
+        for step in range(1 if CASES[name][0] == "alexnet" else NUM_STEPS):
+            state, metrics = run.train(state, run.no_metrics(), step + 1)
+            losses.append(float(metrics["loss"]))
+        leaves = jax.tree.leaves(state)
+        path = folder / f"{name}-{num_devices}"
+        path.with_suffix(".hlo").write_text(run._feed._train_program.as_text())
+        np.savez(path.with_suffix(".npz"), *map(np.asarray, jax.tree.leaves(state.params)))
+        split = [leaf for leaf in leaves if not leaf.sharding.is_fully_replicated]
+        facts = {"losses": losses, "num_split": len(split)}
+        path.with_suffix(".json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    main()

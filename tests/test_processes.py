@@ -1,0 +1,158 @@
+"""Several processes on this machine: one run, whatever becomes of one of them."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import pytest
+import yaml
+
+from jaxcnn import PRESETS, workdir
+from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.config import TrainConfig
+from jaxcnn.experiment import Experiment
+from jaxcnn.report import read_metrics
+
+SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "train.py"
+# Adam would enlarge what rounding leaves of a gradient.
+OPTIONS = (
+    "--optimizer.name sgd --optimizer.learning-rate 0.1 --optimizer.schedule constant "
+    "--epochs 2 --log-every-steps 10 --checkpoint-every-steps 10"
+).split()
+
+
+def start(folder, num_processes, *, devices=1, slurm=False):
+    """The processes of a run, as a user starts them by hand, or as SLURM does."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+    command = [sys.executable, SCRIPT, "--workdir", folder, *OPTIONS]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    if num_processes == 1:
+        return [subprocess.Popen(command, env=environment, **pipes)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if slurm:
+        environment |= {
+            "SLURM_JOB_ID": str(port),
+            "SLURM_STEP_NODELIST": "127.0.0.1",
+            "SLURM_NTASKS": str(num_processes),
+        }
+    else:
+        command += (
+            f"--multihost --coordinator 127.0.0.1:{port} --num-processes {num_processes}".split()
+        )
+    return [
+        subprocess.Popen(
+            command if slurm else [*command, "--process-id", str(i)],
+            env=environment | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
+            **pipes,
+        )
+        for i in range(num_processes)
+    ]
+
+
+def ends(processes, timeout=240):
+    """What each process printed, its errors, and its exit status."""
+    return [(*p.communicate(timeout=timeout), p.returncode) for p in processes]
+
+
+def wait_for(path, processes):
+    while not path.exists():
+        assert {process.poll() for process in processes} == {None}
+        time.sleep(0.01)
+
+
+def final_params(folder):
+    experiment = Experiment(workdir.read_config(folder))
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        state, _ = checkpoints.restore(experiment.state, experiment.total_steps)
+    return jax.device_get(state.params)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The run in one process, on two devices."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (_, err, status), *_ = ends(start(folder, 1, devices=2))
+    assert status == 0, err
+    return folder
+
+
+def assert_same_run(folder, expected):
+    chex.assert_trees_all_close(read_metrics(folder), read_metrics(expected), rtol=1e-5)
+    chex.assert_trees_all_close(final_params(folder), final_params(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_train_as_one_does_and_the_first_reports(undisturbed, tmp_path):
+    (out, err, status), (other_out, other_err, other_status) = ends(start(tmp_path, 2))
+    assert status == other_status == 0, err + other_err
+    assert "test accuracy" in out
+    assert all(line.startswith("[Gloo]") for line in other_out.splitlines())  # XLA's own
+    assert len(json.loads((tmp_path / "result.json").read_text())["devices"]) == 2
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == {".lock"}
+    assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize(("victim", "num_processes_after"), [(1, 1), (0, 4)])
+def test_one_is_killed_the_others_end_and_the_run_goes_on_with_more_or_fewer(
+    victim, num_processes_after, undisturbed, tmp_path
+):
+    processes = start(tmp_path, 2)
+    wait_for(tmp_path / "checkpoints" / "30", processes)
+    processes[victim].kill()
+    killed = time.monotonic()
+    (_, err, status) = ends([processes[1 - victim]], timeout=60)[0]
+    assert status != 0 and time.monotonic() - killed < 60
+    assert "lost the others" in err or "another task died" in err  # ours, or JAX's own
+    processes[victim].communicate()
+    assert not (tmp_path / "result.json").exists()
+
+    first, *others = ends(start(tmp_path, num_processes_after))
+    assert {status for *_, status in (first, *others)} == {0}, first
+    assert "Going on from the checkpoint of step" in first[0]
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_a_signal_to_one_stops_all_at_the_same_step(undisturbed, tmp_path):
+    processes = start(tmp_path, 2, slurm=True)
+    wait_for(tmp_path / "metrics.jsonl", processes)
+    processes[1].send_signal(signal.SIGTERM)
+    results = ends(processes, timeout=60)
+    assert [status for *_, status in results] == [128 + signal.SIGTERM] * 2
+    messages = {err[err.index("error: ") :] for _, err, _ in results}
+    assert len(messages) == 1 and "stopped by SIGTERM at step" in messages.pop()
+
+    first, *_ = ends(start(tmp_path, 2, slurm=True))
+    assert "Going on from the checkpoint" in first[0]
+    assert_same_run(tmp_path, undisturbed)
+
+
+def test_processes_that_cannot_be_found_are_one_message(tmp_path):
+    command = [sys.executable, SCRIPT, "--workdir", tmp_path, "--multihost"]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 2 and process.stderr.count("\n") == 1
+    assert "--multihost finds no other processes" in process.stderr
+    assert "--coordinator HOST:PORT" in process.stderr
+
+
+def test_launch_recipes_call_what_there_is():
+    recipes = SCRIPT.parent / "launch"
+    for script in recipes.glob("*.sh"):
+        subprocess.run(["bash", "-n", script], check=True)
+        assert "scripts/train.py" in script.read_text()
+    jobset = yaml.safe_load((recipes / "jobset.yaml").read_text())
+    job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    assert job["parallelism"] == job["completions"]
+    _, script, preset, *flags = job["template"]["spec"]["containers"][0]["command"]
+    assert (SCRIPT.parents[1] / script).exists() and preset in PRESETS
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert {flag[2:].split("=")[0].replace("-", "_") for flag in flags} <= fields
