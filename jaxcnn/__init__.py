@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from jaxcnn.config import OptimizerConfig, TrainConfig
     from jaxcnn.datasets import DATASETS
     from jaxcnn.errors import RunError, UserError
+    from jaxcnn.examine import evaluate_run
     from jaxcnn.models import MODELS
     from jaxcnn.train import train_and_evaluate
 
@@ -20,6 +21,7 @@ __all__ = [
     "RunError",
     "TrainConfig",
     "UserError",
+    "evaluate_run",
     "train_and_evaluate",
 ]
 
@@ -31,6 +33,7 @@ _HOMES = {
     "RunError": "errors",
     "TrainConfig": "config",
     "UserError": "errors",
+    "evaluate_run": "examine",
     "train_and_evaluate": "train",
 }
 

@@ -19,7 +19,7 @@ CAPTION = (
     "bar with that of its units. An orange frame is the window of what comes next."
 )
 # Lengths are in inches, font sizes in points.
-TALLEST, BAR_WIDTH, GAP = 2.4, 0.14, 0.35
+TALLEST, BAR_WIDTH, GAP = 2.4, 0.14, 0.34
 RECEDING = (0.8, 0.6)  # where the depth of a block leads in the oblique projection
 FONT_SIZE, LETTER, LINE = 10, 0.087, 0.18  # letters are at most so wide, lines so far apart
 FRONT, TOP, SIDE, EDGE, WINDOW = "#e3ecf7", "#c9d9ee", "#aec5e3", "#34507a", "#d9581e"

@@ -84,7 +84,7 @@ def center_crop(
 
 def views(
     images: Real[Array, "batch height width channels"], *, size: int, flips: bool
-) -> Real[Array, "views batch size size channels"]:
+) -> Real[Array, "batch views size size channels"]:
     """The four corners and the centre of each image, to be predicted from all of them.
 
     Args:
@@ -105,8 +105,8 @@ def views(
     bottom, right = images.shape[1] - size, images.shape[2] - size
     places = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
     corners = [images[:, top : top + size, left : left + size] for top, left in places]
-    five = jnp.stack([*corners, center])
-    return jnp.concatenate([five, five[:, :, :, ::-1]]) if flips else five
+    five = jnp.stack([*corners, center], axis=1)
+    return jnp.concatenate([five, five[:, :, :, ::-1]], axis=1) if flips else five
 
 
 def horizontal_flip(

@@ -23,11 +23,15 @@ from jaxcnn.transforms import TransformArgument
 class OptimizerConfig:
     """How the parameters move."""
 
-    name: Literal["adam", "sgd", "diagonal-lm"] = "adam"
-    """The update rule: Adam (Kingma and Ba 2015), gradient descent with momentum, or the stochastic
-    diagonal Levenberg-Marquardt method (LeCun et al. 1998), for networks that draw a target."""
+    name: Literal["adam", "adamw", "sgd", "sgd-2012", "diagonal-lm"] = "adam"
+    """The update rule: Adam (Kingma and Ba 2015), or with decoupled weight decay (Loshchilov and
+    Hutter 2019); gradient descent with momentum in PyTorch's form, or in that of Krizhevsky et al.
+    2012; or the stochastic diagonal Levenberg-Marquardt method (LeCun et al. 1998), for networks
+    that draw a target."""
     learning_rate: float = 1e-3
     """Step size at its largest."""
+    bias_rate: float = 1.0
+    """Times the learning rate for the parameters called `bias`; cuda-convnet has 2."""
     schedule: Literal["constant", "steps", "cosine", "linear"] = "constant"
     """What becomes of it: nothing, `rate_steps`, or down to 0 at the end of the run."""
     warmup_epochs: float = 0.0
@@ -35,7 +39,19 @@ class OptimizerConfig:
     rate_steps: tuple[tuple[float, float], ...] = ()
     """`steps` only: pairs of an epoch and the part of learning_rate that holds from its end on."""
     momentum: float = 0.9
-    """Decay of the velocity; `sgd` only."""
+    """Decay of the velocity, in [0, 1); `sgd` and `sgd-2012` only."""
+    nesterov: bool = False
+    """Look ahead along the velocity (Nesterov 1983, in PyTorch's form); `sgd` only."""
+    weight_decay: float = 0.0
+    """Times a parameter, added to its gradient; `sgd` and `sgd-2012`. In `adamw`, apart from the
+    gradient, times the learning rate, as in PyTorch."""
+    decay_biases: bool = False
+    """Decay every parameter, as in 2012; else no bias and none of fewer than two dimensions."""
+    clip_norm: float = 0.0
+    """Scale gradients down to this norm, all parameters together, before all else; 0 is never."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for an update; what is left at the end of the run below
+    so many batches is not used."""
     mu: float = 0.02
     """Added to each parameter's curvature, which divides its step; `diagonal-lm` only."""
 
@@ -51,7 +67,15 @@ class TrainConfig:
     model: str = "lenet5"
     """A name in MODELS."""
     dataset: str = "mnist"
-    """A name in DATASETS."""
+    """A name in DATASETS; or `folder:DIR`, images in DIR/train/CLASS/ and DIR/val/CLASS/, or
+    `tfds:NAME`, a prepared set of TFDS: these are streamed, and may be larger than memory."""
+    stream_size: int = 256
+    """Height and width, in pixels, of streamed images: the square at the centre, scaled."""
+    stream_min_size: int = 32
+    """Pixels that the shorter side of a streamed image must have; one with fewer is bad."""
+    on_bad_image: Literal["refuse", "skip"] = "refuse"
+    """What becomes of streamed images that are too small or cannot be decoded: the run is refused,
+    or another image is taken in training, and evaluation counts one less."""
     transforms: tuple[TransformArgument, ...] = ()
     """What images go through, in this order, before their pixels are normalized."""
     pixel_mean: tuple[float, ...] = (0.5,)
@@ -64,6 +88,14 @@ class TrainConfig:
     """Images in a training step; what is left of an epoch below one batch is not used in it."""
     epochs: int = 10
     """Passes over the training set."""
+    label_smoothing: float = 0.0
+    """Part of each label, in [0, 1), spread evenly over all classes in training (Szegedy et al.
+    2016); evaluation reports the cross-entropy of the labels themselves."""
+    ema_decay: float = 0.0
+    """What is evaluated is a mean of the parameters over the steps, the past times so much at each,
+    in [0, 1), and less at the start; 0 is the parameters themselves."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's computation; parameters, loss and metrics are float32."""
     seed: int = 0
     """Decides the initial parameters, the order of each epoch and every other random choice."""
     log_every_steps: int = 100
@@ -71,10 +103,25 @@ class TrainConfig:
     eval_every_epochs: int = 1
     """The test set is evaluated, and a checkpoint saved, this often and at the end."""
     eval_batch_size: int = 1000
-    """Images in an evaluation step; does not change the result."""
+    """Images in an evaluation step, every view being one; does not change the result."""
+    eval_views: Literal[1, 5, 10] = 1
+    """Views of a test image whose probabilities are averaged: the central crop, or five with the
+    corners, or those and their mirror images."""
     checkpoint_every_steps: int = 500
     """A checkpoint is saved this often, besides those at evaluations."""
 
+    multihost: bool = False
+    """This is one of several processes of the run, which find each other by the settings of a TPU
+    slice, SLURM or Kubernetes, or by the next three. SLURM's `srun` and a TPU slice of GKE imply
+    it."""
+    coordinator: str | None = None
+    """Address of the first of them, HOST:PORT."""
+    num_processes: int | None = None
+    """How many there are."""
+    process_id: int | None = None
+    """Which this one is: 0, 1, ..."""
+    model_axis: int = 1
+    """Devices that share AlexNet's fully connected layers, each with a part of them."""
     workdir: str | None = None
     """The run's folder; by default runs/<preset>-seed<seed>."""
     data_dir: str | None = None
@@ -88,6 +135,8 @@ class TrainConfig:
 # Fields that say where things are and how they are called: they may change from one start of a run
 # to the next without changing its numbers.
 PLACE_FIELDS = ("card", "workdir", "data_dir", "manual_dir", "compilation_cache")
+# How one start of a run is spread over devices: not kept with the run.
+LAUNCH_FIELDS = ("multihost", "coordinator", "num_processes", "process_id", "model_axis")
 
 
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
@@ -101,8 +150,10 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any,
 
 
 def to_fields(config: TrainConfig) -> dict[str, Any]:
-    """The config in what JSON has; transforms are texts."""
+    """The config in what JSON has, without LAUNCH_FIELDS; transforms are texts."""
     fields = dataclasses.asdict(config)
+    for name in LAUNCH_FIELDS:
+        del fields[name]
     fields["transforms"] = [transforms.to_text(transform) for transform in config.transforms]
     return fields
 
@@ -138,15 +189,28 @@ def check(config: TrainConfig) -> None:
       UserError: a field is out of its range.
     """
     at_least_one = (
-        "batch_size epochs eval_batch_size eval_every_epochs log_every_steps checkpoint_every_steps"
+        "batch_size epochs eval_batch_size eval_every_epochs log_every_steps "
+        "checkpoint_every_steps stream_size stream_min_size model_axis"
     )
     for name in at_least_one.split():
         if getattr(config, name) < 1:
             raise UserError(
                 f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be at least 1"
             )
+    if config.eval_views not in (1, 5, 10):
+        raise UserError(f"--eval-views is {config.eval_views}: it must be 1, 5 or 10")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"--seed is {config.seed}: it must be in [0, 2^32)")
+    for name in ("label_smoothing", "ema_decay"):
+        if not 0 <= getattr(config, name) < 1:
+            raise UserError(
+                f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be in [0, 1)"
+            )
+    for name in ("coordinator", "num_processes", "process_id"):
+        if getattr(config, name) is not None and not config.multihost:
+            raise UserError(
+                f"--{name.replace('_', '-')} is {getattr(config, name)}: it goes with --multihost"
+            )
     _check_optimizer(config.optimizer, config.epochs)
     if not all(math.isfinite(mean) for mean in config.pixel_mean):
         raise UserError(f"--pixel-mean is {config.pixel_mean}: every value must be finite")
@@ -155,7 +219,7 @@ def check(config: TrainConfig) -> None:
 
 
 def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
-    for name in ("learning_rate", "mu"):
+    for name in ("learning_rate", "bias_rate", "mu"):
         if not 0 < getattr(optimizer, name) < math.inf:
             raise UserError(
                 f"--optimizer.{name.replace('_', '-')} is {getattr(optimizer, name)}: "
@@ -163,6 +227,23 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
             )
     if not 0 <= optimizer.momentum < 1:
         raise UserError(f"--optimizer.momentum is {optimizer.momentum}: it must be in [0, 1)")
+    if optimizer.nesterov and optimizer.name != "sgd":
+        raise UserError(
+            f"--optimizer.nesterov is of --optimizer.name sgd, and {optimizer.name} has none"
+        )
+    for name in ("weight_decay", "clip_norm"):
+        if not 0 <= getattr(optimizer, name) < math.inf:
+            raise UserError(
+                f"--optimizer.{name.replace('_', '-')} is {getattr(optimizer, name)}: "
+                "it must be finite and not negative"
+            )
+    if optimizer.weight_decay and optimizer.name in ("adam", "diagonal-lm"):
+        raise UserError(
+            f"--optimizer.weight-decay is {optimizer.weight_decay}, and {optimizer.name} has none: "
+            "choose --optimizer.name adamw, sgd or sgd-2012"
+        )
+    if optimizer.accumulate < 1:
+        raise UserError(f"--optimizer.accumulate is {optimizer.accumulate}: it must be at least 1")
     if not 0 <= optimizer.warmup_epochs < epochs:
         raise UserError(
             f"--optimizer.warmup-epochs is {optimizer.warmup_epochs}: "

@@ -48,7 +48,7 @@ def export_run(
     with Checkpoints(run / "checkpoints") as checkpoints:
         step = checkpoints.choose(step)
         state, _ = checkpoints.restore(Experiment(config).state, step)
-    write_weights(file, to_torch(config.model, jax.device_get(state.params)))
+    write_weights(file, to_torch(config.model, jax.device_get(state.eval_params)))
     return step
 
 

@@ -21,6 +21,7 @@ class RunError(RuntimeError):
     """The request was fine and the run failed; the message says where, and what was kept."""
 
     exit_code = 1
+    everywhere = False  # whether all processes of the run fail so, at the same step
 
 
 @contextlib.contextmanager

@@ -10,7 +10,14 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxcnn.step import Metrics, TrainState, eval_step, zero_metrics
+from jaxcnn.step import (
+    Batch,
+    Metrics,
+    TrainState,
+    eval_step,
+    log_probabilities,
+    zero_metrics,
+)
 
 
 def evaluate(
@@ -28,18 +35,31 @@ def evaluate(
       state: whose parameters are evaluated.
       images: the test set, as stored.
       labels: of the images.
-      transform: stored images to what the model takes.
+      transform: stored images to what the model takes, in one view or several.
       batch_size: examples a step; changes the sums by rounding only.
       sharding: how a batch lies on the devices.
     """
 
     def add_batch(i: jax.Array, metrics: Metrics) -> Metrics:
         rows, mask = _rows(i, batch_size, len(labels))
-        batch = {"image": transform(images[rows]), "label": labels[rows], "mask": mask}
-        batch = jax.lax.with_sharding_constraint(batch, sharding)
-        return jax.tree.map(jnp.add, metrics, eval_step(state, batch))
+        batch = {"image": images[rows], "label": labels[rows], "mask": mask}
+        return evaluate_stored(state, metrics, batch, transform=transform, sharding=sharding)
 
     return jax.lax.fori_loop(0, -(-len(labels) // batch_size), add_batch, zero_metrics())
+
+
+def evaluate_stored(
+    state: TrainState,
+    metrics: Metrics,
+    batch: Batch,
+    *,
+    transform: Callable[[jax.Array], jax.Array],
+    sharding: NamedSharding,
+) -> Metrics:
+    """An evaluation step on images as stored; its metrics are added; arguments as `evaluate`'s."""
+    batch = batch | {"image": transform(batch["image"])}
+    batch = jax.lax.with_sharding_constraint(batch, sharding)
+    return jax.tree.map(jnp.add, metrics, eval_step(state, batch))
 
 
 def predict(
@@ -50,16 +70,16 @@ def predict(
     batch_size: int,
     sharding: NamedSharding,
 ) -> Float[Array, "examples classes"]:
-    """The model's outputs for all examples, in order; to be jitted; arguments as `evaluate`'s."""
+    """Log-probabilities of all examples, in order; to be jitted; arguments as `evaluate`'s."""
     num_examples = len(images)
 
     def one_batch(i: jax.Array) -> jax.Array:
         rows, _ = _rows(i, batch_size, num_examples)
         batch = jax.lax.with_sharding_constraint(transform(images[rows]), sharding)
-        return state.apply_fn({"params": state.params}, batch, train=False)
+        return log_probabilities(state, batch, batch_size)
 
-    outputs = jax.lax.map(one_batch, jnp.arange(-(-num_examples // batch_size)))
-    return outputs.reshape(-1, outputs.shape[-1])[:num_examples]
+    by_class = jax.lax.map(one_batch, jnp.arange(-(-num_examples // batch_size)))
+    return by_class.reshape(-1, by_class.shape[-1])[:num_examples]
 
 
 def mean_metrics(metrics: Metrics) -> dict[str, float]:
@@ -67,6 +87,16 @@ def mean_metrics(metrics: Metrics) -> dict[str, float]:
     sums = jax.device_get(metrics)
     count = int(sums["count"])
     return {"loss": float(sums["loss"]) / count, "accuracy": int(sums["correct"]) / count}
+
+
+def top_accuracy(
+    log_probabilities: Float[np.ndarray, "examples classes"],
+    labels: Int[np.ndarray, " examples"],
+    k: int,
+) -> float:
+    """The part of the examples whose label is among the `k` likeliest classes; ties count."""
+    of_labels = np.take_along_axis(log_probabilities, labels[:, None], axis=1)
+    return float(((log_probabilities > of_labels).sum(axis=1) < k).mean())
 
 
 def confusion_matrix(

@@ -9,20 +9,27 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, UInt8
 
-from jaxcnn import datasets, mesh
+from jaxcnn import datasets, mesh, sources
 from jaxcnn.cache import cache_dir
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError, lookup
-from jaxcnn.evaluate import evaluate, mean_metrics, predict
+from jaxcnn.evaluate import mean_metrics, predict
 from jaxcnn.models import MODELS
-from jaxcnn.optimizers import gauss_newton_diagonal, make_optimizer, make_schedule
+from jaxcnn.optimizers import (
+    average_parameters,
+    gauss_newton_diagonal,
+    make_optimizer,
+    make_schedule,
+)
 from jaxcnn.pipeline import compose
-from jaxcnn.step import Metrics, TrainState, create_state, train_steps, zero_metrics
+from jaxcnn.resident import Predictions, Resident, evaluation
+from jaxcnn.step import Metrics, TrainState, create_state, zero_metrics
 
 CURVATURE_EXAMPLES = 500  # for `diagonal-lm`: LeCun et al. 1998, section III.B
 
@@ -38,6 +45,7 @@ class Experiment:
       steps_per_epoch: of whole batches.
       total_steps: of the whole run.
       schedule: the learning rate as a function of the step.
+      to_input: stored images to what the model takes in evaluation, as `pipeline.compose` says.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -48,11 +56,9 @@ class Experiment:
         """
         if config.compilation_cache:
             _use_compilation_cache()
-        constructor = lookup("model", config.model, MODELS)
-        dataset = datasets.load(
-            config.dataset, data_dir=config.data_dir, manual_dir=config.manual_dir
-        )
-        num_examples = len(dataset.train_labels)
+        lookup("model", config.model, MODELS)  # before the data: a wrong name is said at once
+        dataset, feed = _open(config)
+        num_examples = len(dataset.train_images)
         if config.batch_size > num_examples:
             raise UserError(
                 f"--batch-size {config.batch_size} is larger than the training set of "
@@ -60,161 +66,163 @@ class Experiment:
             )
         self.config = config
         self.dataset = dataset
-        self.mesh = mesh.data_mesh()
+        self.mesh = mesh.device_mesh(config.model_axis)
         mesh.check_batch_size(config.batch_size, self.mesh)
         self.steps_per_epoch = num_examples // config.batch_size
         self.total_steps = config.epochs * self.steps_per_epoch
+        if config.optimizer.accumulate > self.total_steps:
+            raise UserError(
+                f"--optimizer.accumulate is {config.optimizer.accumulate}: the run has only "
+                f"{self.total_steps:,} batches, and would never update"
+            )
 
         self.schedule = make_schedule(
             config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
         )
-        self._sharding = mesh.batch_sharding(self.mesh)
-        self._training_images, self._test_images = compose(
-            config.transforms, dataset.train_images, config.pixel_mean, config.pixel_std
+        transforms = for_training, self.to_input = compose(
+            config.transforms, dataset.sample, config.pixel_mean, config.pixel_std
         )
-        self._train_set = self._place((dataset.train_images, dataset.train_labels))
-        self._test_set = self._place((dataset.test_images, dataset.test_labels))
-        init_key, self._order_key, step_key, image_key, self._curvature_key = self._place(
-            tuple(jax.random.split(jax.random.key(config.seed), 5))
+        init_key, order_key, step_key, image_key, self._curvature_key = mesh.replicate(
+            tuple(jax.random.split(jax.random.key(config.seed), 5)), self.mesh
         )
-        self._keys = image_key, step_key
-        model = constructor(num_classes=len(dataset.class_names))
-        if config.optimizer.name == "diagonal-lm" and not hasattr(model, "draw"):
-            raise UserError(
-                "--optimizer.name diagonal-lm needs a network that draws a target, as lenet5-1998 "
-                f"does; {config.model} does not"
-            )
+        model = _make_model(config, len(dataset.class_names))
         try:
-            jax.eval_shape(self._training_images, image_key, dataset.train_images[:1])
-            images = jax.eval_shape(self._test_images, dataset.test_images[:1])
-            self.state = self._initial_state(model, images.shape[1:], init_key)
+            stored = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.uint8)
+            jax.eval_shape(for_training, image_key, stored)
+            to_views = functools.partial(self.to_input, views=config.eval_views)
+            image_shape = jax.eval_shape(to_views, stored).shape[1:]
+            self.state = self._initial_state(model, image_shape, init_key)
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"model {config.model} and dataset {config.dataset} do not fit: {error}"
             ) from error
+        keys = order_key, image_key, step_key
+        self._feed = feed(dataset, config, self.mesh, transforms, keys, self.state)
 
-    def epoch_order(self, epoch: int) -> Int[Array, " examples"]:
-        """The permutation of the training set for an epoch: a function of (seed, epoch) alone."""
-        return self._order_program(self._order_key, self._scalar(epoch))
-
-    def begin_epoch(self, state: TrainState, order: jax.Array) -> TrainState:
+    def begin_epoch(self, state: TrainState) -> TrainState:
         """What is due before the first step of an epoch: for `diagonal-lm`, the curvature."""
         if self.config.optimizer.name == "diagonal-lm":
-            state = self._curvature_program(state, self._train_set[0], order, self._curvature_key)
+            # The first of the epoch's order: a random choice that is a new one in each epoch.
+            epoch = int(state.step) // self.steps_per_epoch
+            images = self._feed.first_images(epoch, CURVATURE_EXAMPLES)
+            state = self._curvature_program(state, images, self._curvature_key)
         return state
 
-    def train(
-        self, state: TrainState, metrics: Metrics, order: jax.Array, stop: int
-    ) -> tuple[TrainState, Metrics]:
-        """`step.train_steps` over the training set; takes `state` and `metrics` for its own."""
-        return self._train_program(
-            state, metrics, *self._train_set, order, self._scalar(stop), self._keys
-        )
+    def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
+        """Steps from that of `state` to `stop`, in one epoch; takes `state` and `metrics`."""
+        return self._feed.train(state, metrics, stop)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Mean `loss` and `accuracy` over the whole test set."""
-        return mean_metrics(self._evaluate_program(state, *self._test_set))
+        return mean_metrics(self._feed.evaluate(state))
 
-    def predict(self, state: TrainState) -> Float[np.ndarray, "examples classes"]:
-        """The model's outputs for the whole test set, in order."""
-        program = self._jit(functools.partial(predict, **self._evaluation))
-        return np.asarray(program(state, self._test_set[0]))
+    def predict(self, state: TrainState) -> Predictions:
+        """Log-probabilities of the whole test set, in the config's views."""
+        return self._feed.predict(state)
+
+    def predict_one_view(
+        self, state: TrainState, images: UInt8[np.ndarray, "examples height width channels"]
+    ) -> Float[np.ndarray, "examples classes"]:
+        """Log-probabilities of other stored images, of which only the centre is seen."""
+        placed: Any = mesh.replicate(images, self.mesh)
+        return np.asarray(self._predict_program(state, placed))
+
+    @property
+    def num_test_examples(self) -> int:
+        """Images that an evaluation counts."""
+        return self._feed.num_test_examples
 
     def compile(self) -> float:
         """Compiles what training needs, now; returns the seconds it took."""
         started = time.perf_counter()
-        _ = self._order_program, self._train_program, self._evaluate_program
+        self._feed.compile()
         if self.config.optimizer.name == "diagonal-lm":
             _ = self._curvature_program
         return time.perf_counter() - started
 
+    def close(self) -> None:
+        """Stops reading images ahead; training can go on all the same."""
+        self._feed.close()
+
     def no_metrics(self) -> Metrics:
         """Sums to begin with, on every device."""
-        return self._place(zero_metrics())
+        return mesh.replicate(zero_metrics(), self.mesh)
 
     def _initial_state(
         self, model: nn.Module, image_shape: tuple[int, ...], key: jax.Array
     ) -> TrainState:
         tx = make_optimizer(self.config.optimizer, self.schedule)
+        if self.config.ema_decay:
+            tx = optax.chain(tx, average_parameters(self.config.ema_decay))
         # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
         # eight times what the rest of this program does.
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
         options = {"xla_backend_optimization_level": 0} if on_cpu else None
-        create = functools.partial(create_state, model, tx, image_shape)
-        return self._jit(create, compiler_options=options)(key)
-
-    @functools.cached_property
-    def _order_program(self) -> jax.stages.Compiled:
-        num_examples = len(self.dataset.train_labels)
-
-        def shuffle(key: jax.Array, epoch: jax.Array) -> jax.Array:
-            return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
-
-        return self._jit(shuffle).lower(self._order_key, self._scalar(0)).compile()
-
-    @functools.cached_property
-    def _train_program(self) -> jax.stages.Compiled:
-        program = functools.partial(
-            train_steps,
-            transform=self._training_images,
-            batch_size=self.config.batch_size,
-            sharding=self._sharding,
-        )
-        return (
-            self._jit(program, donate_argnums=(0, 1))
-            .lower(
-                self.state,
-                self.no_metrics(),
-                *self._train_set,
-                self.epoch_order(0),
-                self._scalar(0),
-                self._keys,
-            )
-            .compile()
-        )
+        smoothing = self.config.label_smoothing
+        create = functools.partial(create_state, model, tx, image_shape, label_smoothing=smoothing)
+        sharding = mesh.state_sharding(jax.eval_shape(create, key), self.mesh)
+        return mesh.jit(create, self.mesh, sharding, compiler_options=options)(key)
 
     @functools.cached_property
     def _curvature_program(self) -> jax.stages.Compiled:
-        def estimate(
-            state: TrainState, images: jax.Array, order: jax.Array, key: jax.Array
-        ) -> TrainState:
+        def estimate(state: TrainState, images: jax.Array, key: jax.Array) -> TrainState:
             def draw(params: Any, image: jax.Array) -> jax.Array:
                 return state.apply_fn({"params": params}, image, method="draw")
 
-            # The first of the epoch's order: a random choice that is a new one in each epoch.
-            images = self._test_images(images[order[:CURVATURE_EXAMPLES]])
             key = jax.random.fold_in(key, state.step)
-            curvature = gauss_newton_diagonal(draw, state.params, images, key)
+            curvature = gauss_newton_diagonal(draw, state.params, self.to_input(images), key)
             opt_state = optax.tree_utils.tree_set(state.opt_state, curvature=curvature)
             return state.replace(opt_state=opt_state)
 
+        images = self._feed.first_images(0, CURVATURE_EXAMPLES)
         return (
-            self._jit(estimate, donate_argnums=0)
-            .lower(self.state, self._train_set[0], self.epoch_order(0), self._curvature_key)
+            mesh.jit(estimate, self.mesh, mesh.shardings(self.state), donate_argnums=0)
+            .lower(self.state, images, self._curvature_key)
             .compile()
         )
 
     @functools.cached_property
-    def _evaluate_program(self) -> jax.stages.Compiled:
-        program = functools.partial(evaluate, **self._evaluation)
-        return self._jit(program).lower(self.state, *self._test_set).compile()
+    def _predict_program(self) -> Callable[[TrainState, jax.Array], jax.Array]:
+        options = evaluation(self.config, self.to_input, self.mesh, views=1)
+        return mesh.jit(functools.partial(predict, **options), self.mesh)
 
-    @property
-    def _evaluation(self) -> dict[str, Any]:
-        return {
-            "transform": self._test_images,
-            "batch_size": mesh.round_up(self.config.eval_batch_size, self.mesh),
-            "sharding": self._sharding,
-        }
 
-    def _jit(self, function: Callable[..., Any], **kwargs: Any) -> Any:
-        return jax.jit(function, out_shardings=mesh.replicated(self.mesh), **kwargs)
+def _open(config: TrainConfig) -> tuple[Any, Callable[..., Any]]:
+    """The config's dataset, and the way in which its images come to the steps."""
+    if not config.dataset.startswith(sources.PREFIXES):
+        dataset = datasets.load(
+            config.dataset, data_dir=config.data_dir, manual_dir=config.manual_dir
+        )
+        return dataset, Resident
+    from jaxcnn import stream  # late, because importing Grain takes most of a second
 
-    def _place(self, tree: Any) -> Any:
-        return mesh.replicate(tree, self.mesh)
+    streamed = stream.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        size=config.stream_size,
+        min_size=config.stream_min_size,
+        on_bad_image=config.on_bad_image,
+    )
+    return streamed, stream.Streamed
 
-    def _scalar(self, value: int) -> jax.Array:
-        return self._place(np.int32(value))
+
+def _make_model(config: TrainConfig, num_classes: int) -> nn.Module:
+    """The config's network, if it can be trained as the config says."""
+    model = lookup("model", config.model, MODELS)(num_classes=num_classes)
+    if config.dtype != "float32":
+        if not hasattr(model, "dtype"):
+            raise UserError(f"--dtype is {config.dtype}, and {config.model} has float32 only")
+        model = model.clone(dtype=jnp.dtype(config.dtype))
+    if config.label_smoothing and hasattr(model, "loss_fn"):
+        raise UserError(
+            f"--label-smoothing is of cross-entropy, and {config.model} has a loss of its own"
+        )
+    if config.optimizer.name == "diagonal-lm" and not hasattr(model, "draw"):
+        raise UserError(
+            "--optimizer.name diagonal-lm needs a network that draws a target, as lenet5-1998 "
+            f"does; {config.model} does not"
+        )
+    return model
 
 
 def _use_compilation_cache() -> None:

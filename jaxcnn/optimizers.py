@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,22 @@ def make_schedule(
 ) -> optax.Schedule:
     """The learning rate as a function of the step, counted from 0.
 
+    Where gradients are accumulated, the steps of an update have the rate of the first of them.
+
     Args:
       config: `schedule` and what goes with it.
       steps_per_epoch: what an epoch means in the config.
       total_steps: of the run, warm-up and all.
     """
+    schedule = _schedule_of_steps(config, steps_per_epoch, total_steps)
+    if config.accumulate == 1:
+        return schedule
+    return lambda step: schedule(step // config.accumulate * config.accumulate)
+
+
+def _schedule_of_steps(
+    config: OptimizerConfig, steps_per_epoch: int, total_steps: int
+) -> optax.Schedule:
     peak = config.learning_rate
     warmup_steps = round(config.warmup_epochs * steps_per_epoch)
     rates, boundaries = [peak], []
@@ -47,16 +58,123 @@ def make_schedule(
 def make_optimizer(
     config: OptimizerConfig, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """The update rule that the config names; Adam's other constants are optax's and torch's own."""
+    """The update rule that the config names; Adam's other constants are optax's and torch's own.
+
+    In this order: the mean gradient of `accumulate` batches, clipping, the rule with its decay, the
+    rate of biases. A bias is a parameter called `bias`, whatever its shape: locally connected
+    layers have biases of three dimensions.
+
+    Args:
+      config: the rule and what goes with it.
+      schedule: the learning rate as a function of the step, as `make_schedule` makes it.
+    """
+
+    def rate(update: jax.Array) -> jax.Array:
+        return schedule(update * config.accumulate)
+
+    mask = None if config.decay_biases else _is_decayed
     match config.name:
         case "adam":
-            return optax.adam(schedule)
+            rule = optax.adam(rate)
+        case "adamw":
+            rule = optax.adamw(rate, weight_decay=config.weight_decay, mask=mask)
         case "sgd":
-            return optax.sgd(schedule, momentum=config.momentum)
+            rule = optax.sgd(rate, config.momentum, config.nesterov)
+            if config.weight_decay:
+                decay = optax.add_decayed_weights(config.weight_decay, mask)
+                rule = optax.chain(decay, rule)
+        case "sgd-2012":
+            rule = sgd_2012(rate, config.momentum, config.weight_decay, mask)
         case "diagonal-lm":
-            return optax.chain(
-                scale_by_diagonal_curvature(config.mu), optax.scale_by_learning_rate(schedule)
+            rule = optax.chain(
+                scale_by_diagonal_curvature(config.mu), optax.scale_by_learning_rate(rate)
             )
+    if config.clip_norm:
+        rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    if config.bias_rate != 1:
+        rule = optax.chain(rule, optax.masked(optax.scale(config.bias_rate), _is_bias))
+    if config.accumulate > 1:
+        rule = optax.MultiSteps(rule, config.accumulate).gradient_transformation()
+    return rule
+
+
+def sgd_2012(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: float,
+    weight_decay: float = 0.0,
+    mask: Callable[[optax.Params], Any] | None = None,
+) -> optax.GradientTransformation:
+    """Gradient descent as AlexNet was trained: v <- momentum v - rate (weight_decay w + g), w += v.
+
+    The rate is in the velocity, where PyTorch has it outside, w -= rate v. At a constant rate the
+    two are the same; when it changes, the velocity of before keeps here the rate of before.
+
+    Args:
+      learning_rate: or a schedule of updates.
+      momentum: what is left of the velocity after an update, in [0, 1); 0.9 in the paper.
+      weight_decay: 5e-4 in the paper.
+      mask: parameters -> which of them decay; None is all, as in the paper.
+
+    References:
+      Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
+      Networks", 2012, section 5.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask),
+        optax.scale_by_learning_rate(learning_rate),
+        optax.trace(momentum),
+    )
+
+
+def _is_bias(params: optax.Params) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path[-1:], simple=True) == "bias", params
+    )
+
+
+def _is_decayed(params: optax.Params) -> Any:
+    return jax.tree.map(
+        lambda is_bias, param: not is_bias and param.ndim >= 2, _is_bias(params), params
+    )
+
+
+class AverageParametersState(NamedTuple):
+    """The mean, for `optax.tree_utils.tree_get(opt_state, "ema_params")`."""
+
+    num_updates: jax.Array
+    """So far."""
+    ema_params: optax.Params
+    """Shaped as the parameters."""
+
+
+def average_parameters(decay: float) -> optax.GradientTransformation:
+    """Keep an exponential moving average of the parameters; updates pass as they are.
+
+    The last of a chain: the mean is of what the updates make of the parameters. Its decay after t
+    updates is min(decay, (1 + t) / (10 + t)), so that it soon leaves the initial parameters behind.
+
+    Args:
+      decay: what is left of the past after an update, in [0, 1).
+
+    References:
+      TensorFlow's `tf.train.ExponentialMovingAverage`, with `num_updates`.
+    """
+
+    def init(params: optax.Params) -> AverageParametersState:
+        # A copy: a state is donated, and no buffer can be twice.
+        copy = jax.tree.map(jnp.copy, params)
+        return AverageParametersState(jnp.zeros((), jnp.int32), copy)
+
+    def update(
+        updates: optax.Updates, state: AverageParametersState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AverageParametersState]:
+        t = state.num_updates + 1
+        updated = optax.apply_updates(params, updates)
+        step_size = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
+        average = optax.incremental_update(updated, state.ema_params, step_size)
+        return updates, AverageParametersState(t, average)
+
+    return optax.GradientTransformation(init, update)
 
 
 class ScaleByDiagonalCurvatureState(NamedTuple):

@@ -23,41 +23,47 @@ from jaxcnn.transforms import (
 
 def compose(
     transforms: Sequence[Transform],
-    train_images: UInt8[np.ndarray, "examples height width channels"],
+    sample: Callable[[], UInt8[np.ndarray, "examples height width channels"]],
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
-) -> tuple[Callable[[jax.Array, Array], Array], Callable[[Array], Array]]:
+) -> tuple[Callable[[jax.Array, Array], Array], Callable[..., Array]]:
     """Both ways through the transforms and `augment.normalize`, for batches of stored images.
 
     Args:
       transforms: in the order they are applied.
-      train_images: whose colours `PCAColor` takes its components from.
+      sample: training images, whose colours `PCAColor` takes its components from.
       pixel_mean: as `augment.normalize` takes it.
       pixel_std: likewise.
 
     Returns:
-      `(key, images) -> images` for training, and `(images) -> images` for evaluation, which does
-      the same each time: what is drawn by chance is left out, a crop is the one at the centre.
+      `(key, images) -> images` for training, and `(images, views=1) -> images` for evaluation,
+      which does the same each time: what is drawn by chance is left out, and a crop is the one at
+      the centre. With 5 or 10 views it is those of `augment.views`, an image's one after the other,
+      and there is a ValueError if they cannot be cut.
     """
     normalize = functools.partial(augment.normalize, mean=pixel_mean, std=pixel_std)
-    random = [_random(transform, train_images, pixel_mean) for transform in transforms]
-    fixed = [_fixed(transform) for transform in transforms]
+    random = [_random(transform, sample, pixel_mean) for transform in transforms]
 
     def for_training(key: jax.Array, images: Array) -> Array:
         for i, function in enumerate(random):
             images = function(jax.random.fold_in(key, i), images)
         return normalize(images)
 
-    def for_evaluation(images: Array) -> Array:
-        for function in fixed:
-            images = function(images)
+    def for_evaluation(images: Array, views: int = 1) -> Array:
+        num_views = views * len(images)
+        for transform in transforms:
+            images = _fixed(transform, images, views)
+        if len(images) != num_views:
+            raise ValueError(
+                f"{views} views need one crop among the transforms, smaller than the images"
+            )
         return normalize(images)
 
     return for_training, for_evaluation
 
 
 def _random(
-    transform: Transform, train_images: np.ndarray, pixel_mean: Sequence[float]
+    transform: Transform, sample: Callable[[], np.ndarray], pixel_mean: Sequence[float]
 ) -> Callable[[jax.Array, Array], Array]:
     match transform:
         case Resize(size):
@@ -71,18 +77,21 @@ def _random(
                 augment.affine, degrees=degrees, translate=translate, scale=scale, shear=shear
             )
         case PCAColor(std):
-            components = augment.color_components(train_images)
+            components = augment.color_components(sample())
             return functools.partial(augment.pca_color, components=components, std=std)
         case Cutout(size):
             fill = [255 * mean for mean in pixel_mean]
             return functools.partial(augment.cutout, size=size, fill=fill)
 
 
-def _fixed(transform: Transform) -> Callable[[Array], Array]:
+def _fixed(transform: Transform, images: Array, views: int) -> Array:
     match transform:
         case Resize(size):
-            return functools.partial(augment.resize, size=size)
+            return augment.resize(images, size=size)
+        case RandomCrop(size) if views > 1 and images.shape[1:3] != (size, size):
+            cut = augment.views(images, size=size, flips=views == 10)
+            return cut.reshape(-1, *cut.shape[2:])
         case RandomCrop(size):
-            return functools.partial(augment.center_crop, size=size)
+            return augment.center_crop(images, size=size)
         case _:
-            return lambda images: images
+            return images

@@ -3,7 +3,7 @@
 import dataclasses
 
 from jaxcnn.config import OptimizerConfig, TrainConfig
-from jaxcnn.transforms import Affine
+from jaxcnn.transforms import Affine, HorizontalFlip, PCAColor, RandomCrop, Resize
 
 LENET5_MNIST5K = TrainConfig(
     preset="lenet5-mnist5k",
@@ -85,6 +85,123 @@ slanted anew in each epoch.
     epochs=20,
 )
 
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+
+ALEXNET_CIFAR10 = TrainConfig(
+    preset="alexnet-cifar10",
+    card="""\
+The notebook's other job: torchvision's AlexNet on CIFAR-10 enlarged to 224x224, pixels in [0, 1],
+gradient descent 1e-3 with momentum 0.9, batch 64, 5 epochs. It never finished there.
+  command   python scripts/train.py alexnet-cifar10 --seed 0
+  hardware  2 CPU cores: 1.5 s a step, about 100 min in all; not run to its end yet
+  accuracy  not measured""",
+    model="alexnet",
+    dataset="cifar10",
+    transforms=(Resize(224),),
+    pixel_mean=(0.0,),
+    pixel_std=(1.0,),
+    optimizer=OptimizerConfig(name="sgd", learning_rate=1e-3),
+    epochs=5,
+    eval_batch_size=100,
+    log_every_steps=20,
+    checkpoint_every_steps=200,
+)
+
+CUDA_CONVNET_18PCT_CIFAR10 = TrainConfig(
+    preset="cuda-convnet-18pct-cifar10",
+    card="""\
+cuda-convnet's network of 18% error, its update and its pixels in 0..255; a cosine in the place of
+140 epochs in three steps, mirrored images, and one weight decay for all layers.
+  command   python scripts/train.py cuda-convnet-18pct-cifar10 --seed 0
+  hardware  2 CPU cores: 0.13 s a step, about 55 min in all; not run to its end yet
+  accuracy  not measured; that network's is 82%""",
+    model="cuda-convnet-18pct",
+    dataset="cifar10",
+    transforms=(HorizontalFlip(),),
+    pixel_mean=CIFAR10_MEAN,
+    pixel_std=(1 / 255,),
+    optimizer=OptimizerConfig(
+        name="sgd-2012",
+        learning_rate=1.5e-3,
+        bias_rate=2.0,
+        schedule="cosine",
+        weight_decay=4e-3,
+    ),
+    batch_size=128,
+    epochs=60,
+)
+
+CUDA_CONVNET_11PCT_CIFAR10 = dataclasses.replace(
+    CUDA_CONVNET_18PCT_CIFAR10,
+    preset="cuda-convnet-11pct-cifar10",
+    card="""\
+cuda-convnet's network of 11% error, with its locally connected layers: crops of 24x24 and mirror
+images in training, the mean of ten views in the test; the rest as its forerunner's recipe.
+  command   python scripts/train.py cuda-convnet-11pct-cifar10 --seed 0
+  hardware  not run to its end yet
+  accuracy  not measured""",
+    model="cuda-convnet-11pct",
+    transforms=(RandomCrop(24), HorizontalFlip()),
+    epochs=120,
+    eval_views=10,
+    eval_every_epochs=10,
+)
+
+ALEXNET_CIFAR10_32 = TrainConfig(
+    preset="alexnet-cifar10-32",
+    card="""\
+AlexNet's plan at CIFAR-10's own size, with what came since, for 30 minutes of a laptop.
+  command   python scripts/train.py alexnet-cifar10-32 --seed 0
+  hardware  2 CPU cores: 0.22 s a step, about 30 min in all; not run to its end yet
+  accuracy  not measured; after 7 of its 20 epochs 81.94% (seed 0)""",
+    model="alexnet-32",
+    dataset="cifar10",
+    transforms=(RandomCrop(32, padding=4), HorizontalFlip()),
+    pixel_mean=CIFAR10_MEAN,
+    pixel_std=CIFAR10_STD,
+    optimizer=OptimizerConfig(
+        name="sgd",
+        learning_rate=0.03,
+        nesterov=True,
+        schedule="linear",
+        warmup_epochs=2.0,
+        weight_decay=5e-4,
+    ),
+    batch_size=128,
+    epochs=20,
+    ema_decay=0.999,
+)
+
+ALEXNET_2012_IMAGENET = TrainConfig(
+    preset="alexnet-2012-imagenet",
+    card="""\
+AlexNet as in its paper: crops of 224 and mirror images out of 256x256, colours along their
+principal components, its update, 90 epochs with the rate divided by 10 three times, ten views.
+  command   python scripts/train.py alexnet-2012-imagenet --data-dir DIR
+  hardware  for a GPU; never run on ImageNet, only on small folders of images
+  accuracy  not measured; the paper's is 59.3% of the validation set of 2012, one network""",
+    model="alexnet-2012",
+    dataset="tfds:imagenet2012",
+    on_bad_image="skip",
+    transforms=(RandomCrop(224), HorizontalFlip(), PCAColor(0.1)),
+    pixel_mean=(0.485, 0.456, 0.406),
+    pixel_std=(1 / 255,),
+    optimizer=OptimizerConfig(
+        name="sgd-2012",
+        learning_rate=0.01,
+        schedule="steps",
+        rate_steps=((30, 0.1), (60, 0.01), (80, 0.001)),
+        weight_decay=5e-4,
+    ),
+    batch_size=128,
+    epochs=90,
+    eval_batch_size=500,
+    eval_views=10,
+    eval_every_epochs=5,
+    checkpoint_every_steps=2_000,
+)
+
 PRESETS = {
     config.preset: config
     for config in (
@@ -93,5 +210,10 @@ PRESETS = {
         LENET5_MODERN_MNIST,
         LENET5_1998_MNIST,
         LENET5_1998_MINIBATCH_MNIST,
+        ALEXNET_CIFAR10,
+        ALEXNET_CIFAR10_32,
+        CUDA_CONVNET_18PCT_CIFAR10,
+        CUDA_CONVNET_11PCT_CIFAR10,
+        ALEXNET_2012_IMAGENET,
     )
 }

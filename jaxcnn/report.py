@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxcnn import processes
 from jaxcnn.workdir import write_atomically
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
 console = Console(highlight=False)
+
+LEGIBLE_CLASSES = 20  # a confusion matrix of more is neither a table nor a picture
 
 
 def say(message: str) -> None:
@@ -43,7 +46,10 @@ def progress_bar() -> Progress:
 
 
 class MetricsLog:
-    """`metrics.jsonl`, a line for each logged step, and the same in TensorBoard's events."""
+    """`metrics.jsonl`, a line for each logged step, and the same in TensorBoard's events.
+
+    Of several processes, the first writes them.
+    """
 
     def __init__(self, workdir: Path, *, step: int) -> None:
         """Opens the log of a run that is at `step`: lines of later steps, and torn ones, go."""
@@ -58,6 +64,8 @@ class MetricsLog:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Adds a line; steps come in ascending order."""
+        if not processes.is_first():
+            return
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
@@ -113,16 +121,22 @@ def print_evaluation(
     recall: Float[np.ndarray, " classes"],
     class_names: Sequence[str],
 ) -> None:
-    """The test set in numbers: accuracy, loss, precision and recall, the confusion matrix."""
+    """The test set in numbers: accuracy, loss, precision and recall, the confusion matrix.
+
+    Of more than LEGIBLE_CLASSES only the first two.
+    """
     console.print(
         f"accuracy [bold]{means['accuracy']:.2%}[/], "
         f"{np.trace(confusion):,} of {confusion.sum():,} images; loss {means['loss']:.4f}"
     )
+    if len(class_names) > LEGIBLE_CLASSES:
+        console.print(f"among the five likeliest {means['top_5_accuracy']:.2%}")
+        return
     title = "Rows are the true class, columns the answer"
-    # No padding: ten columns of four digits and two of percentages fit into 80.
+    # Ten columns of four digits or letters and two of percentages fit into 80 without padding.
     table = Table("class", title=title, box=box.SIMPLE, padding=0)
     for name in class_names:
-        table.add_column(name, justify="right")
+        table.add_column(name[:4], justify="right")
     for heading in ("recall", "precision"):
         table.add_column(heading, justify="right", style="bold")
     for i, name in enumerate(class_names):
@@ -137,7 +151,7 @@ def print_evaluation(
 def save_curves(workdir: Path, path: Path) -> None:
     """Loss and error of both sets over the epochs, from `metrics.jsonl`, as a picture."""
     metrics = read_metrics(workdir)
-    figure = _figure(9, 3.6)
+    figure = make_figure(9, 3.6)
     for axes, name, label in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "error (%)"), strict=True
     ):
@@ -163,7 +177,7 @@ def save_confusion(
 ) -> None:
     """The confusion matrix as a picture: colour shows the errors, the diagonal is left white."""
     size = 2 + 0.55 * len(class_names)
-    figure = _figure(size, size)
+    figure = make_figure(size, size)
     axes = figure.subplots()
     errors = confusion.copy()
     np.fill_diagonal(errors, 0)
@@ -184,7 +198,7 @@ def save_confusion(
 
 
 def save_mistakes(
-    images: UInt8[np.ndarray, "examples height width channels"],
+    images: UInt8[np.ndarray, "examples height width channels"] | Sequence[np.ndarray],
     labels: Int[np.ndarray, " examples"],
     probabilities: Float[np.ndarray, "examples classes"],
     class_names: Sequence[str],
@@ -199,7 +213,7 @@ def save_mistakes(
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
     columns = 8
     rows = max(1, -(-len(worst) // columns))
-    figure = _figure(1.3 * columns, 0.5 + 1.6 * rows)
+    figure = make_figure(1.3 * columns, 0.5 + 1.6 * rows)
     figure.suptitle(
         f"The {len(worst)} surest of {len(wrong):,} wrong answers, their probability, and the truth"
     )
@@ -230,7 +244,8 @@ def _sparse_label(value: float, _: int) -> str:
     return f"{value:g}" if leading in "25" else ""
 
 
-def _figure(width: float, height: float) -> Figure:
+def make_figure(width: float, height: float) -> Figure:
+    """An empty figure, its sides in inches, that makes room for titles and labels by itself."""
     # No pyplot: it keeps global state and looks for a display.
     from matplotlib.figure import Figure
 

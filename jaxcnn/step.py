@@ -1,12 +1,15 @@
 """A training step and an evaluation step: pure functions of their arguments, jitted by the caller.
 
 A batch is a dict: `image` (what the model takes), `label` (int [batch]) and, in evaluation, `mask`
-(bool [batch], False for padding). Metrics are sums and a count, so that they can be added over
+(bool [batch], False for padding); in evaluation there may be several images for each label, views
+of one example, one after the other. Metrics are sums and a count, so that they can be added over
 steps and devices and divided once, on the host.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +30,15 @@ class TrainState(train_state.TrainState):
     """Step, parameters and optimizer state, with the functions that go with them."""
 
     loss_fn: Callable[[Any, jax.Array], jax.Array] = struct.field(pytree_node=False)
-    """`(outputs, labels) -> [batch]`: the loss of each example."""
+    """`(outputs, labels) -> [batch]`: the loss of each example, which training minimizes."""
+    eval_loss_fn: Callable[[Any, jax.Array], jax.Array] = struct.field(pytree_node=False)
+    """The loss that evaluation reports: another one where labels are smoothed. It is minus the
+    log-probability that the label has by the outputs."""
+
+    @property
+    def eval_params(self) -> Any:
+        """What is evaluated and exported: the mean that the optimizer keeps, or the parameters."""
+        return optax.tree_utils.tree_get(self.opt_state, "ema_params", self.params)
 
 
 def cross_entropy(
@@ -37,11 +48,28 @@ def cross_entropy(
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
+def smoothed_cross_entropy(
+    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], *, smoothing: float
+) -> Float[Array, " batch"]:
+    """Cross-entropy with 1 - smoothing of the label and smoothing of all classes alike.
+
+    In nats, in float32; PyTorch's `CrossEntropyLoss(label_smoothing=...)`.
+
+    References:
+      Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception Architecture for Computer
+      Vision", 2016, section 7.
+    """
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+
+
 def create_state(
     model: nn.Module,
     tx: optax.GradientTransformation,
     image_shape: tuple[int, ...],
     key: jax.Array,
+    *,
+    label_smoothing: float = 0.0,
 ) -> TrainState:
     """A state at step 0.
 
@@ -51,15 +79,20 @@ def create_state(
       tx: the optimizer.
       image_shape: of one image, without the batch dimension.
       key: decides the initial parameters.
+      label_smoothing: of cross-entropy in training, in [0, 1); not of a model's own loss.
     """
     params = model.init(key, jnp.zeros((1, *image_shape)))["params"]
+    loss_fn = eval_loss_fn = getattr(model, "loss_fn", cross_entropy)
+    if label_smoothing:
+        loss_fn = functools.partial(smoothed_cross_entropy, smoothing=label_smoothing)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         apply_fn=model.apply,
         params=params,
         tx=tx,
         opt_state=tx.init(params),
-        loss_fn=getattr(model, "loss_fn", cross_entropy),
+        loss_fn=loss_fn,
+        eval_loss_fn=eval_loss_fn,
     )
 
 
@@ -120,7 +153,6 @@ def train_steps(
       batch_size: examples a step.
       sharding: how a batch lies on the devices.
     """
-    image_key, step_key = keys
     steps_per_epoch = len(order) // batch_size
 
     def go_on(carry: tuple[TrainState, Metrics]) -> jax.Array:
@@ -131,21 +163,63 @@ def train_steps(
         state, metrics = carry
         first = state.step % steps_per_epoch * batch_size
         rows = jax.lax.dynamic_slice(order, (first,), (batch_size,))
-        image = transform(jax.random.fold_in(image_key, state.step), images[rows])
-        # Or XLA gathers and transforms anew for each of the many that read it: 1.1 to 1.2 times the
-        # time of LeNet-5's step of 512 images on a CPU.
-        image = jax.lax.optimization_barrier(image)
-        batch = {"image": image, "label": labels[rows]}
-        batch = jax.lax.with_sharding_constraint(batch, sharding)
-        state, step_metrics = train_step(state, batch, step_key)
-        return state, jax.tree.map(jnp.add, metrics, step_metrics)
+        batch = {"image": images[rows], "label": labels[rows]}
+        return train_stored(state, metrics, batch, keys, transform=transform, sharding=sharding)
 
     return jax.lax.while_loop(go_on, one_step, (state, metrics))
 
 
+def train_stored(
+    state: TrainState,
+    metrics: Metrics,
+    batch: Batch,
+    keys: tuple[jax.Array, jax.Array],
+    *,
+    transform: Callable[[jax.Array, jax.Array], jax.Array],
+    sharding: NamedSharding,
+) -> tuple[TrainState, Metrics]:
+    """A training step on images as stored; its metrics are added; arguments as `train_steps`'s."""
+    image_key, step_key = keys
+    image = transform(jax.random.fold_in(image_key, state.step), batch["image"])
+    # Or XLA gathers and transforms anew for each of the many that read it: 1.1 to 1.2 times the
+    # time of LeNet-5's step of 512 images on a CPU.
+    image = jax.lax.optimization_barrier(image)
+    batch = jax.lax.with_sharding_constraint(batch | {"image": image}, sharding)
+    state, step_metrics = train_step(state, batch, step_key)
+    return state, jax.tree.map(jnp.add, metrics, step_metrics)
+
+
 def eval_step(state: TrainState, batch: Batch) -> Metrics:
     """Metrics of a batch; examples whose mask is False count for nothing."""
-    outputs = state.apply_fn({"params": state.params}, batch["image"], train=False)
-    losses = jnp.where(batch["mask"], state.loss_fn(outputs, batch["label"]), 0)
-    correct = batch["mask"] & (outputs.argmax(-1) == batch["label"])
-    return {"loss": losses.sum(), "correct": correct.sum(), "count": batch["mask"].sum()}
+    labels, mask = batch["label"], batch["mask"]
+    by_class = log_probabilities(state, batch["image"], len(labels))
+    losses = -jnp.take_along_axis(by_class, labels[:, None], axis=-1)[:, 0]
+    losses = jnp.where(mask, losses, 0)
+    correct = mask & (by_class.argmax(-1) == labels)
+    return {"loss": losses.sum(), "correct": correct.sum(), "count": mask.sum()}
+
+
+def log_probabilities(
+    state: TrainState,
+    images: Float[Array, "examples*views height width channels"],
+    num_examples: int,
+) -> Float[Array, "examples classes"]:
+    """Log-probability of each class; of several views of an example, the probabilities' mean.
+
+    What a class is given is `-eval_loss_fn(outputs, class)`: log softmax for cross-entropy, and for
+    the criterion of 1998 a little less, since none of the classes has a probability too.
+
+    Args:
+      state: whose parameters are evaluated.
+      images: what the model takes; the views of an example one after the other.
+      num_examples: how many there are, with equally many views each.
+
+    References:
+      Krizhevsky et al. 2012, section 4.1.
+    """
+    outputs = state.apply_fn({"params": state.eval_params}, images, train=False)
+    num_images, num_classes = outputs.shape
+    classes = jnp.broadcast_to(jnp.arange(num_classes)[:, None], (num_classes, num_images))
+    losses = jax.vmap(state.eval_loss_fn, in_axes=(None, 0), out_axes=-1)(outputs, classes)
+    of_views = -losses.reshape(num_examples, -1, num_classes)
+    return jax.nn.logsumexp(of_views, axis=1) - math.log(of_views.shape[1])

@@ -34,6 +34,7 @@ IMAGE_SHAPES = {
     "lenet5-1998": (28, 28, 1),
     "lenet5-1998-lecun-uniform": (28, 28, 1),
     "alexnet": (224, 224, 3),
+    "alexnet-32": (32, 32, 3),
     "alexnet-2012": (224, 224, 3),
     "cuda-convnet-18pct": (32, 32, 3),
     "cuda-convnet-11pct": (24, 24, 3),

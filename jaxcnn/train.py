@@ -1,4 +1,4 @@
-"""From a config to a trained, checkpointed, evaluated network: the file that knows them all."""
+"""From a config to a trained, checkpointed, evaluated network."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxcnn import config as configs
-from jaxcnn import report
+from jaxcnn import processes, report
 from jaxcnn import workdir as workdirs
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import RunError
-from jaxcnn.evaluate import confusion_matrix, mean_metrics, precision_recall
+from jaxcnn.evaluate import mean_metrics
 from jaxcnn.experiment import Experiment
 from jaxcnn.step import Metrics, TrainState
 
@@ -52,7 +51,8 @@ def train_and_evaluate(config: TrainConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     configs.check(config)
-    with workdirs.claim(config) as workdir:
+    with processes.joined(config), workdirs.claim(config) as workdir:
+        report.console.quiet = not processes.is_first()
         if (result := workdirs.read_result(workdir)) is not None:
             report.say(f"This run is finished; {workdir} holds its result:")
             report.print_result(result, workdir)
@@ -62,72 +62,18 @@ def train_and_evaluate(config: TrainConfig) -> dict[str, Any]:
             run = _start_or_resume(experiment, checkpoints, started)
             workdirs.write_atomically(workdir / "config.json", configs.to_json(config))
             _train(experiment, run, checkpoints, workdir)
-        report.save_curves(workdir, workdir / "curves.png")
+        if processes.is_first():
+            report.save_curves(workdir, workdir / "curves.png")
         result = _result(experiment, run)
         workdirs.write_atomically(workdir / "result.json", json.dumps(result, indent=2) + "\n")
         report.print_result(result, workdir)
         return result
 
 
-def evaluate_run(
-    workdir: Path,
-    *,
-    step: int | None = None,
-    data_dir: str | None = None,
-    manual_dir: str | None = None,
-) -> dict[str, Any]:
-    """Evaluates a checkpoint of a run on the whole test set, and shows what it finds.
-
-    Writes `confusion.png`, `mistakes.png` and, at last, `evaluation.json` into the run's folder.
-
-    Args:
-      workdir: the run's folder.
-      step: of the checkpoint; by default the latest.
-      data_dir: where prepared datasets are; by default as the run had it.
-      manual_dir: likewise.
-
-    Returns:
-      What `evaluation.json` holds.
-
-    Raises:
-      UserError: the folder holds no run, or no such checkpoint, or the data cannot be had.
-      RunError: the checkpoint is damaged.
-    """
-    config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        step = checkpoints.choose(step)
-        experiment = Experiment(config)
-        state, _ = checkpoints.restore(experiment.state, step)
-    report.say(f"{workdir}: {config.model} on {config.dataset}, checkpoint of step {step:,}")
-    dataset, outputs = experiment.dataset, experiment.predict(state)
-    means = experiment.evaluate(state)
-    probabilities = np.asarray(jax.nn.softmax(outputs))
-    confusion = confusion_matrix(dataset.test_labels, outputs.argmax(-1), len(dataset.class_names))
-    precision, recall = precision_recall(confusion)
-    report.print_evaluation(means, confusion, precision, recall, dataset.class_names)
-    pictures = workdir / "confusion.png", workdir / "mistakes.png"
-    report.save_confusion(confusion, dataset.class_names, pictures[0])
-    report.save_mistakes(
-        dataset.test_images, dataset.test_labels, probabilities, dataset.class_names, pictures[1]
-    )
-    evaluation = {
-        "step": step,
-        "num_test_examples": len(dataset.test_labels),
-        "test_accuracy": means["accuracy"],
-        "test_loss": means["loss"],
-        "class_names": dataset.class_names,
-        "precision": [None if math.isnan(x) else x for x in precision.tolist()],
-        "recall": [None if math.isnan(x) else x for x in recall.tolist()],
-        "confusion": confusion.tolist(),
-    }
-    path = workdir / "evaluation.json"
-    workdirs.write_atomically(path, json.dumps(evaluation, indent=2) + "\n")
-    report.say(f"Written: {pictures[0]}, {pictures[1]}, {path}")
-    return evaluation
-
-
 class Interrupted(RunError):
     """A signal ended the run, after a checkpoint; the same command goes on from there."""
+
+    everywhere = True
 
     def __init__(self, step: int, total_steps: int, signal_number: int) -> None:
         super().__init__(
@@ -195,7 +141,12 @@ def _train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: 
     """Trains to the last step; logs, evaluates and saves on the way."""
     config = experiment.config
     log = report.MetricsLog(workdir, step=run.step)
-    with contextlib.closing(log), _stop_signals() as received, report.progress_bar() as bar:
+    with (
+        contextlib.closing(log),
+        contextlib.closing(experiment),
+        _stop_signals() as received,
+        report.progress_bar() as bar,
+    ):
         task = bar.add_task(config.preset, total=experiment.total_steps, metrics="")
         bar.update(task, completed=run.step)
         for _ in _train_chunks(experiment, run):
@@ -216,11 +167,13 @@ def _train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: 
                 )
             if line:
                 log.write(run.step, {"epoch": run.step / experiment.steps_per_epoch, **line})
-            if evaluated or received or run.step % config.checkpoint_every_steps == 0:
+            # The same in all processes, whichever of them was told to stop.
+            stopping = processes.largest(received[0] if received else 0)
+            if evaluated or stopping or run.step % config.checkpoint_every_steps == 0:
                 save_checkpoint(run, checkpoints, config, evaluated=evaluated)
-            if received and run.step < experiment.total_steps:
+            if stopping and run.step < experiment.total_steps:
                 checkpoints.wait()
-                raise Interrupted(run.step, experiment.total_steps, received[0])
+                raise Interrupted(run.step, experiment.total_steps, stopping)
         checkpoints.wait()
 
 
@@ -235,16 +188,17 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
     """
     config, steps_per_epoch = experiment.config, experiment.steps_per_epoch
     due_every = (config.log_every_steps, config.checkpoint_every_steps, steps_per_epoch)
-    chunk_steps, order = 1, None
+    chunk_steps = 1
     while run.step < experiment.total_steps:
         first = run.step
-        if order is None or first % steps_per_epoch == 0:
-            order = experiment.epoch_order(first // steps_per_epoch)
         if first % steps_per_epoch == 0:
-            run.state = experiment.begin_epoch(run.state, order)
-        stop = min(first + chunk_steps, *(first - first % every + every for every in due_every))
+            run.state = experiment.begin_epoch(run.state)
+        stop = min(
+            first + processes.largest(chunk_steps),
+            *(first - first % every + every for every in due_every),
+        )
         started = time.perf_counter()
-        run.state, run.metrics = experiment.train(run.state, run.metrics, order, stop)
+        run.state, run.metrics = experiment.train(run.state, run.metrics, stop)
         run.step = int(run.state.step)  # waits for the device
         seconds = time.perf_counter() - started
         run.train_seconds += seconds
@@ -309,7 +263,7 @@ def _result(experiment: Experiment, run: Run) -> dict[str, Any]:
         "steps": run.step,
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],
-        "num_test_examples": len(experiment.dataset.test_labels),
+        "num_test_examples": experiment.num_test_examples,
         "train_seconds": round(run.train_seconds, 3),
         "compile_seconds": round(run.compile_seconds, 3),
         "examples_per_second": round(run.step * config.batch_size / run.train_seconds, 1),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxcnn import config as configs
+from jaxcnn import processes
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError
 
@@ -19,9 +20,13 @@ from jaxcnn.errors import UserError
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replaces a file; a process killed meanwhile, or a failure, leaves the old one whole.
 
+    Of several processes, the first does.
+
     Raises:
       OSError: it cannot be written.
     """
+    if not processes.is_first():
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -35,6 +40,8 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 @contextlib.contextmanager
 def claim(config: TrainConfig) -> Iterator[Path]:
     """The run's folder, made if need be, and ours alone while the context lasts.
+
+    Of several processes, the first claims it for all.
 
     Raises:
       UserError: it cannot be written, another process trains in it, or it holds a run of another
@@ -51,7 +58,8 @@ def claim(config: TrainConfig) -> Iterator[Path]:
     with lock:
         try:
             # The system frees the lock, whatever becomes of the process.
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if processes.is_first():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
                 f"another process is training in {workdir}; choose another --workdir"

@@ -1,7 +1,7 @@
 """Evaluate a trained run: python scripts/evaluate.py RUN."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -11,6 +11,8 @@ from jaxcnn.errors import one_line_errors
 def main(
     run: Annotated[Path, tyro.conf.Positional],
     step: int | None = None,
+    views: Literal[1, 5, 10] | None = None,
+    image: int = 0,
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> None:
@@ -19,12 +21,15 @@ def main(
     Args:
         run: the folder that scripts/train.py wrote.
         step: which checkpoint; by default the latest.
+        views: crops of each test image to average over; by default as the run had it. The central
+            one, or five with the corners, or those and their mirror images.
+        image: the test image whose feature maps are drawn.
         data_dir: where prepared datasets are; by default as the run had it.
         manual_dir: files the dataset is prepared from instead of a download.
     """
-    from jaxcnn.train import evaluate_run  # after the parsing: it takes jax along
+    from jaxcnn.examine import evaluate_run  # after the parsing: it takes jax along
 
-    evaluate_run(run, step=step, data_dir=data_dir, manual_dir=manual_dir)
+    evaluate_run(run, step=step, views=views, image=image, data_dir=data_dir, manual_dir=manual_dir)
 
 
 if __name__ == "__main__":

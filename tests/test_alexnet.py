@@ -11,6 +11,7 @@ from jaxcnn.models import MODELS
 
 SIZES = {
     "alexnet": 224,
+    "alexnet-32": 32,
     "alexnet-2012": 224,
     "cuda-convnet-18pct": 32,
     "cuda-convnet-11pct": 24,

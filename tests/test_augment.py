@@ -154,8 +154,8 @@ def test_center_crop():
 def test_views_are_the_corners_the_centre_and_their_mirror_images():
     images = grid(2, 4, 4)
     ten = views(images, size=2, flips=True)
-    chex.assert_shape(ten, (10, 2, 2, 2, 1))
-    assert ten[:, 0, :, :, 0].astype(int).tolist() == [
+    chex.assert_shape(ten, (2, 10, 2, 2, 1))
+    assert ten[0, :, :, :, 0].astype(int).tolist() == [
         [[0, 1], [4, 5]],
         [[2, 3], [6, 7]],
         [[8, 9], [12, 13]],
@@ -167,8 +167,8 @@ def test_views_are_the_corners_the_centre_and_their_mirror_images():
         [[11, 10], [15, 14]],
         [[6, 5], [10, 9]],
     ]
-    chex.assert_trees_all_equal(ten[:, 1], ten[:, 0] + 16)
-    chex.assert_trees_all_equal(views(images, size=2, flips=False), ten[:5])
+    chex.assert_trees_all_equal(ten[1], ten[0] + 16)
+    chex.assert_trees_all_equal(views(images, size=2, flips=False), ten[:, :5])
 
 
 # Flips

@@ -127,7 +127,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_state_of_two_devices_is_restored_on_one_and_back(tmp_path):
-    both = mesh.data_mesh()
+    both = mesh.device_mesh()
     assert both.size == 2
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(mesh.replicate(state_at(1), both), {})

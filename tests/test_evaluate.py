@@ -40,9 +40,9 @@ def logits(state, test_set):
     return (test_set[0] / 255).reshape(NUM_EXAMPLES, -1) @ dense["kernel"] + dense["bias"]
 
 
-def jitted(function, batch_size):
-    sharding = mesh.batch_sharding(mesh.data_mesh())
-    arguments = {"transform": lambda x: x / 255.0, "sharding": sharding, "batch_size": batch_size}
+def jitted(function, batch_size, transform=lambda x: x / 255.0):
+    sharding = mesh.batch_sharding(mesh.device_mesh())
+    arguments = {"transform": transform, "sharding": sharding, "batch_size": batch_size}
     return jax.jit(functools.partial(function, **arguments))
 
 
@@ -58,9 +58,26 @@ def test_each_example_counts_once_whatever_the_batch_size(batch_size, state, tes
 
 
 @pytest.mark.parametrize("batch_size", [2, 64])
-def test_outputs_are_those_of_the_examples_in_order(batch_size, state, test_set, logits):
-    outputs = jitted(evaluation.predict, batch_size)(state, test_set[0])
-    chex.assert_trees_all_close(outputs, logits.astype(np.float32), atol=1e-6)
+def test_predictions_are_those_of_the_examples_in_order(batch_size, state, test_set, logits):
+    predictions = jitted(evaluation.predict, batch_size)(state, test_set[0])
+    chex.assert_trees_all_close(predictions, jax.nn.log_softmax(logits), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_views_are_averaged_example_by_example(batch_size, state, test_set):
+    def two_views(images):
+        return jnp.stack([images, 255 - images], axis=1).reshape(-1, 2, 3, 1) / 255.0
+
+    predictions = jitted(evaluation.predict, batch_size, two_views)(state, test_set[0])
+    one, other = (
+        jnp.exp(jitted(evaluation.predict, 64)(state, images))
+        for images in (test_set[0], 255 - test_set[0])
+    )
+    chex.assert_trees_all_close(predictions, jnp.log((one + other) / 2), atol=1e-5)
+    metrics = jitted(evaluation.evaluate, batch_size, two_views)(state, *test_set)
+    of_labels = predictions[np.arange(NUM_EXAMPLES), test_set[1]]
+    chex.assert_trees_all_close(metrics["loss"], -of_labels.sum(), rtol=1e-5)
+    assert int(metrics["count"]) == NUM_EXAMPLES
 
 
 def test_means_are_divided_once_on_the_host():
@@ -94,3 +111,10 @@ def test_precision_of_a_class_never_called_and_recall_of_an_absent_one_are_nan()
     precision, recall = evaluation.precision_recall(np.array([[0, 4, 0], [0, 0, 0], [0, 0, 0]]))
     chex.assert_trees_all_equal(precision, np.array([np.nan, 0, np.nan]))
     chex.assert_trees_all_equal(recall, np.array([0, np.nan, np.nan]))
+
+
+def test_top_accuracy():
+    log_probabilities = np.log([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.4, 0.2]])
+    labels = np.array([1, 0, 1])
+    found = [evaluation.top_accuracy(log_probabilities, labels, k) for k in (1, 2, 3)]
+    assert found == pytest.approx([1 / 3, 2 / 3, 1])

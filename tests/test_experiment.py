@@ -1,23 +1,28 @@
 """A config come to life: what is due before an epoch, and a run that goes on after it."""
 
 import dataclasses
+import functools
 import shutil
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
-from jaxcnn import PRESETS, train_and_evaluate
+from jaxcnn import PRESETS, augment, mesh, train_and_evaluate
 from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.config import OptimizerConfig
 from jaxcnn.datasets import DATASETS, Dataset
 from jaxcnn.errors import UserError
 from jaxcnn.experiment import Experiment
 from jaxcnn.models import MODELS
 from jaxcnn.optimizers import gauss_newton_diagonal
 from jaxcnn.pipeline import compose
-from jaxcnn.transforms import RandomCrop
+from jaxcnn.step import cross_entropy
+from jaxcnn.transforms import RandomCrop, Resize
 
 NUM_EXAMPLES = 64
 
@@ -43,14 +48,13 @@ def test_the_curvature_is_estimated_before_an_epoch_and_kept_in_it(config):
     experiment = Experiment(config)
     params = jax.device_get(experiment.state.params)
     assert not any(leaf.any() for leaf in jax.tree.leaves(curvature_of(experiment.state)))
-    order = experiment.epoch_order(0)
-    state = experiment.begin_epoch(experiment.state, order)
+    state = experiment.begin_epoch(experiment.state)
     chex.assert_trees_all_equal(jax.device_get(state.params), params)
     curvature = jax.device_get(curvature_of(state))
 
     # In the mean over many signs; one draw of them, for 64 images, is some way off.
     dataset = experiment.dataset
-    _, to_input = compose((), dataset.train_images, config.pixel_mean, config.pixel_std)
+    _, to_input = compose((), dataset.sample, config.pixel_mean, config.pixel_std)
 
     def draw(params, images):
         return MODELS[config.model]().apply({"params": params}, images, method="draw")
@@ -65,9 +69,9 @@ def test_the_curvature_is_estimated_before_an_epoch_and_kept_in_it(config):
         )
         assert 0.5 < ours / theirs < 2
 
-    state, _ = experiment.train(state, experiment.no_metrics(), order, 3)
+    state, _ = experiment.train(state, experiment.no_metrics(), 3)
     chex.assert_trees_all_equal(jax.device_get(curvature_of(state)), curvature)
-    state = experiment.begin_epoch(state, experiment.epoch_order(1))
+    state = experiment.begin_epoch(state)
     assert np.any(curvature_of(state)["C1"]["kernel"] != curvature["C1"]["kernel"])
 
 
@@ -78,9 +82,9 @@ def test_going_on_with_the_curvature_ends_in_the_same_bits(
     estimated_at = []
     begin_epoch = Experiment.begin_epoch
 
-    def note_step(experiment, state, order):
+    def note_step(experiment, state):
         estimated_at.append(int(state.step))
-        return begin_epoch(experiment, state, order)
+        return begin_epoch(experiment, state)
 
     monkeypatch.setattr(Experiment, "begin_epoch", note_step)
     config = dataclasses.replace(
@@ -104,6 +108,112 @@ def test_going_on_with_the_curvature_ends_in_the_same_bits(
     assert estimated_at[3:] == ([2 * epoch] if epoch == 1 else [])
 
 
+@pytest.fixture
+def linear(config, monkeypatch):
+    """A small classifier, by minibatches of the same few digits, with a mean of its parameters."""
+    monkeypatch.setitem(MODELS, "linear", Linear)
+    return dataclasses.replace(
+        config,
+        model="linear",
+        optimizer=OptimizerConfig("sgd", 0.1, schedule="linear", warmup_epochs=1.0),
+        batch_size=16,
+        epochs=3,
+        ema_decay=0.9,
+        checkpoint_every_steps=1,
+    )
+
+
+class Linear(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
+
+
+def trained(config, num_epochs):
+    experiment = Experiment(config)
+    carry = experiment.state, experiment.no_metrics()
+    for epoch in range(num_epochs):
+        stop = (epoch + 1) * experiment.steps_per_epoch
+        carry = experiment.train(*carry, stop)
+    return experiment, *carry
+
+
+def test_two_batches_to_an_update_are_one_batch_of_twice_the_size(linear):
+    accumulated = dataclasses.replace(linear.optimizer, accumulate=2)
+    whole, expected, expected_metrics = trained(dataclasses.replace(linear, batch_size=32), 2)
+    halves, state, _ = trained(dataclasses.replace(linear, optimizer=accumulated), 2)
+    assert (int(expected.step), int(state.step)) == (4, 8)
+    chex.assert_trees_all_close(state.params, expected.params, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(expected_metrics["loss"])
+    rates = [float(whole.schedule(step)) for step in range(whole.total_steps)]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.075, 0.05, 0.025])
+    rates_of_halves = [float(halves.schedule(step)) for step in range(halves.total_steps)]
+    assert rates_of_halves == pytest.approx(np.repeat(rates, 2))
+
+
+def test_a_run_too_short_for_one_update_is_refused(linear):
+    optimizer = dataclasses.replace(linear.optimizer, accumulate=13)
+    with pytest.raises(UserError, match="accumulate is 13: the run has only 12 batches"):
+        Experiment(dataclasses.replace(linear, optimizer=optimizer))
+
+
+def test_a_run_goes_on_with_its_mean_of_the_parameters_and_reports_that(linear, tmp_path):
+    config = dataclasses.replace(linear, workdir=str(tmp_path))
+    result = train_and_evaluate(config)
+    experiment = Experiment(config)
+
+    def final_state():
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            state, _ = checkpoints.restore(experiment.state, experiment.total_steps)
+        return jax.device_get(state)
+
+    state = final_state()
+    assert np.any(state.eval_params["Dense_0"]["kernel"] != state.params["Dense_0"]["kernel"])
+    images, labels = experiment.dataset.test_images, experiment.dataset.test_labels
+    _, to_input = compose((), lambda: images, config.pixel_mean, config.pixel_std)
+    logits = Linear(10).apply({"params": state.eval_params}, to_input(images))
+    placed = mesh.replicate(state, experiment.mesh)
+    expected = jax.nn.log_softmax(logits)
+    predicted = experiment.predict(placed).log_probabilities
+    chex.assert_trees_all_close(predicted, np.asarray(expected), atol=1e-5)
+    assert result["test_loss"] == pytest.approx(
+        float(cross_entropy(logits, labels).mean()), rel=1e-5
+    )
+
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / str(experiment.total_steps))
+    assert train_and_evaluate(config)["test_loss"] == result["test_loss"]
+    chex.assert_trees_all_equal(final_state(), state)
+
+
+def test_label_smoothing_is_refused_by_a_network_with_a_loss_of_its_own(config):
+    with pytest.raises(UserError, match="label-smoothing is of cross-entropy.*loss of its own"):
+        Experiment(dataclasses.replace(config, label_smoothing=0.1))
+
+
+def test_bfloat16_trains_as_float32_does(linear):
+    config = dataclasses.replace(linear, model="lenet5-tanh", optimizer=OptimizerConfig())
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        experiment, state, metrics = trained(dataclasses.replace(config, dtype=dtype), 5)
+        assert int(state.step) == 20
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves((state, metrics))}
+        assert dtypes == {np.dtype("float32"), np.dtype("int32")}
+        losses[dtype] = float(metrics["loss"])
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
+    outputs = state.apply_fn({"params": state.params}, jnp.zeros((1, 28, 28, 1)))
+    assert outputs.dtype == jnp.bfloat16
+    assert experiment.predict(state).log_probabilities.dtype == np.float32
+
+
+def test_a_network_of_float32_only_refuses_another(linear):
+    with pytest.raises(UserError, match="--dtype is bfloat16, and linear has float32 only"):
+        Experiment(dataclasses.replace(linear, dtype="bfloat16"))
+
+
 def test_a_network_that_draws_nothing_has_no_curvature(config):
     with pytest.raises(UserError, match="diagonal-lm needs a network that draws a target.*lenet5 "):
         Experiment(dataclasses.replace(config, model="lenet5"))
@@ -112,3 +222,32 @@ def test_a_network_that_draws_nothing_has_no_curvature(config):
 def test_transforms_that_do_not_fit_are_refused(config):
     with pytest.raises(UserError, match="do not fit: size is 40"):
         Experiment(dataclasses.replace(config, transforms=(RandomCrop(40),)))
+
+
+def test_ten_views_are_ten_crops_whose_probabilities_are_averaged(config):
+    cropped = dataclasses.replace(
+        config, transforms=(Resize(30), RandomCrop(28)), eval_views=10, eval_batch_size=33
+    )
+    experiment = Experiment(cropped)
+    images, labels = experiment.dataset.test_images, experiment.dataset.test_labels
+    resized = augment.resize(images, size=30)
+    views = augment.views(resized, size=28, flips=True)
+    to_input = functools.partial(augment.normalize, mean=config.pixel_mean, std=config.pixel_std)
+    state = experiment.state
+    outputs = state.apply_fn({"params": state.params}, to_input(views.reshape(-1, 28, 28, 1)))
+    of_label = [
+        state.loss_fn(outputs, np.full(len(outputs), label)).reshape(20, 10) for label in range(10)
+    ]
+    expected = np.log(np.exp(-np.stack(of_label, axis=-1).astype(float)).mean(1))
+    predicted = experiment.predict(state).log_probabilities
+    chex.assert_trees_all_close(predicted, expected, rtol=1e-4)
+    means = experiment.evaluate(state)
+    assert means["accuracy"] == (predicted.argmax(-1) == labels).mean()
+    assert means["loss"] == pytest.approx(-predicted[np.arange(20), labels].mean(), rel=1e-5)
+    _, _, one_view = Experiment(dataclasses.replace(cropped, eval_views=1)).predict(state)
+    chex.assert_trees_all_close(experiment.predict_one_view(state, images), one_view, rtol=1e-5)
+
+
+def test_views_without_a_crop_are_refused(config):
+    with pytest.raises(UserError, match="10 views need one crop"):
+        Experiment(dataclasses.replace(config, eval_views=10))

@@ -30,6 +30,12 @@ ALEXNET = {
     **{"fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000},
 }
 
+# conv3: 192 * (3 * 3 * 128 + 1); fc6: 512 * (4 * 4 * 128 + 1).
+ALEXNET_32 = {
+    **{"conv1": 1_792, "conv2": 73_856, "conv3": 221_376, "conv4": 221_312, "conv5": 147_584},
+    **{"fc6": 1_049_088, "fc7": 262_656, "fc8": 5_130},
+}
+
 # From cuda-convnet's layer definitions. local3: 6 * 6 * 64 * (3 * 3 * 64 + 1).
 CUDA_CONVNET_18PCT = {"conv1": 2_432, "conv2": 25_632, "conv3": 51_264, "fc10": 10_250}
 CUDA_CONVNET_11PCT = {
@@ -46,6 +52,7 @@ NUM_PARAMETERS = {
     "lenet5-1998": LENET_1998,
     "lenet5-1998-lecun-uniform": LENET_1998,
     "alexnet": ALEXNET,
+    "alexnet-32": ALEXNET_32,
     "alexnet-2012": ALEXNET_2012,
     "cuda-convnet-18pct": CUDA_CONVNET_18PCT,
     "cuda-convnet-11pct": CUDA_CONVNET_11PCT,
@@ -53,6 +60,7 @@ NUM_PARAMETERS = {
 
 IMAGE_SHAPES = dict.fromkeys(NUM_PARAMETERS, (28, 28, 1)) | {
     "alexnet": (224, 224, 3),
+    "alexnet-32": (32, 32, 3),
     "alexnet-2012": (224, 224, 3),
     "cuda-convnet-18pct": (32, 32, 3),
     "cuda-convnet-11pct": (24, 24, 3),

@@ -24,7 +24,7 @@ KEY = jax.random.key(0)
 
 
 def composed(*transforms):
-    return map(jax.jit, compose(transforms, IMAGES, MEAN, STD))
+    return map(jax.jit, compose(transforms, lambda: IMAGES, MEAN, STD))
 
 
 def normalized(images):
@@ -83,6 +83,26 @@ def test_each_transform_is_its_function(name):
     chex.assert_trees_all_close(training(KEY, IMAGES), expected, rtol=1e-4, atol=1e-4)
     expected = normalized(fixed(jnp.asarray(IMAGES), size=6) if fixed else IMAGES)
     chex.assert_trees_all_close(evaluation(IMAGES), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("views", [5, 10])
+def test_the_views_of_an_image_follow_each_other_where_the_crop_is_cut(views):
+    transforms = Resize(10), HorizontalFlip(), RandomCrop(6, 2), Resize(3), RandomCrop(3)
+    _, evaluation = compose(transforms, IMAGES, MEAN, STD)
+    cut = augment.views(augment.resize(IMAGES, size=10), size=6, flips=views == 10)
+    chex.assert_shape(cut, (8, views, 6, 6, 3))
+    expected = [normalized(augment.resize(image, size=3)) for image in cut]
+    actual = jax.jit(evaluation, static_argnums=1)(IMAGES, views)
+    chex.assert_trees_all_close(actual, np.concatenate(expected), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "transforms", [(), (HorizontalFlip(),), (RandomCrop(12, 2),), (RandomCrop(10), RandomCrop(8))]
+)
+def test_views_need_one_crop_smaller_than_the_images(transforms):
+    _, evaluation = compose(transforms, IMAGES, MEAN, STD)
+    with pytest.raises(ValueError, match="10 views need one crop among the transforms, smaller"):
+        evaluation(IMAGES, 10)
 
 
 def test_in_their_order_with_a_key_each():

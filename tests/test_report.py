@@ -75,3 +75,14 @@ def test_the_evaluation_of_mnist_fits_into_eighty_columns(monkeypatch):
     report.print_evaluation({"accuracy": 0.99, "loss": 0.1}, confusion, ones, ones, DIGITS)
     text = console.file.getvalue()
     assert "…" not in text and text.count("1135") == 10 and text.count("100.0%") == 20
+
+
+def test_many_classes_are_two_lines(monkeypatch):
+    console = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(report, "console", console)
+    names = [f"class {i}" for i in range(report.LEGIBLE_CLASSES + 1)]
+    means = {"accuracy": 0.6, "loss": 1.7, "top_5_accuracy": 0.82}
+    confusion, ones = np.eye(len(names), dtype=int), np.ones(len(names))
+    report.print_evaluation(means, confusion, ones, ones, names)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 2 and lines[1] == "among the five likeliest 82.00%"

@@ -41,11 +41,27 @@ def test_evaluate_agrees_with_the_result_and_draws(first_run):
     result = json.loads((folder / "result.json").read_text())
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert evaluation["test_accuracy"] == result["test_accuracy"]
-    assert evaluation["test_loss"] == result["test_loss"]
+    assert evaluation["test_loss"] == pytest.approx(result["test_loss"], rel=1e-6)
     correct = sum(evaluation["confusion"][i][i] for i in range(10))
     assert correct / result["num_test_examples"] == result["test_accuracy"]
-    for picture in ("confusion.png", "mistakes.png"):
-        assert (folder / picture).stat().st_size > 10_000
+    accuracies = evaluation["shift_accuracies"]
+    assert accuracies[0] == result["test_accuracy"] and evaluation["num_shifted_examples"] == 1000
+    assert len(accuracies) == 5 and accuracies == sorted(accuracies, reverse=True)
+    for picture in ("confusion", "mistakes", "filters", "feature_maps", "shifts"):
+        assert (folder / f"{picture}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--views", "10"], "10 views need one crop among the transforms, smaller than the images"),
+        (["--image", "1000"], "--image is 1000: the test set has images 0 to 999"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(arguments, message, first_run):
+    done = run("evaluate.py", first_run[0], *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "convert.py", "summary.py"])

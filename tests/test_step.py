@@ -13,6 +13,7 @@ from jaxcnn import mesh, step
 from jaxcnn.experiment import Experiment
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.models import MODELS
+from jaxcnn.optimizers import average_parameters
 from jaxcnn.presets import PRESETS
 
 BATCH_SIZE, NUM_EXAMPLES, NUM_CLASSES = 4, 18, 3  # four steps an epoch, two examples left over
@@ -39,11 +40,11 @@ class Tiny(nn.Module):
 
 def new_state(model, tx=None):
     create = functools.partial(step.create_state, model, tx or optax.adam(0.1), (4, 4, 1))
-    return jax.jit(create, out_shardings=mesh.replicated(mesh.data_mesh()))(jax.random.key(0))
+    return jax.jit(create, out_shardings=mesh.replicated(mesh.device_mesh()))(jax.random.key(0))
 
 
 def no_metrics():
-    return mesh.replicate(step.zero_metrics(), mesh.data_mesh())
+    return mesh.replicate(step.zero_metrics(), mesh.device_mesh())
 
 
 def a_train_set():
@@ -66,7 +67,7 @@ def a_batch(rows=slice(BATCH_SIZE)):
 
 
 def jitted_steps(transform=noisy, devices=None):
-    both = mesh.data_mesh() if devices is None else jax.sharding.Mesh(devices, ("data",))
+    both = mesh.device_mesh() if devices is None else jax.sharding.Mesh(devices, ("data",))
     return jax.jit(
         functools.partial(
             step.train_steps,
@@ -87,6 +88,51 @@ def test_cross_entropy_by_hand():
     logits = jnp.log(jnp.array([[1.0, 3.0], [1.0, 1.0]]))
     losses = step.cross_entropy(logits, jnp.array([1, 0]))
     chex.assert_trees_all_close(losses, jnp.log(jnp.array([4 / 3, 2.0])), rtol=1e-6)
+
+
+def test_smoothed_cross_entropy_by_hand():
+    logits = jnp.log(jnp.array([[1.0, 3.0, 4.0]]))
+    loss = step.smoothed_cross_entropy(logits, jnp.array([1]), smoothing=0.3)
+    expected = 0.8 * np.log(8 / 3) + 0.1 * np.log(8) + 0.1 * np.log(8 / 4)
+    chex.assert_trees_all_close(loss, np.float32([expected]), rtol=1e-6)
+
+
+def test_smoothed_cross_entropy_is_pytorchs_and_float32():
+    torch = pytest.importorskip("torch")
+    logits = np.random.default_rng(0).normal(size=(5, 7)).astype(jnp.bfloat16)
+    labels = np.arange(5)
+    torchs = torch.nn.CrossEntropyLoss(label_smoothing=0.1, reduction="none")
+    expected = torchs(torch.tensor(logits.astype(np.float32)), torch.tensor(labels)).numpy()
+    losses = step.smoothed_cross_entropy(jnp.asarray(logits), jnp.asarray(labels), smoothing=0.1)
+    assert losses.dtype == jnp.float32
+    chex.assert_trees_all_close(losses, expected, rtol=1e-5)
+
+
+def test_labels_are_smoothed_in_training_and_not_in_evaluation():
+    batch, mask = a_batch(), {"mask": jnp.ones(BATCH_SIZE, bool)}
+    create = functools.partial(step.create_state, Tiny(), optax.sgd(0.0), (4, 4, 1))
+    plain, smoothed = (create(jax.random.key(0), label_smoothing=x) for x in (0.0, 0.5))
+    logits = Tiny().apply({"params": plain.params}, batch["image"])
+    trained = step.smoothed_cross_entropy(logits, batch["label"], smoothing=0.5).sum()
+    _, metrics = step.train_step(smoothed, batch, KEY)
+    chex.assert_trees_all_close(metrics["loss"], trained, rtol=1e-6)
+    evaluated = [step.eval_step(state, batch | mask)["loss"] for state in (plain, smoothed)]
+    assert evaluated[0] == evaluated[1] != trained
+
+
+def test_evaluation_is_of_the_mean_that_the_optimizer_keeps():
+    tx = optax.chain(optax.sgd(1.0), average_parameters(0.9))
+    batch = a_batch() | {"mask": jnp.ones(BATCH_SIZE, bool)}
+    state = new_state(Tiny(), tx)
+    chex.assert_trees_all_equal(state.eval_params, state.params)
+    for _ in range(3):
+        state, _ = jax.jit(step.train_step)(state, batch, KEY)
+    mean = optax.tree_utils.tree_get(state.opt_state, "ema_params")
+    chex.assert_trees_all_equal(state.eval_params, mean)
+    alone = new_state(Tiny()).replace(params=mean)
+    assert alone.eval_params is mean
+    assert step.eval_step(state, batch)["loss"] == step.eval_step(alone, batch)["loss"]
+    assert step.eval_step(state, batch)["loss"] != step.train_step(state, batch, KEY)[1]["loss"]
 
 
 def test_train_step_is_optaxs_update_by_the_mean_loss():
@@ -153,7 +199,7 @@ class Slope(nn.Module):
     @nn.compact
     def __call__(self, images, *, train=False):
         w = self.param("w", nn.initializers.ones, ())
-        return jnp.broadcast_to(w, (len(images), 1))
+        return jnp.broadcast_to(w, (len(images), 6))
 
     def loss_fn(self, outputs, labels):
         return outputs[:, 0] * labels
@@ -166,6 +212,49 @@ def test_a_models_own_loss_is_what_is_minimized_and_reported():
     assert float(metrics["loss"]) == 8
     assert float(updated.params["w"]) == 1 - 8 / 4
     assert float(step.eval_step(updated, batch | {"mask": jnp.ones(4, bool)})["loss"]) == -8
+
+
+class Says(nn.Module):
+    """The logits are the pixels."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        self.param("unused", nn.initializers.zeros, ())
+        return images.reshape(len(images), -1)
+
+
+def test_the_probabilities_of_views_are_averaged():
+    probabilities = np.array(
+        [
+            # Two views of each of two examples. Of the first, the mean of the logits would be
+            # class 1's; of the second, the first view alone.
+            [[0.90, 0.09, 0.01], [0.01, 0.45, 0.54]],
+            [[0.30, 0.60, 0.10], [0.10, 0.10, 0.80]],
+        ],
+        np.float32,
+    )
+    state = step.create_state(Says(), optax.sgd(1.0), (3, 1, 1), jax.random.key(0))
+    images = jnp.log(probabilities).reshape(4, 3, 1, 1) + 5  # what is added to logits says nothing
+    mean = probabilities.mean(1)
+    assert mean.argmax(-1).tolist() == [0, 2]
+    by_class = step.log_probabilities(state, images, 2)
+    chex.assert_trees_all_close(by_class, np.log(mean), rtol=1e-5)
+    batch = {"image": images, "label": jnp.array([0, 1]), "mask": jnp.ones(2, bool)}
+    metrics = step.eval_step(state, batch)
+    assert (int(metrics["correct"]), int(metrics["count"])) == (1, 2)
+    expected = -np.log(mean[0, 0]) - np.log(mean[1, 1])
+    chex.assert_trees_all_close(metrics["loss"], expected, rtol=1e-5)
+
+
+def test_the_log_probabilities_of_1998_leave_something_for_no_class():
+    model = MODELS["lenet5-1998"]()
+    state = step.create_state(model, optax.sgd(1.0), (28, 28, 1), jax.random.key(0))
+    images = jax.random.normal(KEY, (2, 28, 28, 1))
+    outputs = jax.device_get(jax.jit(model.apply)({"params": state.params}, images))
+    with_rubbish = np.concatenate([outputs, np.full((2, 1), -model.j)], axis=1)
+    expected = jax.nn.log_softmax(with_rubbish)[:, :10]
+    actual = jax.jit(step.log_probabilities, static_argnums=2)(state, images, 2)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5)
 
 
 # Many steps
@@ -238,8 +327,7 @@ def test_training_moves_nothing_to_the_device_unasked(monkeypatch):
     preset = PRESETS["lenet5-mnist5k"]
     config = dataclasses.replace(preset, model="tiny", compilation_cache=False)
     experiment = Experiment(config)
-    order = experiment.epoch_order(0)
-    carry = experiment.train(experiment.state, experiment.no_metrics(), order, 1)
+    carry = experiment.train(experiment.state, experiment.no_metrics(), 1)
     with jax.transfer_guard("disallow"):
-        state, metrics = experiment.train(*carry, order, 3)
+        state, metrics = experiment.train(*carry, 3)
     assert int(state.step) == 3 and int(metrics["count"]) == 3 * config.batch_size

@@ -425,6 +425,23 @@ def test_an_imported_run_is_exported_to_the_same_bits(imported, entries, tmp_pat
         export_run(imported, tmp_path / "lenet5.safetensors", step=7)
 
 
+def test_the_mean_of_the_parameters_is_imported_and_exported(entries, tmp_path):
+    write_weights(tmp_path / "lenet5.safetensors", entries)
+    config = TrainConfig(dataset="mnist5k", ema_decay=0.9)
+    import_run(tmp_path / "lenet5.safetensors", tmp_path / "run", config)
+    config = workdir.read_config(tmp_path / "run")
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        state, _ = checkpoints.restore(Experiment(config).state, 0)
+        assert state.eval_params is not state.params
+        chex.assert_trees_all_equal(state.eval_params, state.params)
+        doubled = jax.tree.map(lambda leaf: 2 * leaf, state.params)
+        later = state.replace(step=state.step + 1, params=doubled)
+        checkpoints.save(later, {})
+        checkpoints.wait()
+    assert export_run(tmp_path / "run", tmp_path / "mean.safetensors") == 1
+    chex.assert_trees_all_equal(read_weights(tmp_path / "mean.safetensors"), entries)
+
+
 def test_a_folder_that_holds_a_run_is_refused_and_kept(imported, entries, tmp_path):
     write_weights(tmp_path / "other.safetensors", {n: 2 * a for n, a in entries.items()})
     for config in (workdir.read_config(imported), TrainConfig(dataset="mnist5k", seed=1)):

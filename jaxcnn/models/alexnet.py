@@ -75,6 +75,57 @@ class AlexNet(nn.Module):
         return dense(self.num_classes, name="fc8")(x)  # [batch, num_classes]
 
 
+class AlexNet32(nn.Module):
+    """AlexNet's plan for images of 32x32: 1,982,794 parameters with 10 classes.
+
+    Five convolutions, pooled after the first, the second and the last, and three dense layers, as
+    in `AlexNet`; but all kernels are of 3x3 at stride 1, windows of pooling do not overlap, and
+    there are fewer maps, 64-128-192-128-128, and units, 512. Kernels start with variance
+    2 / fan-in.
+
+    Attributes:
+      num_classes: width of the output.
+      dropout: the part of the units dropped before fc6 and fc7 in training, in [0, 1).
+      dtype: of the computation; parameters stay float32.
+
+    References:
+      Krizhevsky 2014, as `AlexNet`, for the plan; He, Zhang, Ren, Sun, "Delving Deep into
+      Rectifiers", 2015, section 2.2, for the kernels.
+    """
+
+    num_classes: int = 10
+    dropout: float = 0.0
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, images: Float[Array, "batch 32 32 channels"], *, train: bool = False
+    ) -> Float[Array, "batch num_classes"]:
+        """Logits of each image; `train` drops out, with the "dropout" key.
+
+        Raises:
+          ValueError: the images are not [batch, 32, 32, channels].
+          TypeError: the images are not floating point.
+        """
+        fits = images.ndim == 4 and images.shape[1:3] == (32, 32)
+        check_images(images, fits, "AlexNet32", "[batch, 32, 32, channels]")
+        he_normal = nn.initializers.he_normal()
+        conv = partial(
+            _conv, kernel_size=(3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype
+        )
+        dense = partial(nn.Dense, kernel_init=he_normal, dtype=self.dtype)
+        dropout = partial(nn.Dropout, self.dropout, deterministic=not train)
+        x = nn.relu(max_pool(conv(64, name="conv1")(images), (2, 2)))  # [batch, 16, 16, 64]
+        x = nn.relu(max_pool(conv(128, name="conv2")(x), (2, 2)))  # [batch, 8, 8, 128]
+        x = nn.relu(conv(192, name="conv3")(x))  # [batch, 8, 8, 192]
+        x = nn.relu(conv(128, name="conv4")(x))  # [batch, 8, 8, 128]
+        x = nn.relu(max_pool(conv(128, name="conv5")(x), (2, 2)))  # [batch, 4, 4, 128]
+        x = x.reshape(x.shape[0], -1)  # [batch, 2048]
+        x = nn.relu(dense(512, name="fc6")(dropout()(x)))  # [batch, 512]
+        x = nn.relu(dense(512, name="fc7")(dropout()(x)))  # [batch, 512]
+        return nn.Dense(self.num_classes, dtype=self.dtype, name="fc8")(x)  # [batch, num_classes]
+
+
 class AlexNet2012(nn.Module):
     """AlexNet as the paper of 2012 describes it: 60,965,224 parameters with 1000 classes.
 
