@@ -33,7 +33,7 @@ def save_architecture(title: str, summary: Summary, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    layers = [Layer("input", "", None, summary.input_shape, 0, 0, 0, (1, 1))]
+    layers = [Layer("input", "", None, summary.input_shape, 0, 0, 0, 0, (1, 1))]
     operations, waiting = [""], []
     for layer in summary.layers:
         waiting.append(layer.operation.replace(", ", "\n"))

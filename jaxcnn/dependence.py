@@ -115,11 +115,15 @@ class Tally:
 
     Attributes:
       multiply_adds: products of the image's values with parameters or each other.
+      padded_multiply_adds: of the products with parameters, were their inputs and outputs multiples
+        of 128, the width of a TPU's matrix unit. That takes a kernel's places one by one, each with
+        a sum over the channels.
       kinds: of the products with parameters: "conv", "dot".
       groups: of the convolution.
     """
 
     multiply_adds: int = 0
+    padded_multiply_adds: int = 0
     kinds: set[str] = dataclasses.field(default_factory=set)
     groups: int = 1
 
@@ -252,9 +256,16 @@ def _conv(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tall
     # A kernel made of fewer weights than it has entries is zero elsewhere: Table I of LeNet-5.
     links = sum(kernel.weights.values()) / kernel.shape[kernel_axes[0]]
     tally.multiply_adds += round(math.prod(shape) * links)
+    outputs, inputs, *window = (kernel.shape[axis] for axis in kernel_axes)
+    tally.groups = groups = p["feature_group_count"]
+    places = math.prod(shape) // outputs * math.prod(window)
+    tally.padded_multiply_adds += groups * places * _padded(inputs) * _padded(outputs // groups)
     tally.kinds.add("conv")
-    tally.groups = p["feature_group_count"]
     return Value(shape, seen, links * image.links)
+
+
+def _padded(size: int, width: int = 128) -> int:
+    return -(-size // width) * width
 
 
 def _dot(
@@ -276,6 +287,9 @@ def _dot(
     terms = math.prod(image.shape[axis] for axis in contracted[side])
     if other.weights:
         tally.multiply_adds += math.prod(shape) * terms
+        outputs = math.prod(other.shape[axis] for axis in free[1 - side])
+        rows = math.prod(shape) // outputs
+        tally.padded_multiply_adds += rows * _padded(terms) * _padded(outputs)
         tally.kinds.add("dot")
     return Value(shape, tuple(span.moved(axes) for span in image.seen or ()), terms * image.links)
 

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn.summary import Summary
+from jaxcnn.summary import Layer, Summary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +140,7 @@ def print_summary(
     console.print(
         "For one image, forward; sees: the height and width of what a unit sees of the input."
     )
+    console.print(_tpu_use(summary))
     if published:
         console.print(
             "[green]✓[/] as published; [red]✗[/] not as published, which is the figure behind it."
@@ -147,6 +148,23 @@ def print_summary(
         console.print(f"Published: {published.source}", highlight=False)
         if published.note:
             console.print(published.note, highlight=False)
+
+
+def _tpu_use(summary: Summary) -> str:
+    """How much of a TPU's work is the network's, and which layers waste more than a quarter."""
+
+    def use(of: Layer | Summary) -> float:
+        return of.multiply_adds / of.padded_multiply_adds
+
+    wasteful = [
+        f"{layer.name} {use(layer):.2%}"
+        for layer in summary.layers
+        if layer.padded_multiply_adds and use(layer) < 0.75
+    ]
+    return (
+        f"A TPU multiplies 128 channels or units by 128 others: {use(summary):.2%} of that is "
+        f"mult-adds of the network, the rest padding; {', '.join(wasteful) or 'no layer wastes'}."
+    )
 
 
 def _cell(ours: Any, theirs: Any) -> str:

@@ -54,6 +54,8 @@ class Layer:
       parameters: trainable ones.
       multiply_adds: multiplications, each with its addition; pools, normalizations and activations
         outside of modules are not counted.
+      padded_multiply_adds: of its products with parameters, on 128-wide units; see
+        `jaxcnn.dependence.Tally`.
       connections: inputs and biases that each unit sums, over all units.
       receptive_field: height and width of what a unit sees of the input, as far as it lies in it.
     """
@@ -64,6 +66,7 @@ class Layer:
     output_shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
+    padded_multiply_adds: int
     connections: int
     receptive_field: tuple[int, int]
 
@@ -89,6 +92,11 @@ class Summary:
     def multiply_adds(self) -> int:
         """Those of all layers."""
         return sum(layer.multiply_adds for layer in self.layers)
+
+    @property
+    def padded_multiply_adds(self) -> int:
+        """Those of all layers."""
+        return sum(layer.padded_multiply_adds for layer in self.layers)
 
     @property
     def connections(self) -> int:
@@ -142,6 +150,7 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
                 output_shape=last.result.shape[1:],
                 parameters=parameters[name],
                 multiply_adds=sum(part.tally.multiply_adds for part in owned),
+                padded_multiply_adds=sum(part.tally.padded_multiply_adds for part in owned),
                 connections=sum(part.connections for part in owned),
                 receptive_field=(seen[1].size, seen[2].size),
             )

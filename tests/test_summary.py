@@ -54,6 +54,19 @@ def test_every_model_has_an_image_shape():
     assert MODELS.keys() <= IMAGE_SHAPES.keys()
 
 
+def test_what_a_tpu_pads():
+    padded = column("alexnet-2012", "padded_multiply_adds")
+    assert padded["conv1"] == 55 * 55 * 11 * 11 * 128 * 128  # of 3 channels, to 96
+    assert padded["conv2"] == 27 * 27 * 5 * 5 * 2 * 128 * 128  # twice of 48, to 128
+    assert padded["conv3"] == column("alexnet-2012", "multiply_adds")["conv3"]
+    assert padded["fc8"] == 4096 * 1024
+    assert padded["pool1"] == 0
+    assert column("lenet5-1998", "padded_multiply_adds")["C3"] == 10 * 10 * 5 * 5 * 128 * 128
+    assert column("cuda-convnet-11pct", "padded_multiply_adds")["local3"] == 36 * 640 * 128
+    text = printed(summary_of("alexnet"), None)
+    assert "10.13% of that" in text and "conv1 1.17%, conv2 37.50%." in " ".join(text.split())
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_is_read_and_drawn(name, tmp_path):
     summary = summary_of(name)
