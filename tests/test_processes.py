@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,13 +30,33 @@ OPTIONS = (
 ).split()
 
 
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+
+TWO_MACHINES = pathlib.Path(__file__).with_name("two_machines.sh")
+IN_NAMESPACES = "unshare --user --map-root-user --net --uts --mount".split()
+two_machines = pytest.mark.skipif(
+    not (shutil.which("ip") and shutil.which("unshare"))
+    or subprocess.run(
+        [*IN_NAMESPACES, *"ip link add left type veth peer name right".split()], capture_output=True
+    ).returncode,
+    reason="this machine allows no network namespaces",
+)
+
+
+def train_command(folder):
+    return [sys.executable, SCRIPT, "--workdir", folder, *OPTIONS]
+
+
+def cpu_devices(num_devices):
+    return {**os.environ, "JAX_NUM_CPU_DEVICES": str(num_devices)}
+
+
 def start(folder, num_processes, *, devices=1, slurm=False):
     """The processes of a run, as a user starts them by hand, or as SLURM does."""
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
-    command = [sys.executable, SCRIPT, "--workdir", folder, *OPTIONS]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment, command = cpu_devices(devices), train_command(folder)
     if num_processes == 1:
-        return [subprocess.Popen(command, env=environment, **pipes)]
+        return [subprocess.Popen(command, env=environment, **PIPES)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -53,7 +74,7 @@ def start(folder, num_processes, *, devices=1, slurm=False):
         subprocess.Popen(
             command if slurm else [*command, "--process-id", str(i)],
             env=environment | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
-            **pipes,
+            **PIPES,
         )
         for i in range(num_processes)
     ]
@@ -134,6 +155,37 @@ def test_a_signal_to_one_stops_all_at_the_same_step(undisturbed, tmp_path):
     first, *_ = ends(start(tmp_path, 2, slurm=True))
     assert "Going on from the checkpoint" in first[0]
     assert_same_run(tmp_path, undisturbed)
+
+
+def on_two_machines(folder, scratch):
+    scratch.mkdir()
+    settings = "--multihost --coordinator 10.0.0.1:7777 --num-processes 2".split()
+    command = ["bash", TWO_MACHINES, scratch, *train_command(folder), *settings]
+    return subprocess.Popen([*IN_NAMESPACES, *command], env=cpu_devices(1), **PIPES)
+
+
+@two_machines
+def test_two_machines_train_as_one_process_does(undisturbed, tmp_path):
+    (out, err, status), *_ = ends([on_two_machines(tmp_path / "run", tmp_path / "scratch")])
+    assert status == 0, err
+    assert out.count("test accuracy") >= 1 and err == ""
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.slow
+@two_machines
+def test_a_cut_cable_ends_both_machines_and_the_run_goes_on(undisturbed, tmp_path):
+    folder, scratch = tmp_path / "run", tmp_path / "scratch"
+    machines = on_two_machines(folder, scratch)
+    wait_for(folder / "checkpoints" / "30", [machines])
+    (scratch / "cut").touch()
+    (_, err, status), *_ = ends([machines], timeout=120)
+    assert status != 0 and "another task died" in err
+    assert not (folder / "result.json").exists()
+    (out, err, status), *_ = ends([on_two_machines(folder, tmp_path / "again")])
+    assert status == 0, err
+    assert "Going on from the checkpoint of step" in out
+    assert_same_run(folder, undisturbed)
 
 
 def test_processes_that_cannot_be_found_are_one_message(tmp_path):
