@@ -1,8 +1,9 @@
 """Trains some networks for a few steps on N CPU devices; for test_devices.py.
 
-    python on_devices.py N FOLDER
+    python on_devices.py N FOLDER [MODEL]
 
-Leaves, for each case, the loss of each step, the final parameters and the compiled program's text.
+Leaves, for each case that is for N devices, or for MODEL, the loss of each step, the final
+parameters and the compiled program's text.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from jaxcnn.datasets import DATASETS, Dataset
 from jaxcnn.experiment import Experiment
 from jaxcnn.models import MODELS
 from jaxcnn.models.alexnet import AlexNet32
+from jaxcnn.summary import IMAGE_SHAPES
 from jaxcnn.transforms import Affine, Cutout, HorizontalFlip, PCAColor, RandomCrop
 
 MODELS["alexnet-32"] = functools.partial(AlexNet32, dropout=0.5)
@@ -40,13 +42,17 @@ CASES = {
 }
 
 
-def experiment(name):
-    """The case's, on 64 images of noise, in batches of 32 with a dull optimizer.
+def every_number(model):
+    """The case of any model on any number of devices."""
+    return model, IMAGE_SHAPES[model], (), 1, (1, 2, 4, 8)
+
+
+def experiment(model, image_shape, transforms, model_axis, _):
+    """A case's, on 64 images of noise, in batches of 32 with a dull optimizer.
 
     Adam would not do: it makes a step of what is left of a gradient that rounding has drowned.
     Nor would a rate at which the loss leaps: then rounding decides which unit wins a maximum.
     """
-    model, image_shape, transforms, model_axis, _ = CASES[name]
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(64, *image_shape), dtype=np.uint8)
     labels = rng.integers(10, size=64, dtype=np.int32)
@@ -70,8 +76,11 @@ def main():
     num_devices, folder = int(sys.argv[1]), pathlib.Path(sys.argv[2])
     jax.config.update("jax_num_cpu_devices", num_devices)
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    for name in (name for name, case in CASES.items() if num_devices in case[-1]):
-        run = experiment(name)
+    cases = {model: every_number(model) for model in sys.argv[3:]} or CASES
+    for name, case in cases.items():
+        if num_devices not in case[-1]:
+            continue
+        run = experiment(*case)
         state, losses = run.state, []
         for step in range(NUM_STEPS):
             state, metrics = run.train(state, run.no_metrics(), step + 1)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from on_devices import CASES
 
+from jaxcnn.models import MODELS
 from jaxcnn.report import read_metrics
 
 HERE = pathlib.Path(__file__).parent
@@ -26,15 +27,19 @@ COLLECTIVE = re.compile(
 )
 
 
+def train_on(num_devices, folder, *model):
+    # LLVM's optimizations are most of the time that this takes.
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    command = [sys.executable, HERE / "on_devices.py", str(num_devices), folder, *model]
+    subprocess.run(command, env=environment, check=True)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """What on_devices.py leaves, from a process for each number of devices."""
     folder = tmp_path_factory.mktemp("devices")
-    # LLVM's optimizations are most of the time that this takes.
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    for num_devices in "1248":
-        command = [sys.executable, HERE / "on_devices.py", num_devices, folder]
-        subprocess.run(command, env=environment, check=True)
+    for num_devices in (1, 2, 4, 8):
+        train_on(num_devices, folder)
     return folder
 
 
@@ -57,11 +62,20 @@ def test_many_devices_train_as_one_does(name, num_devices, folder):
     actual, params = facts_and_params(folder, name, num_devices)
     expected, expected_params = facts_and_params(folder, name.removesuffix("-split"), 1)
     np.testing.assert_allclose(actual["losses"], expected["losses"], rtol=1e-5)
-    for name, expected_leaf in expected_params.items():
+    for leaf, expected_leaf in expected_params.items():
         # A bias starts at 0 and is updates alone, in which a maximum that rounding decided shows.
-        tolerance = 1e-2 if "bias" in name else 1e-5
+        tolerance = 1e-2 if "bias" in leaf else 1e-5
         atol = tolerance * np.abs(expected_leaf).max()
-        np.testing.assert_allclose(params[name], expected_leaf, rtol=0, atol=atol, err_msg=name)
+        np.testing.assert_allclose(params[leaf], expected_leaf, rtol=0, atol=atol, err_msg=leaf)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_trains_the_same_on_any_number_of_devices(model, tmp_path):
+    train_on(1, tmp_path, model)
+    for num_devices in (2, 4, 8):
+        train_on(num_devices, tmp_path, model)
+        test_many_devices_train_as_one_does(model, num_devices, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "num_devices"), [case for case in MANY if "split" not in case[0]])

@@ -13,8 +13,10 @@ import time
 
 import chex
 import jax
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from jaxcnn import PRESETS, workdir
 from jaxcnn.checkpoint import Checkpoints
@@ -28,11 +30,7 @@ OPTIONS = (
     "--optimizer.name sgd --optimizer.learning-rate 0.1 --optimizer.schedule constant "
     "--epochs 2 --log-every-steps 10 --checkpoint-every-steps 10"
 ).split()
-
-
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-
-
 TWO_MACHINES = pathlib.Path(__file__).with_name("two_machines.sh")
 IN_NAMESPACES = "unshare --user --map-root-user --net --uts --mount".split()
 two_machines = pytest.mark.skipif(
@@ -44,17 +42,17 @@ two_machines = pytest.mark.skipif(
 )
 
 
-def train_command(folder):
-    return [sys.executable, SCRIPT, "--workdir", folder, *OPTIONS]
+def train_command(folder, *options):
+    return [sys.executable, SCRIPT, "--workdir", folder, *OPTIONS, *options]
 
 
 def cpu_devices(num_devices):
     return {**os.environ, "JAX_NUM_CPU_DEVICES": str(num_devices)}
 
 
-def start(folder, num_processes, *, devices=1, slurm=False):
+def start(folder, num_processes, *options, devices=1, slurm=False):
     """The processes of a run, as a user starts them by hand, or as SLURM does."""
-    environment, command = cpu_devices(devices), train_command(folder)
+    environment, command = cpu_devices(devices), train_command(folder, *options)
     if num_processes == 1:
         return [subprocess.Popen(command, env=environment, **PIPES)]
     with socket.socket() as free:
@@ -155,6 +153,33 @@ def test_a_signal_to_one_stops_all_at_the_same_step(undisturbed, tmp_path):
     first, *_ = ends(start(tmp_path, 2, slurm=True))
     assert "Going on from the checkpoint" in first[0]
     assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_processes_decode_their_shares_of_a_stream(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(105):
+        path = tmp_path / "images" / ("train" if i < 84 else "test") / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(256, size=(28, 28, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "images" / "train" / "a" / "10.png").write_bytes(b"no image")
+    (tmp_path / "images" / "test" / "a" / "90.png").write_bytes(b"no image")
+    options = f"--dataset folder:{tmp_path / 'images'} --stream-size 28 --stream-min-size 28"
+    options = f"{options} --on-bad-image skip --batch-size 4 --checkpoint-every-steps 5".split()
+    one, two = tmp_path / "one", tmp_path / "two"
+    (_, err, status), *_ = ends(start(one, 1, *options, devices=2))
+    assert status == 0, err
+
+    processes = start(two, 2, *options)
+    wait_for(two / "checkpoints" / "25", processes)  # in the second epoch of 21 steps
+    processes[1].kill()
+    (_, _, status), _ = ends(processes, timeout=60)
+    assert status != 0
+    first, second = ends(start(two, 2, *options))
+    assert first[-1] == second[-1] == 0, first
+    assert "Going on from the checkpoint of step 2" in first[0]
+    assert json.loads((two / "result.json").read_text())["num_test_examples"] == 20
+    assert_same_run(two, one)
 
 
 def on_two_machines(folder, scratch):
