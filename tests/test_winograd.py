@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxcnn.layers.winograd import POINTS, TILE, _matrices, winograd
+from jaxcnn.layers import winograd as module
+from jaxcnn.layers.winograd import (
+    POINTS,
+    TILE,
+    _matrices,
+    winograd,
+    winograd_kernel_gradient,
+)
 
 
 def exact(images, kernel):
@@ -18,9 +25,9 @@ def exact(images, kernel):
     )
 
 
-def random_arrays(taps, height, width, channels=40, features=24):
+def random_arrays(taps, height, width, channels=40, features=24, batch=3):
     rng = np.random.default_rng(0)
-    images = rng.standard_normal((3, height, width, channels)).astype(np.float32)
+    images = rng.standard_normal((batch, height, width, channels)).astype(np.float32)
     return images, rng.standard_normal((taps, taps, channels, features)).astype(np.float32)
 
 
@@ -55,3 +62,24 @@ def test_its_gradients_are_the_convolutions(taps):
     _, usual_pullback = jax.vjp(usual, images, kernel)
     for actual, expected in zip(pullback(weights), usual_pullback(weights), strict=True):
         assert np.abs(actual - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("taps", POINTS)
+def test_in_parts_it_is_the_same_in_less_memory(taps, monkeypatch):
+    images, kernel = random_arrays(taps, 20, 21, batch=20)
+    gradient = np.cos(np.arange(20 * (21 - taps) * (22 - taps) * 24, dtype=np.float32))
+    gradient = gradient.reshape(20, 21 - taps, 22 - taps, 24)
+
+    def both(images, kernel, gradient):
+        of_kernel = winograd_kernel_gradient(images, gradient, kernel.shape)
+        return winograd(images, kernel), of_kernel
+
+    whole = jax.jit(both).lower(images, kernel, gradient).compile()
+    monkeypatch.setattr(module, "MAX_BYTES", 10**6)
+    in_parts = jax.jit(lambda *arrays: both(*arrays)).lower(images, kernel, gradient).compile()
+    assert 2 < len(module._parts(images, kernel.shape)) < 20  # and the last one is filled up
+    arrays = images, kernel, gradient
+    for actual, expected in zip(in_parts(*arrays), whole(*arrays), strict=True):
+        assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
+    memory = [program.memory_analysis().temp_size_in_bytes for program in (in_parts, whole)]
+    assert memory[0] < 0.7 * memory[1]

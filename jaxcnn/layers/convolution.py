@@ -39,7 +39,7 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxcnn.layers.padding import Pads
-from jaxcnn.layers.winograd import winograd
+from jaxcnn.layers.winograd import winograd, winograd_kernel_gradient
 
 # Output rows in a tile. Two halve the copies of rows that overlapping bands need, for one sixth
 # more multiplications with a 5x5 kernel.
@@ -212,8 +212,7 @@ def _unstrided_backward(
 ) -> tuple[Array, Array]:
     images, kernel = arrays
     if _is_minimal(kernel):
-        _, pullback = jax.vjp(lambda kernel: winograd(_pad(images, pads), kernel), kernel)
-        (of_kernel,) = pullback(gradient)
+        of_kernel = winograd_kernel_gradient(_pad(images, pads), gradient, kernel.shape)
     else:
         of_kernel = _kernel_gradient(_pad(images, pads), gradient)
     if _is_narrow(kernel):
