@@ -15,7 +15,7 @@ import optax
 from flax import linen as nn
 from jaxtyping import Float, UInt8
 
-from jaxcnn import datasets, mesh, sources
+from jaxcnn import datasets, memory, mesh, sources
 from jaxcnn.cache import cache_dir
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError, lookup
@@ -101,6 +101,7 @@ class Experiment:
 
     def begin_epoch(self, state: TrainState) -> TrainState:
         """What is due before the first step of an epoch: for `diagonal-lm`, the curvature."""
+        memory.trim()
         if self.config.optimizer.name == "diagonal-lm":
             # The first of the epoch's order: a random choice that is a new one in each epoch.
             epoch = int(state.step) // self.steps_per_epoch
@@ -138,6 +139,7 @@ class Experiment:
         self._feed.compile()
         if self.config.optimizer.name == "diagonal-lm":
             _ = self._curvature_program
+        memory.trim()
         return time.perf_counter() - started
 
     def close(self) -> None:
