@@ -8,15 +8,16 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxcnn.errors import UserError, one_line_errors
+from jaxcnn.errors import UserError, lookup, one_line_errors
 
 
 def main(
     network: Annotated[str, tyro.conf.Positional],
-    what: Literal["train", "infer", "epoch", "startup", "scale"] = "train",
+    what: Literal["train", "infer", "epoch", "startup", "input", "scale"] = "train",
     against: str = "torch,linen",
     batch_size: tuple[int, ...] = (64,),
     image_size: tuple[int, ...] = (),
+    dataset: str | None = None,
     rounds: int = 5,
     seconds: float = 2.0,
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -27,12 +28,15 @@ def main(
 
     Args:
         network: lenet5, alexnet or alexnet-2012; of the rest of jaxcnn.models.MODELS, ours alone.
+            For --what input a preset, as alexnet-cifar10-32.
         what: training steps, forward passes, epochs of 60,000 images of 28x28, the seconds from
-            the command to the first step (ours alone), or how a step's cost grows with devices
-            and what it is predicted to be on GPUs and TPUs (lenet5 and alexnet, float32).
+            the command to the first step (ours alone), how fast images come to a preset's step
+            beside how fast it uses them, or how a step's cost grows with devices and what it is
+            predicted to be on GPUs and TPUs (lenet5 and alexnet, float32).
         against: of torch and linen, with a comma between.
         batch_size: images in a batch; several are measured one after the other.
         image_size: height and width of the images, one or several; by default the network's own.
+        dataset: of --what input, in the place of the preset's, as folder:DIR.
         rounds: turns of each side.
         seconds: of a turn, at least.
         dtype: of the computation.
@@ -42,8 +46,10 @@ def main(
     for file in (json, figure):
         if file and not file.parent.is_dir():
             raise UserError(f"there is no folder {file.parent} to write {file.name} into")
-    if figure and what in ("startup", "scale"):
+    if figure and what in ("startup", "input", "scale"):
         raise UserError(f"--figure is not of --what {what}")
+    if dataset and what != "input":
+        raise UserError(f"--dataset is not of --what {what}")
     if figure and (len(batch_size) > 1) == (len(image_size) > 1):
         raise UserError("--figure needs several of --batch-size, or else of --image-size")
     from rich.console import Console
@@ -59,6 +65,15 @@ def main(
         script = Path(__file__).with_name("train.py")
         found = [measure_startup(script, network, rounds=rounds, say=console.print)]
         print_startup(found[0], console)
+    elif what == "input":
+        from jaxcnn import PRESETS
+        from jaxcnn.benchmarks.input import measure_input, print_input
+
+        config = lookup("preset", network, PRESETS)
+        if dataset:
+            config = dataclasses.replace(config, dataset=dataset)
+        found = [measure_input(config, rounds=rounds, seconds=seconds, say=console.print)]
+        print_input(found[0], console)
     elif what == "scale":
         from jaxcnn.benchmarks.scaling import measure_scale, print_scale
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 
@@ -14,13 +15,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxcnn import PRESETS
 from jaxcnn.benchmarks import compare as comparing
 from jaxcnn.benchmarks import jax_sides, linen_networks, our_epochs, torch_side
 from jaxcnn.benchmarks import job as jobs
 from jaxcnn.benchmarks.compare import Worker, compare
+from jaxcnn.benchmarks.input import measure_input, print_input
 from jaxcnn.benchmarks.job import Job, normalized, random_images
 from jaxcnn.benchmarks.startup import measure_startup, print_startup
-from jaxcnn.benchmarks.table import figures, print_comparison
+from jaxcnn.benchmarks.table import figures, print_comparison, short
 from jaxcnn.datasets import DATASETS
 from jaxcnn.errors import RunError, UserError
 from jaxcnn.models import MODELS
@@ -353,6 +356,9 @@ def test_from_the_command_to_the_json(tmp_path):
         (["lenet5", "--json", "nowhere/out.json"], "there is no folder nowhere"),
         (["lenet5", "--what", "scale", "--figure", "out.png"], "--figure is not of --what scale"),
         (["lenet5", "--figure", "out.png"], "--figure needs several of"),
+        (["lenet5", "--dataset", "mnist"], "--dataset is not of --what train"),
+        (["lenet5-mnist", "--what", "input", "--dataset", "mnits"], "no dataset is called"),
+        (["lenet5-mnits", "--what", "input"], "no preset is called 'lenet5-mnits'; did you"),
     ],
 )
 def test_a_request_at_fault_ends_in_one_line(arguments, message):
@@ -367,6 +373,19 @@ def test_help_needs_no_jax():
     assert done.returncode == 0 and "usage" in done.stdout
     modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "tyro" in modules and not modules & {"jax", "torch"}
+
+
+def test_input_is_measured_beside_the_step_that_it_feeds(monkeypatch):
+    monkeypatch.setitem(MODELS, "mean-color", None)  # that it is gone afterwards
+    found = measure_input(PRESETS["lenet5-mnist5k"], rounds=2, seconds=0.2, say=lambda line: None)
+    training, alone = found["images_per_second"].values()
+    assert len(training) == len(alone) == 2 and 0 < max(training) < min(alone)
+    console = Console(width=100, file=io.StringIO())
+    print_input(found, console)
+    ratio = statistics.median(fast / slow for fast, slow in zip(alone, training, strict=True))
+    assert f"a step {short(ratio)} times as fast" in console.file.getvalue()
+    with pytest.raises(UserError, match="--rounds must be at least 1"):
+        measure_input(PRESETS["lenet5-mnist5k"], rounds=0, seconds=1, say=lambda line: None)
 
 
 def test_startup_waits_for_the_first_line_of_the_log(tmp_path):

@@ -400,3 +400,38 @@ def test_the_curvature_is_of_the_epochs_first_images(tmp_path, folder):
     images = np.asarray(feed.first_images(1, 6))
     np.testing.assert_array_equal(images, feed._batch(10)["image"])
     assert np.any(images != np.asarray(feed.first_images(0, 6)))
+
+
+# Prints the megabytes that a process holds after each epoch of a stream.
+EPOCHS = """
+import sys
+from jaxcnn.config import from_json
+from jaxcnn.experiment import Experiment
+
+experiment = Experiment(from_json(open(sys.argv[1]).read()))
+state, metrics = experiment.state, experiment.no_metrics()
+experiment.compile()
+for epoch in range(experiment.config.epochs):
+    state = experiment.begin_epoch(state)
+    stop = (epoch + 1) * experiment.steps_per_epoch
+    state, metrics = experiment.train(state, metrics, stop)
+    experiment.evaluate(state)
+    (line,) = (line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+    print(int(line.split()[1]) / 1024)
+experiment.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path):
+    for i in range(440):
+        path = tmp_path / "images" / ("train" if i < 400 else "val") / CLASSES[i % 3] / f"{i}.jpg"
+        save_image(path, 400, 300, seed=i)
+    fields = {"stream_size": 256, "transforms": (RandomCrop(28),), "batch_size": 100}
+    config = config_of(tmp_path / "images", tmp_path / "run", **fields, epochs=16)
+    (tmp_path / "config.json").write_text(to_json(config))
+    command = [sys.executable, "-c", EPOCHS, tmp_path / "config.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    megabytes = [float(line) for line in done.stdout.split()]
+    assert max(megabytes[8:]) < 1.15 * max(megabytes[2:8]), megabytes  # an epoch's images are 75 MB

@@ -1,0 +1,113 @@
+"""How fast images come to a training step, beside how fast it uses them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import jax
+from flax import linen as nn
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from jaxcnn.benchmarks.table import short
+from jaxcnn.config import TrainConfig
+from jaxcnn.errors import UserError
+from jaxcnn.experiment import Experiment
+from jaxcnn.models import MODELS
+
+
+class MeanColor(nn.Module):
+    """A network that costs next to nothing: what is left of a step is its images."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Logits, from the mean of each channel."""
+        return nn.Dense(self.num_classes)(images.mean((1, 2)))
+
+
+def measure_input(
+    config: TrainConfig, *, rounds: int, seconds: float, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Trains as `config` says and, in turns, a network that costs nothing on the same images.
+
+    Args:
+      config: of a run; nothing is written into its folder.
+      rounds: how many turns each of the two has.
+      seconds: of a turn, at least.
+      say: takes a line for the person who waits.
+
+    Returns:
+      What was asked, and `images_per_second`: "training" and "input alone" -> those of each round.
+
+    Raises:
+      UserError: the run cannot be had, or there are no rounds.
+    """
+    if rounds < 1 or not seconds > 0:
+        raise UserError("--rounds must be at least 1, and --seconds above 0")
+    MODELS["mean-color"] = MeanColor
+    plain = dataclasses.replace(config.optimizer, name="sgd")  # `diagonal-lm` asks for its network
+    alone = dataclasses.replace(config, model="mean-color", dtype="float32", optimizer=plain)
+    sides = {"training": _Side(config), "input alone": _Side(alone)}
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(-1, rounds):  # the first turn warms up
+        if number >= 0:
+            say(f"round {number + 1} of {rounds}")
+        for name, side in sides.items():
+            rate = side.images_per_second(seconds)
+            if number >= 0:
+                found[name].append(rate)
+    return {
+        "network": config.model,
+        "what": "input",
+        "preset": config.preset,
+        "dataset": config.dataset,
+        "batch_size": config.batch_size,
+        "device": jax.devices()[0].device_kind,
+        "images_per_second": found,
+    }
+
+
+def print_input(measured: dict[str, Any], console: Console) -> None:
+    """The medians as a table."""
+    title = "{preset}, {dataset}, batch {batch_size}: images/s".format_map(measured)
+    table = Table("", title=title, box=box.SIMPLE_HEAD)
+    for heading in ("median", "least", "largest"):
+        table.add_column(heading, justify="right")
+    rates = measured["images_per_second"]
+    for name, each in rates.items():
+        table.add_row(name, *(short(figure) for figure in (median(each), min(each), max(each))))
+    console.print(table)
+    pairs = zip(rates["input alone"], rates["training"], strict=True)
+    ratio = median(alone / training for alone, training in pairs)
+    console.print(f"The input could feed a step {short(ratio)} times as fast.")
+
+
+class _Side:
+    """A run that goes on from turn to turn."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._experiment = Experiment(config)
+        self._experiment.compile()
+        self._state, self._metrics = self._experiment.state, self._experiment.no_metrics()
+        self._step, self._chunk = 0, 1
+
+    def images_per_second(self, seconds: float) -> float:
+        """Of a turn, from which nothing is left read ahead."""
+        experiment, first, took = self._experiment, self._step, 0.0
+        started = time.perf_counter()
+        while took < seconds:
+            in_epoch = self._step % experiment.steps_per_epoch
+            stop = self._step + min(self._chunk, experiment.steps_per_epoch - in_epoch)
+            self._state, self._metrics = experiment.train(self._state, self._metrics, stop)
+            self._step = int(self._state.step)  # waits for the device
+            took = time.perf_counter() - started
+            self._chunk = max(1, int((self._step - first) / took * seconds / 4))
+        experiment.close()
+        return (self._step - first) * experiment.config.batch_size / took
