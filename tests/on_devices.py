@@ -51,7 +51,8 @@ def experiment(model, image_shape, transforms, model_axis, _):
     """A case's, on 64 images of noise, in batches of 32 with a dull optimizer.
 
     Adam would not do: it makes a step of what is left of a gradient that rounding has drowned.
-    Nor would a rate at which the loss leaps: then rounding decides which unit wins a maximum.
+    Nor would a rate at which the loss leaps: rounding decides which unit wins a maximum, and which
+    of those near 0 are rectified, and what follows from that is to stay below what is compared.
     """
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(64, *image_shape), dtype=np.uint8)
@@ -64,7 +65,7 @@ def experiment(model, image_shape, transforms, model_axis, _):
             model=model,
             dataset="noise",
             transforms=transforms,
-            optimizer=OptimizerConfig(name="sgd", learning_rate=0.001),
+            optimizer=OptimizerConfig(name="sgd", learning_rate=0.0002),
             batch_size=32,
             epochs=NUM_STEPS,
             model_axis=model_axis,

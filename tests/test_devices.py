@@ -63,9 +63,7 @@ def test_many_devices_train_as_one_does(name, num_devices, folder):
     expected, expected_params = facts_and_params(folder, name.removesuffix("-split"), 1)
     np.testing.assert_allclose(actual["losses"], expected["losses"], rtol=1e-5)
     for leaf, expected_leaf in expected_params.items():
-        # A bias starts at 0 and is updates alone, in which a maximum that rounding decided shows.
-        tolerance = 1e-2 if "bias" in leaf else 1e-5
-        atol = tolerance * np.abs(expected_leaf).max()
+        atol = 1e-5 * np.abs(expected_leaf).max()
         np.testing.assert_allclose(params[leaf], expected_leaf, rtol=0, atol=atol, err_msg=leaf)
 
 
