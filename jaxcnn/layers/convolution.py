@@ -38,9 +38,12 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
+from jaxcnn.layers import batch_minor
 from jaxcnn.layers.padding import Pads
 from jaxcnn.layers.winograd import winograd, winograd_kernel_gradient
 
+# From so many images on, they lie side by side.
+MIN_BATCH = 16
 # Output rows in a tile. Two halve the copies of rows that overlapping bands need, for one sixth
 # more multiplications with a 5x5 kernel.
 TILE_ROWS = 2
@@ -164,6 +167,8 @@ def _convolve(images: Array, kernel: Array, strides: tuple[int, ...], pads: Pads
         images, kernel = _space_to_depth(images, kernel, strides)
         pads = ((0, 0), (0, 0))
     if images.shape[1:3] == kernel.shape[:2] and not np.any(pads):  # a dense layer
+        if _are_many(images):
+            images = batch_minor.side_by_side(images).transpose(3, 1, 2, 0)
         outputs = images.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
         return outputs.reshape(len(images), 1, 1, -1)
     return _unstrided(images, kernel, pads)
@@ -197,7 +202,7 @@ def _unstrided(images: Array, kernel: Array, pads: Pads) -> Array:
     if _is_minimal(kernel):
         return winograd(images, kernel)
     if _is_narrow(kernel):
-        return _bands(images, kernel)
+        return batch_minor.convolve(images, kernel) if _are_many(images) else _bands(images, kernel)
     return lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
 
 
@@ -215,6 +220,11 @@ def _unstrided_backward(
         of_kernel = winograd_kernel_gradient(_pad(images, pads), gradient, kernel.shape)
     else:
         of_kernel = _kernel_gradient(_pad(images, pads), gradient)
+    if _is_narrow(kernel) and _are_many(images):
+        padded = jax.eval_shape(partial(_pad, pads=pads), images).shape
+        of_images = batch_minor.images_gradient(gradient, kernel, padded)
+        _, pullback = jax.vjp(partial(_pad, pads=pads), images)
+        return *pullback(of_images), of_kernel
     if _is_narrow(kernel):
         _, pullback = jax.vjp(lambda images: _bands(_pad(images, pads), kernel), images)
         return *pullback(gradient), of_kernel
@@ -232,6 +242,10 @@ def _is_narrow(kernel: Array) -> bool:
     _, _, channels, features = kernel.shape
     of_color = channels == 3 and features <= MAX_COLOR_FEATURES
     return of_color or max(channels, features) <= MAX_BAND_CHANNELS
+
+
+def _are_many(images: Array) -> bool:
+    return len(images) >= MIN_BATCH
 
 
 def _is_minimal(kernel: Array) -> bool:
