@@ -26,6 +26,7 @@ hold XLA's convolution.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -55,6 +56,8 @@ MAX_BAND_CHANNELS = 16
 MAX_COLOR_FEATURES = 64
 # Up to so many channels in and out, the kernel's gradient is a convolution.
 MAX_GRADIENT_CHANNELS = 32
+# Up to so many features its rows are taken in pairs, as twice the features.
+MAX_PHASED_FEATURES = 8
 # The images of that convolution: of 2 to 128, 16 were fastest for LeNet-5's layers, up to 3 times.
 GRADIENT_IMAGES = 16
 # From so many channels in and out, kernels of 3x3 and 5x5 are faster in fewer multiplications.
@@ -262,11 +265,13 @@ def _kernel_gradient(images: Array, gradient: Array) -> Array:
     (batch, height, width, channels), (_, rows, columns, features) = images.shape, gradient.shape
     kernel_shape = height - rows + 1, width - columns + 1, channels, features
     if batch >= GRADIENT_IMAGES and max(channels, features) <= MAX_GRADIENT_CHANNELS:
-        rounded = -(-batch // GRADIENT_IMAGES) * GRADIENT_IMAGES
+        parts = -(-batch // GRADIENT_IMAGES)
+        phases = 2 if features <= MAX_PHASED_FEATURES and rows % 2 == 0 else 1
 
         def cut(array: Array, axes: tuple[int, ...]) -> Array:
-            array = jnp.pad(array, ((0, rounded - batch), (0, 0), (0, 0), (0, 0)))
-            array = array.reshape(-1, GRADIENT_IMAGES, *array.shape[1:])
+            missing = parts * GRADIENT_IMAGES - batch, -array.shape[1] % phases
+            array = jnp.pad(array, (*((0, n) for n in missing), (0, 0), (0, 0)))
+            array = array.reshape(parts, GRADIENT_IMAGES, -1, phases, *array.shape[2:])
             return array.transpose(0, *axes)
 
         def add(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
@@ -274,10 +279,17 @@ def _kernel_gradient(images: Array, gradient: Array) -> Array:
             return total + part, None
 
         # In the dimensions' usual order: XLA is slow at any other.
-        arrays = cut(images, (4, 2, 3, 1)), cut(gradient, (2, 3, 1, 4))
-        start = jnp.zeros((channels, *kernel_shape[:2], features))
-        total, _ = lax.scan(add, start, arrays, unroll=8)  # eight at a time, on all cores
-        return total.transpose(1, 2, 0, 3)
+        image_parts = cut(images, (5, 3, 2, 4, 1))  # [parts, channels, phases, height / phases, ...]
+        gradient_parts = cut(gradient, (2, 4, 1, 3, 5))  # [parts, rows / phases, ..., phases, features]
+        image_parts = image_parts.reshape(parts, -1, *image_parts.shape[3:])
+        gradient_parts = gradient_parts.reshape(*gradient_parts.shape[:4], -1)
+        blocks = image_parts.shape[2] - gradient_parts.shape[1] + 1
+        start = jnp.zeros((channels * phases, blocks, kernel_shape[1], phases * features))
+        # Eight at a time, on all cores.
+        total, _ = lax.scan(add, start, (image_parts, gradient_parts), unroll=8)
+        total = total.reshape(channels, phases, blocks, kernel_shape[1], phases, features)
+        by_row = total.transpose(2, 1, 3, 0, 4, 5).reshape(-1, kernel_shape[1], channels, phases, features)
+        return functools.reduce(jnp.add, [by_row[p : p + kernel_shape[0], :, :, p] for p in range(phases)])
 
     shifted = [images[:, :, b : b + columns] for b in range(kernel_shape[1])]
     wide = jnp.concatenate(shifted, axis=-1)  # [batch, height, columns, b and c]
