@@ -219,6 +219,8 @@ def _unstrided_backward(
     pads: Pads, arrays: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     images, kernel = arrays
+    if _is_narrow(kernel) and _are_many(images):
+        gradient = batch_minor.one_by_one(batch_minor.side_by_side(gradient))
     if _is_minimal(kernel):
         of_kernel = winograd_kernel_gradient(_pad(images, pads), gradient, kernel.shape)
     else:
