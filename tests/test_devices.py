@@ -74,7 +74,7 @@ def test_every_model_trains_the_same_on_any_number_of_devices(model, tmp_path):
     train_on(1, tmp_path, model)
     for num_devices in (2, 4, 8):
         train_on(num_devices, tmp_path, model)
-        # A bias starts at 0 and is updates alone: with AlexNet's large maps, sums of 96,800 gradients
+        # A bias starts at 0 and is updates alone: with AlexNet's large maps sums of 96,800 numbers
         # that nearly cancel, in which a maximum that rounding decided shows.
         test_many_devices_train_as_one_does(model, num_devices, tmp_path, bias_tolerance=1e-2)
 

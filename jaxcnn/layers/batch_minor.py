@@ -13,15 +13,16 @@ Arrays stay [batch, height, width, channels] for whoever calls; a constraint tel
 they lie in memory, and activations and pools between two convolutions take that over. Where it is
 not told, it transposes back and forth and gains nothing.
 
-On two cores, LeNet-5's step of 64 images took 4.5 ms in bands (`convolution.py`), and takes 2.7.
-No faster were patches cut by slices and stacked (on one core only), tiles for the stencil (LeNet-5's
-C1 460 us, written out 130), and the kernel's gradient from the patches (C1 680 us, by
-`convolution._kernel_gradient` 560; alike for C3) or as sums of products written out (1 ms).
+On two cores, LeNet-5's step of 64 images took 4.5 ms in bands (`bands.py`), and takes 2.6. No
+faster were patches cut by slices and stacked, which is done on one core; tiles and patches for C1
+(460 us, written out 130); and kernels' gradients from the patches (C1 680 us, 560 as in
+`convolution.py`; C3 no difference) or as sums of products written out (1 ms).
 """
 
 from __future__ import annotations
 
 import functools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -29,11 +30,12 @@ from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int
 
+from jaxcnn.layers.bands import taps
+
 TILE = 2  # outputs of a tile, along each side
 
-# Up to so many products for an output, and features, a kernel is written out.
+# Up to so many products for an output, a kernel is written out.
 MAX_STENCIL_TAPS = 32
-MAX_STENCIL_FEATURES = 16
 
 
 def side_by_side(
@@ -41,9 +43,9 @@ def side_by_side(
 ) -> Float[Array, "channels height width batch"]:
     """The images with the batch last, as it lies in memory."""
     images = with_layout_constraint(images, Layout((3, 1, 2, 0)))
-    # Behind a barrier, or they are computed anew for each of the many that read them; and that may
-    # lie otherwise than what it is made of.
+    # Or they are computed anew for each of the many that read them.
     rows = lax.optimization_barrier(images.transpose(3, 1, 2, 0))
+    # A barrier lets what is behind it lie otherwise.
     return with_layout_constraint(rows, Layout((0, 1, 2, 3)))
 
 
@@ -59,15 +61,15 @@ def convolve(
     kernel: Float[Array, "kernel_height kernel_width channels features"],
 ) -> Float[Array, "batch height-kernel_height+1 width-kernel_width+1 features"]:
     """A convolution at stride 1 without padding."""
-    *taps, channels, features = kernel.shape
-    if np.prod(taps) * channels <= MAX_STENCIL_TAPS and features <= MAX_STENCIL_FEATURES:
+    if math.prod(kernel.shape[:3]) <= MAX_STENCIL_TAPS:
         return _stencil(images, kernel)
     geometry = _Tiles(images.shape, kernel.shape)
     rows = side_by_side(jnp.pad(images, ((0, 0), *geometry.missing, (0, 0))))
     patches = _take(rows.reshape(-1, len(images)), geometry.patch_rows())
     outputs = geometry.matrix(kernel) @ patches.reshape(geometry.patch_size, -1)
-    outputs = outputs.reshape(TILE, TILE, features, *geometry.tiles, len(images))
-    outputs = outputs.transpose(2, 3, 0, 4, 1, 5).reshape(features, *geometry.padded_outputs, -1)
+    outputs = outputs.reshape(TILE, TILE, -1, *geometry.tiles, len(images))
+    outputs = outputs.transpose(2, 3, 0, 4, 1, 5)
+    outputs = outputs.reshape(-1, *geometry.padded_outputs, len(images))
     height, width = geometry.outputs
     return one_by_one(outputs[:, :height, :width])
 
@@ -80,9 +82,7 @@ def images_gradient(
     """What `convolve` sends back to its images; `gradient` is that of its outputs."""
     batch, height, width, channels = image_shape
     geometry = _Tiles(image_shape, kernel.shape)
-    missing = [
-        (0, n - m) for n, m in zip(geometry.padded_outputs, geometry.outputs, strict=True)
-    ]
+    missing = [(0, n - m) for n, m in zip(geometry.padded_outputs, geometry.outputs, strict=True)]
     rows = jnp.pad(side_by_side(gradient), ((0, 0), *missing, (0, 0)))
     tiles = rows.reshape(-1, geometry.tiles[0], TILE, geometry.tiles[1], TILE, batch)
     tiles = tiles.transpose(2, 4, 0, 1, 3, 5).reshape(TILE * TILE * len(rows), -1)
@@ -118,24 +118,24 @@ class _Tiles:
     """
 
     def __init__(self, image_shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> None:
-        (_, *sizes, channels), (*taps, _, _) = image_shape, kernel_shape
-        self.outputs = tuple(n - k + 1 for n, k in zip(sizes, taps, strict=True))
+        (_, *sizes, channels), (*kernel_sizes, _, _) = image_shape, kernel_shape
+        self.outputs = tuple(n - k + 1 for n, k in zip(sizes, kernel_sizes, strict=True))
         self.tiles = tuple(-(-n // TILE) for n in self.outputs)
         self.padded_outputs = tuple(TILE * n for n in self.tiles)
         self.padded_images = tuple(
-            n + k - 1 for n, k in zip(self.padded_outputs, taps, strict=True)
+            n + k - 1 for n, k in zip(self.padded_outputs, kernel_sizes, strict=True)
         )
         self.missing = tuple((0, n - m) for n, m in zip(self.padded_images, sizes, strict=True))
-        self._patch = tuple(TILE + k - 1 for k in taps)
+        self._patch = tuple(TILE + k - 1 for k in kernel_sizes)
         self._channels = channels
         self.patch_size = self._patch[0] * self._patch[1] * channels
 
     def matrix(self, kernel: Array) -> Array:
         """What takes a patch to a tile: [outputs of a tile and features, patch_size]."""
-        taps = [
-            _taps(k, band, TILE) for k, band in zip(kernel.shape[:2], self._patch, strict=True)
-        ]
-        banded = jnp.einsum("yxco,yap,xbq->pqoabc", kernel, *taps, precision=lax.Precision.HIGHEST)
+        of_axes = [taps(k, n, TILE) for k, n in zip(kernel.shape[:2], self._patch, strict=True)]
+        banded = jnp.einsum(
+            "yxco,yap,xbq->pqoabc", kernel, *of_axes, precision=lax.Precision.HIGHEST
+        )
         return banded.reshape(-1, self.patch_size)
 
     def patch_rows(self) -> Int[np.ndarray, " patch_size*tiles"]:
@@ -169,9 +169,3 @@ class _Tiles:
 
 def _take(array: Array, rows: np.ndarray) -> Array:
     return array.at[rows].get(mode="promise_in_bounds")
-
-
-def _taps(kernel_size: int, band: int, tile: int) -> Float[np.ndarray, "kernel_size band tile"]:
-    """1 where output `tile` sees input `band` through tap `kernel_size`, else 0."""
-    tap, inner, outer = np.ogrid[:kernel_size, :band, :tile]
-    return (inner == outer + tap).astype(np.float32)

@@ -3,10 +3,10 @@
 On a CPU XLA is slow at several kinds of float32 convolution, the more so inside a loop over
 training steps, and all of them can be written otherwise, with the same sums:
 
-- Images with few channels, such as LeNet-5's: far below the matrix-product rate. Cut into
-  overlapping bands of rows and columns, and each band flattened, they meet a banded (Toeplitz)
-  matrix made of the kernel, which yields a small tile of outputs at once (`_bands`). The zeros in
-  that matrix cost fewer multiplications than the product saves.
+- Few channels, such as LeNet-5's: far below the matrix-product rate. A banded (Toeplitz) matrix
+  made of the kernel yields a small tile of outputs at once; the zeros in it cost fewer
+  multiplications than the product saves. It meets bands of rows and columns of one image
+  (`bands.py`), or, twice as fast, patches of many that lie side by side (`batch_minor.py`).
 - Many channels: XLA's convolution runs at the rate of its matrix products, and Winograd's takes
   fewer of them, for kernels of 3x3 and 5x5 (`winograd.py`).
 - The gradient of the kernel, elsewhere: as a convolution over 16 images at a time, their number
@@ -40,18 +40,15 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxcnn.layers import batch_minor
+from jaxcnn.layers.bands import bands
 from jaxcnn.layers.padding import Pads
 from jaxcnn.layers.winograd import winograd, winograd_kernel_gradient
 
-# From so many images on, they lie side by side.
+# From so many images on, those of few channels lie side by side.
 MIN_BATCH = 16
-# Output rows in a tile. Two halve the copies of rows that overlapping bands need, for one sixth
-# more multiplications with a 5x5 kernel.
-TILE_ROWS = 2
-# Values in a flattened band. Fewer make thin products, more make the matrix mostly zeros.
-MIN_BAND = 96
-# Up to so many channels in and out, bands beat XLA's convolution forwards; from the three of a
-# colour image up to so many features, but not from one channel into 24.
+# Up to so many channels in and out, both beat XLA's convolution forwards. From the three of a
+# colour image bands do, up to so many features; images side by side do not (cuda-convnet-18pct's
+# step of 128 images 149 ms in bands, 214 side by side), nor either from one channel into 24.
 MAX_BAND_CHANNELS = 16
 MAX_COLOR_FEATURES = 64
 # Up to so many channels in and out, the kernel's gradient is a convolution.
@@ -87,7 +84,9 @@ def conv_general_dilated(
 
     Differentiable in both arrays, backwards as often as wanted; where the other lowering is taken,
     JAX refuses forward mode (`jax.jvp`, `jax.hessian`). An infinity or NaN in the images may spread
-    over the tile of outputs that it meets, where XLA's stays within the kernel's reach.
+    over the tile of outputs that it meets, where XLA's stays within the kernel's reach. `jax.export`
+    for a CPU wants `DisabledSafetyCheck.custom_call("LayoutConstraint")`, with which images are laid
+    side by side.
     """
 
     def xla(lhs: Array, rhs: Array) -> Array:
@@ -170,8 +169,6 @@ def _convolve(images: Array, kernel: Array, strides: tuple[int, ...], pads: Pads
         images, kernel = _space_to_depth(images, kernel, strides)
         pads = ((0, 0), (0, 0))
     if images.shape[1:3] == kernel.shape[:2] and not np.any(pads):  # a dense layer
-        if _are_many(images):
-            images = batch_minor.side_by_side(images).transpose(3, 1, 2, 0)
         outputs = images.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
         return outputs.reshape(len(images), 1, 1, -1)
     return _unstrided(images, kernel, pads)
@@ -204,8 +201,10 @@ def _unstrided(images: Array, kernel: Array, pads: Pads) -> Array:
     images = _pad(images, pads)
     if _is_minimal(kernel):
         return winograd(images, kernel)
+    if _lie_side_by_side(images, kernel):
+        return batch_minor.convolve(images, kernel)
     if _is_narrow(kernel):
-        return batch_minor.convolve(images, kernel) if _are_many(images) else _bands(images, kernel)
+        return bands(images, kernel)
     return lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
 
 
@@ -219,19 +218,19 @@ def _unstrided_backward(
     pads: Pads, arrays: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     images, kernel = arrays
-    if _is_narrow(kernel) and _are_many(images):
+    if _lie_side_by_side(images, kernel):
         gradient = batch_minor.one_by_one(batch_minor.side_by_side(gradient))
     if _is_minimal(kernel):
         of_kernel = winograd_kernel_gradient(_pad(images, pads), gradient, kernel.shape)
     else:
         of_kernel = _kernel_gradient(_pad(images, pads), gradient)
-    if _is_narrow(kernel) and _are_many(images):
+    if _lie_side_by_side(images, kernel):
         padded = jax.eval_shape(partial(_pad, pads=pads), images).shape
         of_images = batch_minor.images_gradient(gradient, kernel, padded)
         _, pullback = jax.vjp(partial(_pad, pads=pads), images)
         return *pullback(of_images), of_kernel
     if _is_narrow(kernel):
-        _, pullback = jax.vjp(lambda images: _bands(_pad(images, pads), kernel), images)
+        _, pullback = jax.vjp(lambda images: bands(_pad(images, pads), kernel), images)
         return *pullback(gradient), of_kernel
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     margins = tuple(
@@ -249,8 +248,8 @@ def _is_narrow(kernel: Array) -> bool:
     return of_color or max(channels, features) <= MAX_BAND_CHANNELS
 
 
-def _are_many(images: Array) -> bool:
-    return len(images) >= MIN_BATCH
+def _lie_side_by_side(images: Array, kernel: Array) -> bool:
+    return len(images) >= MIN_BATCH and max(kernel.shape[2:]) <= MAX_BAND_CHANNELS
 
 
 def _is_minimal(kernel: Array) -> bool:
@@ -265,34 +264,9 @@ def _pad(images: Array, pads: Pads) -> Array:
 def _kernel_gradient(images: Array, gradient: Array) -> Array:
     """The sums of image[y + a, x + b, c] gradient[y, x, o] over y and x, as [a, b, c, o]."""
     (batch, height, width, channels), (_, rows, columns, features) = images.shape, gradient.shape
-    kernel_shape = height - rows + 1, width - columns + 1, channels, features
     if batch >= GRADIENT_IMAGES and max(channels, features) <= MAX_GRADIENT_CHANNELS:
-        parts = -(-batch // GRADIENT_IMAGES)
-        phases = 2 if features <= MAX_PHASED_FEATURES and rows % 2 == 0 else 1
-
-        def cut(array: Array, axes: tuple[int, ...]) -> Array:
-            missing = parts * GRADIENT_IMAGES - batch, -array.shape[1] % phases
-            array = jnp.pad(array, (*((0, n) for n in missing), (0, 0), (0, 0)))
-            array = array.reshape(parts, GRADIENT_IMAGES, -1, phases, *array.shape[2:])
-            return array.transpose(0, *axes)
-
-        def add(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
-            part = lax.conv_general_dilated(*arrays, (1, 1), "VALID", dimension_numbers=_NHWC)
-            return total + part, None
-
-        # In the dimensions' usual order: XLA is slow at any other.
-        image_parts = cut(images, (5, 3, 2, 4, 1))  # [parts, channels, phases, height / phases, ...]
-        gradient_parts = cut(gradient, (2, 4, 1, 3, 5))  # [parts, rows / phases, ..., phases, features]
-        image_parts = image_parts.reshape(parts, -1, *image_parts.shape[3:])
-        gradient_parts = gradient_parts.reshape(*gradient_parts.shape[:4], -1)
-        blocks = image_parts.shape[2] - gradient_parts.shape[1] + 1
-        start = jnp.zeros((channels * phases, blocks, kernel_shape[1], phases * features))
-        # Eight at a time, on all cores.
-        total, _ = lax.scan(add, start, (image_parts, gradient_parts), unroll=8)
-        total = total.reshape(channels, phases, blocks, kernel_shape[1], phases, features)
-        by_row = total.transpose(2, 1, 3, 0, 4, 5).reshape(-1, kernel_shape[1], channels, phases, features)
-        return functools.reduce(jnp.add, [by_row[p : p + kernel_shape[0], :, :, p] for p in range(phases)])
-
+        return _kernel_gradient_by_images(images, gradient)
+    kernel_shape = height - rows + 1, width - columns + 1, channels, features
     shifted = [images[:, :, b : b + columns] for b in range(kernel_shape[1])]
     wide = jnp.concatenate(shifted, axis=-1)  # [batch, height, columns, b and c]
     flat = gradient.reshape(-1, features)
@@ -302,63 +276,33 @@ def _kernel_gradient(images: Array, gradient: Array) -> Array:
     return jnp.stack(products).reshape(kernel_shape)
 
 
-def _bands(images: Array, kernel: Array) -> Array:
-    """A convolution at stride 1 without padding, of few channels, as one matrix product."""
-    batch, height, width, channels = images.shape
-    kernel_height, kernel_width, _, features = kernel.shape
-    rows_out, columns_out = height - kernel_height + 1, width - kernel_width + 1
+def _kernel_gradient_by_images(images: Array, gradient: Array) -> Array:
+    """The same as a convolution of images and gradient, GRADIENT_IMAGES at a time."""
+    (batch, height, width, channels), (_, rows, columns, features) = images.shape, gradient.shape
+    kernel_height, kernel_width = height - rows + 1, width - columns + 1
+    # Rows in turns go to `phases` images, and in the gradient to as many times the features.
+    phases = 2 if features <= MAX_PHASED_FEATURES and rows % 2 == 0 else 1
+    parts = -(-batch // GRADIENT_IMAGES)
 
-    # A band holds the rows that a tile sees, in whole tiles: what it sees too much meets zeros. An
-    # odd number of output rows is made even, by rows of zeros whose outputs are dropped.
-    tile_rows = -(-rows_out // TILE_ROWS)
-    groups = -(-(TILE_ROWS + kernel_height - 1) // TILE_ROWS)
-    band_height = groups * TILE_ROWS
-    tile_width = _tile_width(columns_out, band_height * channels, kernel_width)
-    band_width = tile_width + kernel_width - 1
-    band_size = band_height * band_width * channels
+    def cut(array: Array, axes: tuple[int, ...]) -> Array:
+        missing = parts * GRADIENT_IMAGES - batch, -array.shape[1] % phases
+        array = jnp.pad(array, (*((0, n) for n in missing), (0, 0), (0, 0)))
+        array = array.reshape(parts, GRADIENT_IMAGES, -1, phases, *array.shape[2:])
+        return array.transpose(0, *axes)
 
-    padded_height = (tile_rows + groups - 1) * TILE_ROWS
-    images = jnp.pad(images, ((0, 0), (0, padded_height - height), (0, 0), (0, 0)))
-    by_rows = images.reshape(batch, padded_height // TILE_ROWS, TILE_ROWS, width, channels)
-    bands = jnp.stack(
-        [
-            jnp.concatenate(
-                [
-                    by_rows[:, group : group + tile_rows, :, first : first + band_width].reshape(
-                        batch, tile_rows, band_size // groups
-                    )
-                    for group in range(groups)
-                ],
-                axis=-1,
-            )
-            for first in range(0, columns_out, tile_width)
-        ]
-    )  # [columns / tile_width, batch, rows / TILE_ROWS, band_size]
+    def add(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
+        # In the dimensions' usual order: XLA is slow at any other.
+        part = lax.conv_general_dilated(*arrays, (1, 1), "VALID", dimension_numbers=_NHWC)
+        return total + part, None
 
-    matrix = jnp.einsum(
-        "yxco,yar,xbq->abcrqo",
-        kernel,
-        _taps(kernel_height, band_height, TILE_ROWS),
-        _taps(kernel_width, band_width, tile_width),
-        precision=lax.Precision.HIGHEST,
-    )  # [band_height, band_width, channels, TILE_ROWS, tile_width, features]
-    tiles = bands @ matrix.reshape(band_size, TILE_ROWS * tile_width * features)
-    tiles = tiles.reshape(len(bands), batch, tile_rows, TILE_ROWS, tile_width, features)
-    outputs = tiles.transpose(1, 2, 3, 0, 4, 5)
-    outputs = outputs.reshape(batch, tile_rows * TILE_ROWS, columns_out, features)
-    return outputs[:, :rows_out]
-
-
-def _taps(kernel_size: int, band: int, tile: int) -> Float[np.ndarray, "kernel_size band tile"]:
-    """1 where output `tile` sees input `band` through tap `kernel_size`, else 0."""
-    tap, inner, outer = np.ogrid[:kernel_size, :band, :tile]
-    return (inner == outer + tap).astype(np.float32)
-
-
-def _tile_width(columns_out: int, values_per_column: int, kernel_width: int) -> int:
-    """The narrowest tile that divides the row and whose band has MIN_BAND values."""
-    for width in range(2, columns_out):
-        enough = (width + kernel_width - 1) * values_per_column >= MIN_BAND
-        if columns_out % width == 0 and enough:
-            return width
-    return columns_out
+    lhs = cut(images, (5, 3, 2, 4, 1))  # [parts, channels, phases, rows, columns, images]
+    lhs = lhs.reshape(parts, channels * phases, *lhs.shape[3:])
+    rhs = cut(gradient, (2, 4, 1, 3, 5))  # [parts, rows, columns, images, phases, features]
+    rhs = rhs.reshape(*rhs.shape[:4], phases * features)
+    blocks = lhs.shape[2] - rhs.shape[1] + 1
+    start = jnp.zeros((channels * phases, blocks, kernel_width, phases * features))
+    total, _ = lax.scan(add, start, (lhs, rhs), unroll=8)  # eight at a time, on all cores
+    total = total.reshape(channels, phases, blocks, kernel_width, phases, features)
+    total = total.transpose(4, 2, 1, 3, 0, 5)
+    total = total.reshape(phases, blocks * phases, kernel_width, channels, features)
+    return functools.reduce(jnp.add, [t[p : p + kernel_height] for p, t in enumerate(total)])
