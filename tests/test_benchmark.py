@@ -77,7 +77,11 @@ def comparison():
         "sides": {
             "jaxcnn": side(flops=10**9, compile_seconds=1.5),
             "linen": side(),
-            "torch": side("eager") | {"versions": {"torch": "4.5.6"}},
+            "torch": side("eager")
+            | {
+                "versions": {"torch": "4.5.6"},
+                "first_turns": {"eager": 2.0, "channels-last": 4.5},
+            },
             "matmul": side(flops=4 * 10**9),
         },
         "left_out": {"torch compile": "no compiler [here]", "torch channels-last": "too old"},
@@ -129,6 +133,7 @@ def test_the_table_says_everything(comparison):
     assert ours.split() == "jaxcnn 80.0 125 8.00 50% 310 1.5".split()
     assert "torch eager" in text and "torch 4.5.6" in text
     assert "a processor, 2 cores" in text and "matrix products at 16.0 GFLOP/s" in text
+    assert "torch in a first turn, images/s: eager 20.0, channels-last 45.0." in text
     assert "left out: torch compile (no compiler [here])\n" in text
 
 

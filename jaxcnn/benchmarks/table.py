@@ -105,6 +105,13 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
             "ratio of a round."
         )
     )
+    for side, facts in sides.items():
+        if len(turns := facts.get("first_turns", {})) > 1:
+            rates = (
+                f"{variant} {short(rate * comparison['images_per_step'])}"
+                for variant, rate in turns.items()
+            )
+            console.print(f"{side} in a first turn, images/s: {', '.join(rates)}.")
     by_reason: dict[str, list[str]] = {}
     for name, reason in comparison["left_out"].items():
         by_reason.setdefault(reason, []).append(name)
