@@ -22,9 +22,9 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 ours = functools.partial(conv_general_dilated, dimension_numbers=NHWC)
 xla = functools.partial(lax.conv_general_dilated, dimension_numbers=NHWC)
 
-# One of each kind: images, kernel, strides, padding, groups. The larger batches lie side by side where
-# channels are few, go beyond the images that a kernel's gradient takes at once, and do not fill the
-# last of them.
+# One of each kind: images, kernel, strides, padding, groups. The larger batches lie side by side
+# where channels are few, go beyond the images that a kernel's gradient takes at once, and do not
+# fill the last of them.
 LAYERS = {
     "LeNet-5's C1": ((17, 28, 28, 1), (5, 5, 1, 6), (1, 1), "SAME", 1),
     "LeNet-5's C3": ((17, 14, 14, 6), (5, 5, 6, 16), (1, 1), "VALID", 1),
