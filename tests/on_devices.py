@@ -32,7 +32,7 @@ COLOR = (HorizontalFlip(), PCAColor(0.1), Cutout(8))
 # Name -> model, image size, transforms, devices along `model`, and the numbers of devices. AlexNet
 # itself takes gigabytes on many devices in one process; alexnet-32 has its layers.
 CASES = {
-    "lenet5-tanh": ("lenet5-tanh", (28, 28, 1), (), 1, (1, 2, 4, 8)),
+    "lenet5-tanh": ("lenet5-tanh", (28, 28, 1), (), 1, (1, 2, 8)),
     "lenet5-modern": ("lenet5-modern", (28, 28, 1), GRAY, 1, (1, 8)),
     "lenet5-1998": ("lenet5-1998-lecun-uniform", (28, 28, 1), (), 1, (1, 2)),
     "cuda-convnet-18pct": ("cuda-convnet-18pct", (32, 32, 3), COLOR, 1, (1, 2)),

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
+from jaxcnn import mesh
 from jaxcnn.layers import batch_minor
+from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.models import MODELS
 from jaxcnn.step import create_state, train_step
 
@@ -63,6 +65,21 @@ def test_many_kernels_by_vmap(taps):
     images, kernels = normal(4, 8, 9, 2), normal(3, *taps, 2, 5)
     actual = jax.jit(jax.vmap(batch_minor.convolve, (None, 0)))(images, kernels)
     assert_close(actual, jax.vmap(xla, (None, 0))(images, kernels))
+
+
+def test_outside_a_program_parameters_may_be_on_more_devices_than_images():
+    images, kernel = jnp.asarray(normal(16, 8, 9, 2)), normal(3, 3, 2, 5)
+    everywhere = jax.device_put(kernel, mesh.replicated(mesh.device_mesh()))
+    assert len(everywhere.devices()) == 2
+
+    def total(kernel):
+        outputs = conv_general_dilated(
+            images, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return (outputs**2).sum()
+
+    expected = jax.grad(lambda kernel: (xla(images, kernel) ** 2).sum())(kernel)
+    assert_close(jax.grad(total)(everywhere), expected)
 
 
 def test_activations_take_over_how_images_lie():

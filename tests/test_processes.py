@@ -121,7 +121,9 @@ def test_two_processes_train_as_one_does_and_the_first_reports(undisturbed, tmp_
     assert_same_run(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize(("victim", "num_processes_after"), [(1, 1), (0, 4)])
+@pytest.mark.parametrize(
+    ("victim", "num_processes_after"), [(0, 4), pytest.param(1, 1, marks=pytest.mark.slow)]
+)
 def test_one_is_killed_the_others_end_and_the_run_goes_on_with_more_or_fewer(
     victim, num_processes_after, undisturbed, tmp_path
 ):

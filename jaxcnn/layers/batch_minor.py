@@ -24,6 +24,7 @@ from __future__ import annotations
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -56,6 +57,17 @@ def one_by_one(
     return with_layout_constraint(rows.transpose(3, 1, 2, 0), Layout((3, 1, 2, 0)))
 
 
+# Compiled even where the caller does not: a constraint outside a program would tie its array to the
+# device that it is on.
+@jax.jit
+def lay_side_by_side(
+    images: Float[Array, "batch height width channels"],
+) -> Float[Array, "batch height width channels"]:
+    """The same images, side by side in memory."""
+    return one_by_one(side_by_side(images))
+
+
+@jax.jit
 def convolve(
     images: Float[Array, "batch height width channels"],
     kernel: Float[Array, "kernel_height kernel_width channels features"],
@@ -74,6 +86,7 @@ def convolve(
     return one_by_one(outputs[:, :height, :width])
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def images_gradient(
     gradient: Float[Array, "batch height-kernel_height+1 width-kernel_width+1 features"],
     kernel: Float[Array, "kernel_height kernel_width channels features"],

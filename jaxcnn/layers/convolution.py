@@ -220,7 +220,7 @@ def _unstrided_backward(
 ) -> tuple[Array, Array]:
     images, kernel = arrays
     if _lie_side_by_side(images, kernel):
-        gradient = batch_minor.one_by_one(batch_minor.side_by_side(gradient))
+        gradient = batch_minor.lay_side_by_side(gradient)
     if _is_minimal(kernel):
         of_kernel = winograd_kernel_gradient(_pad(images, pads), gradient, kernel.shape)
     else:
