@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jaxcnn.errors import RunError, UserError
     from jaxcnn.examine import evaluate_run
     from jaxcnn.models import MODELS
+    from jaxcnn.presets import PRESETS
     from jaxcnn.train import train_and_evaluate
 
 __all__ = [

@@ -8,14 +8,17 @@ of the state's bits, stored beside it, does.
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from jaxcnn import processes
 from jaxcnn.errors import RunError, UserError
 
 FORMAT_VERSION = 1  # of what stands beside the state; raised when an older reader would misread it
@@ -71,8 +74,10 @@ class Checkpoints:
         """The steps of which there is a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
-    def choose(self, step: int | None) -> int:
+    def choose(self, step: int | Literal["best"] | None) -> int:
         """`step` if there is a checkpoint of it; the latest for None.
+
+        "best" is the one of the best test accuracy, of those evaluated, or the latest of these.
 
         Raises:
           UserError: there is none; the message says which there are.
@@ -82,16 +87,17 @@ class Checkpoints:
             raise UserError(f"{self._directory} holds no checkpoint")
         if step is None:
             return steps[-1]
+        if step == "best":
+            best = self._manager.best_step()
+            if best is None:
+                raise UserError(f"{self._directory} holds no checkpoint that was evaluated")
+            return best
         if step not in steps:
             raise UserError(
                 f"{self._directory} holds no checkpoint of step {step}; there are "
                 f"{', '.join(map(str, steps))}"
             )
         return step
-
-    def best_step(self) -> int | None:
-        """The step with the best test accuracy, of those evaluated."""
-        return self._manager.best_step()
 
     def save(
         self, state: Any, metadata: dict[str, Any], *, test_accuracy: float | None = None
@@ -121,12 +127,19 @@ class Checkpoints:
                 ),
                 metrics=None if test_accuracy is None else {"test_accuracy": test_accuracy},
             )
-        except OSError as error:
-            raise RunError(f"cannot write a checkpoint in {self._directory}: {error}") from error
+        except Exception as error:  # a full disk surfaces as many types, as damage does
+            raise self._cannot_write(error) from error
 
     def wait(self) -> None:
-        """Returns when what `save` started is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when what `save` started is on disk.
+
+        Raises:
+          RunError: it cannot be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._cannot_write(error) from error
 
     def restore(self, state: State, step: int) -> tuple[State, dict[str, Any]]:
         """The state and metadata saved at `step`.
@@ -137,7 +150,7 @@ class Checkpoints:
 
         Raises:
           UserError: the checkpoint is of another model or a newer format.
-          DamagedCheckpoint: what is on disk is not what was saved.
+          DamagedCheckpoint: what is on disk is not what was saved, or cannot be read.
         """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
@@ -168,8 +181,8 @@ class Checkpoints:
     def restore_latest(self, state: State) -> tuple[State, dict[str, Any]] | None:
         """The newest sound checkpoint, or None if there is none at all.
 
-        Damaged ones that are newer are deleted, with a warning: the run will write those steps
-        again.
+        Newer ones that cannot be read are moved into `unreadable/` beside the checkpoints, with a
+        warning: the run will write those steps again.
 
         Raises:
           UserError: the checkpoint is of another model or a newer format.
@@ -182,8 +195,7 @@ class Checkpoints:
             except DamagedCheckpoint as error:
                 _log.warning("%s; trying the one before", error)
                 continue
-            for damaged in (s for s in steps if s > step):
-                self._manager.delete(damaged)
+            self._set_aside([s for s in steps if s > step])
             return restored
         if steps:
             raise RunError(
@@ -192,9 +204,24 @@ class Checkpoints:
             )
         return None
 
+    def _set_aside(self, steps: Sequence[int]) -> None:
+        # Not deleted: what kept them from being read may have been the file system, for a moment.
+        aside = self._directory.with_name("unreadable")
+        if processes.is_first():
+            for step in steps:
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(aside / str(step), ignore_errors=True)  # of an earlier time
+                (self._directory / str(step)).rename(aside / str(step))
+        processes.largest(0)  # all wait for the first
+        if steps:
+            self._manager.reload()
+
+    def _cannot_write(self, error: Exception) -> RunError:
+        return RunError(f"cannot write a checkpoint in {self._directory}: {_first_line(error)}")
+
 
 class DamagedCheckpoint(RunError):
-    """A checkpoint whose content is not what was saved."""
+    """A checkpoint whose content is not what was saved, or cannot be read."""
 
 
 @jax.jit

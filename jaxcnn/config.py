@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import json
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -33,11 +33,11 @@ class OptimizerConfig:
     bias_rate: float = 1.0
     """Times the learning rate for the parameters called `bias`; cuda-convnet has 2."""
     schedule: Literal["constant", "steps", "cosine", "linear"] = "constant"
-    """What becomes of it: nothing, `rate_steps`, or down to 0 at the end of the run."""
+    """Of the learning rate: constant, in `rate_steps`, or a decay to 0 at the end of the run."""
     warmup_epochs: float = 0.0
-    """Before that, it rises from 0 along a line for so long."""
+    """Epochs of a linear rise from 0 to the learning rate, before the schedule."""
     rate_steps: tuple[tuple[float, float], ...] = ()
-    """`steps` only: pairs of an epoch and the part of learning_rate that holds from its end on."""
+    """`steps` only: pairs of an epoch and the fraction of learning_rate that holds from it on."""
     momentum: float = 0.9
     """Decay of the velocity, in [0, 1); `sgd` and `sgd-2012` only."""
     nesterov: bool = False
@@ -46,12 +46,12 @@ class OptimizerConfig:
     """Times a parameter, added to its gradient; `sgd` and `sgd-2012`. In `adamw`, apart from the
     gradient, times the learning rate, as in PyTorch."""
     decay_biases: bool = False
-    """Decay every parameter, as in 2012; else no bias and none of fewer than two dimensions."""
+    """Decay every parameter; else no bias and none of fewer than two dimensions."""
     clip_norm: float = 0.0
     """Scale gradients down to this norm, all parameters together, before all else; 0 is never."""
     accumulate: int = 1
-    """Batches whose gradients are averaged for an update; what is left at the end of the run below
-    so many batches is not used."""
+    """Batches whose gradients are averaged for an update; an incomplete group at the end of the run
+    is not used."""
     mu: float = 0.02
     """Added to each parameter's curvature, which divides its step; `diagonal-lm` only."""
 
@@ -89,11 +89,11 @@ class TrainConfig:
     epochs: int = 10
     """Passes over the training set."""
     label_smoothing: float = 0.0
-    """Part of each label, in [0, 1), spread evenly over all classes in training (Szegedy et al.
+    """Fraction of each label, in [0, 1), spread evenly over all classes in training (Szegedy et al.
     2016); evaluation reports the cross-entropy of the labels themselves."""
     ema_decay: float = 0.0
-    """What is evaluated is a mean of the parameters over the steps, the past times so much at each,
-    in [0, 1), and less at the start; 0 is the parameters themselves."""
+    """Decay, in [0, 1), of the exponential moving average of the parameters that is evaluated in
+    their place; smaller in the first steps. 0 evaluates the parameters themselves."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the network's computation; parameters, loss and metrics are float32."""
     seed: int = 0
@@ -132,9 +132,12 @@ class TrainConfig:
     """Keep compiled programs for the next run, in a folder private to the user."""
 
 
-# Fields that say where things are and how they are called: they may change from one start of a run
-# to the next without changing its numbers.
-PLACE_FIELDS = ("card", "workdir", "data_dir", "manual_dir", "compilation_cache")
+# Fields that may change from one start of a run to the next without changing its numbers: where
+# things are, how they are called, and what a run that met a bad image or no memory may need.
+FREE_FIELDS = (
+    *("preset", "card", "workdir", "data_dir", "manual_dir", "compilation_cache"),
+    *("on_bad_image", "eval_batch_size"),
+)
 # How one start of a run is spread over devices: not kept with the run.
 LAUNCH_FIELDS = ("multihost", "coordinator", "num_processes", "process_id", "model_axis")
 
@@ -145,7 +148,7 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any,
     return {
         name: (ours[name], theirs[name])
         for name in ours
-        if name not in PLACE_FIELDS and ours[name] != theirs[name]
+        if name not in FREE_FIELDS and ours[name] != theirs[name]
     }
 
 
@@ -172,7 +175,7 @@ def from_json(text: str) -> TrainConfig:
     try:
         fields = json.loads(text)
         optimizer = fields["optimizer"]
-        optimizer["rate_steps"] = tuple((epoch, part) for epoch, part in optimizer["rate_steps"])
+        optimizer["rate_steps"] = tuple(map(tuple, optimizer["rate_steps"]))
         fields["optimizer"] = OptimizerConfig(**optimizer)
         fields["transforms"] = tuple(transforms.from_text(text) for text in fields["transforms"])
         for name in ("pixel_mean", "pixel_std"):
@@ -197,8 +200,8 @@ def check(config: TrainConfig) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be at least 1"
             )
-    if config.eval_views not in (1, 5, 10):
-        raise UserError(f"--eval-views is {config.eval_views}: it must be 1, 5 or 10")
+    _check_choices(config)
+    _check_choices(config.optimizer, "optimizer.")
     if not 0 <= config.seed < 2**32:
         raise UserError(f"--seed is {config.seed}: it must be in [0, 2^32)")
     for name in ("label_smoothing", "ema_decay"):
@@ -216,6 +219,17 @@ def check(config: TrainConfig) -> None:
         raise UserError(f"--pixel-mean is {config.pixel_mean}: every value must be finite")
     if not all(0 < std < math.inf for std in config.pixel_std):
         raise UserError(f"--pixel-std is {config.pixel_std}: every value must be positive")
+
+
+def _check_choices(config: Any, prefix: str = "") -> None:
+    """The parser has done so for the command line; a call from Python comes unchecked."""
+    for name, hint in get_type_hints(type(config)).items():
+        choices, value = get_args(hint), getattr(config, name)
+        if get_origin(hint) is Literal and value not in choices:
+            raise UserError(
+                f"--{prefix}{name.replace('_', '-')} is {value!r}: it must be one of "
+                f"{', '.join(map(str, choices))}"
+            )
 
 
 def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
@@ -265,7 +279,7 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in to_fields(config).items():
+    for name, value in json.loads(to_json(config)).items():  # where a tuple is as good as a list
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": v for inner, v in value.items()}
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
+from typing import Literal
 
 import jax
 
@@ -23,7 +24,7 @@ def export_run(
     run: Path,
     file: Path,
     *,
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> int:
@@ -32,7 +33,7 @@ def export_run(
     Args:
       run: the run's folder.
       file: what to write, or replace; see `write_weights`.
-      step: of the checkpoint; by default the latest.
+      step: of the checkpoint, or "best", of the best test accuracy; by default the latest.
       data_dir: where prepared datasets are; by default as the run had it.
       manual_dir: likewise.
 

@@ -29,13 +29,16 @@ def one_line_errors() -> Iterator[None]:
     """Turns an expected failure into one line on stderr and an exit status; bugs keep a traceback.
 
     Raises:
-      SystemExit: 2 for a `UserError`, 1 for a `RunError`, 130 for Ctrl-C.
+      SystemExit: 2 for a `UserError`, 1 for a `RunError` or `OSError`, 130 for Ctrl-C.
     """
     try:
         yield
     except (UserError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:  # a full disk, a folder that may not be written: it names the file
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(RunError.exit_code) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None

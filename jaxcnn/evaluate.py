@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxcnn.errors import RunError
 from jaxcnn.step import (
     Batch,
     Metrics,
@@ -83,9 +84,15 @@ def predict(
 
 
 def mean_metrics(metrics: Metrics) -> dict[str, float]:
-    """Sums to means, on the host: `loss` in nats an example, `accuracy` in [0, 1]."""
+    """Sums to means, on the host: `loss` in nats an example, `accuracy` in [0, 1].
+
+    Raises:
+      RunError: they are the sums of no example.
+    """
     sums = jax.device_get(metrics)
     count = int(sums["count"])
+    if not count:
+        raise RunError("there is no example to average over: every image of the set is a bad one")
     return {"loss": float(sums["loss"]) / count, "accuracy": int(sums["correct"]) / count}
 
 

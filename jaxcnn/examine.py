@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +21,9 @@ from jaxcnn.experiment import Experiment
 
 
 def evaluate_run(
-    workdir: Path,
+    workdir: str | os.PathLike[str],
     *,
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     views: Literal[1, 5, 10] | None = None,
     image: int = 0,
     data_dir: str | None = None,
@@ -36,7 +37,7 @@ def evaluate_run(
 
     Args:
       workdir: the run's folder.
-      step: of the checkpoint; by default the latest.
+      step: of the checkpoint, or "best", of the best test accuracy; by default the latest.
       views: of each image; by default as the run had it. Shifted images are seen in one.
       image: of the test set, whose feature maps are drawn.
       data_dir: where prepared datasets are; by default as the run had it.
@@ -50,6 +51,7 @@ def evaluate_run(
         such image, or the views cannot be cut.
       RunError: the checkpoint is damaged.
     """
+    workdir = Path(workdir).expanduser()
     config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
     if views is not None:
         config = dataclasses.replace(config, eval_views=views)
@@ -57,12 +59,12 @@ def evaluate_run(
     with Checkpoints(workdir / "checkpoints") as checkpoints:
         step = checkpoints.choose(step)
         experiment = Experiment(config)
-        class_names, num_images = experiment.dataset.class_names, experiment.num_test_examples
-        if not 0 <= image < num_images:
-            raise UserError(f"--image is {image}: the test set has images 0 to {num_images - 1:,}")
+        class_names = experiment.dataset.class_names
+        _check_image(image, len(experiment.dataset.test_images))
         state, _ = checkpoints.restore(experiment.state, step)
     report.say(f"{workdir}: {config.model} on {config.dataset}, checkpoint of step {step:,}")
     images, labels, log_probabilities = experiment.predict(state)
+    _check_image(image, len(labels))  # once more: bad ones are not among them
     answers = log_probabilities.argmax(-1)
     of_labels = log_probabilities[np.arange(len(labels)), labels]
     means = {
@@ -96,3 +98,8 @@ def evaluate_run(
     workdirs.write_atomically(path, json.dumps(evaluation, indent=2) + "\n")
     report.say(f"Written: {path} and the pictures beside it")
     return evaluation
+
+
+def _check_image(image: int, num_images: int) -> None:
+    if not 0 <= image < num_images:
+        raise UserError(f"--image is {image}: the test set has images 0 to {num_images - 1:,}")

@@ -21,12 +21,7 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.evaluate import mean_metrics, predict
 from jaxcnn.models import MODELS
-from jaxcnn.optimizers import (
-    average_parameters,
-    gauss_newton_diagonal,
-    make_optimizer,
-    make_schedule,
-)
+from jaxcnn.optimizers import gauss_newton_diagonal, make_optimizer, make_schedule
 from jaxcnn.pipeline import compose
 from jaxcnn.resident import Predictions, Resident, evaluation
 from jaxcnn.step import Metrics, TrainState, create_state, zero_metrics
@@ -67,7 +62,6 @@ class Experiment:
         self.config = config
         self.dataset = dataset
         self.mesh = mesh.device_mesh(config.model_axis)
-        mesh.check_batch_size(config.batch_size, self.mesh)
         self.steps_per_epoch = num_examples // config.batch_size
         self.total_steps = config.epochs * self.steps_per_epoch
         if config.optimizer.accumulate > self.total_steps:
@@ -92,6 +86,8 @@ class Experiment:
             to_views = functools.partial(self.to_input, views=config.eval_views)
             image_shape = jax.eval_shape(to_views, stored).shape[1:]
             self.state = self._initial_state(model, image_shape, init_key)
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"model {config.model} and dataset {config.dataset} do not fit: {error}"
@@ -114,8 +110,9 @@ class Experiment:
         return self._feed.train(state, metrics, stop)
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Mean `loss` and `accuracy` over the whole test set."""
-        return mean_metrics(self._feed.evaluate(state))
+        """Mean `loss` and `accuracy` over the whole test set, and `num_examples` it counted."""
+        metrics = self._feed.evaluate(state)
+        return {**mean_metrics(metrics), "num_examples": int(metrics["count"])}
 
     def predict(self, state: TrainState) -> Predictions:
         """Log-probabilities of the whole test set, in the config's views."""
@@ -128,13 +125,13 @@ class Experiment:
         placed: Any = mesh.replicate(images, self.mesh)
         return np.asarray(self._predict_program(state, placed))
 
-    @property
-    def num_test_examples(self) -> int:
-        """Images that an evaluation counts."""
-        return self._feed.num_test_examples
-
     def compile(self) -> float:
-        """Compiles what training needs, now; returns the seconds it took."""
+        """Compiles what training needs, now; returns the seconds it took.
+
+        Raises:
+          UserError: the batch does not divide over the devices.
+        """
+        mesh.check_batch_size(self.config.batch_size, self.mesh)
         started = time.perf_counter()
         self._feed.compile()
         if self.config.optimizer.name == "diagonal-lm":
@@ -153,9 +150,7 @@ class Experiment:
     def _initial_state(
         self, model: nn.Module, image_shape: tuple[int, ...], key: jax.Array
     ) -> TrainState:
-        tx = make_optimizer(self.config.optimizer, self.schedule)
-        if self.config.ema_decay:
-            tx = optax.chain(tx, average_parameters(self.config.ema_decay))
+        tx = make_optimizer(self.config.optimizer, self.schedule, ema_decay=self.config.ema_decay)
         # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
         # eight times what the rest of this program does.
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"
@@ -229,7 +224,8 @@ def _make_model(config: TrainConfig, num_classes: int) -> nn.Module:
 
 def _use_compilation_cache() -> None:
     """Keeps compiled programs, unless the user's own settings of JAX already name a place."""
-    if jax.config.values["jax_compilation_cache_dir"] is None:
-        with contextlib.suppress(OSError):  # a read-only home: compile each time
-            jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    with contextlib.suppress(OSError):  # a read-only home: compile each time
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -136,6 +136,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     if batch_size % mesh.size:
         nearest = max(1, round(batch_size / mesh.size)) * mesh.size
         raise UserError(
-            f"--batch-size {batch_size} does not divide over {mesh.size} devices; "
+            f"--batch-size {batch_size} does not divide over {mesh.size} devices (of GPUs, "
+            "CUDA_VISIBLE_DEVICES=0 leaves one; JAX_PLATFORMS=cpu is the CPU); "
             f"the nearest that does is {nearest}"
         )

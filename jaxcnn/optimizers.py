@@ -56,17 +56,18 @@ def _schedule_of_steps(
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule
+    config: OptimizerConfig, schedule: optax.Schedule, *, ema_decay: float = 0.0
 ) -> optax.GradientTransformation:
     """The update rule that the config names; Adam's other constants are optax's and torch's own.
 
     In this order: the mean gradient of `accumulate` batches, clipping, the rule with its decay, the
-    rate of biases. A bias is a parameter called `bias`, whatever its shape: locally connected
-    layers have biases of three dimensions.
+    rate of biases, the moving average of the parameters. A bias is a parameter called `bias`,
+    whatever its shape: locally connected layers have biases of three dimensions.
 
     Args:
       config: the rule and what goes with it.
       schedule: the learning rate as a function of the step, as `make_schedule` makes it.
+      ema_decay: see `average_parameters`; 0 keeps no average.
     """
 
     def rate(update: jax.Array) -> jax.Array:
@@ -93,6 +94,8 @@ def make_optimizer(
         rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
     if config.bias_rate != 1:
         rule = optax.chain(rule, optax.masked(optax.scale(config.bias_rate), _is_bias))
+    if ema_decay:
+        rule = optax.chain(rule, average_parameters(ema_decay))
     if config.accumulate > 1:
         rule = optax.MultiSteps(rule, config.accumulate).gradient_transformation()
     return rule
@@ -113,7 +116,8 @@ def sgd_2012(
       learning_rate: or a schedule of updates.
       momentum: what is left of the velocity after an update, in [0, 1); 0.9 in the paper.
       weight_decay: 5e-4 in the paper.
-      mask: parameters -> which of them decay; None is all, as in the paper.
+      mask: parameters -> which of them decay; None is all. The paper writes the rule for a weight
+        w; cuda-convnet, which it was trained with, decays no bias.
 
     References:
       Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural

@@ -177,7 +177,8 @@ ALEXNET_2012_IMAGENET = TrainConfig(
     preset="alexnet-2012-imagenet",
     card="""\
 AlexNet as in its paper: crops of 224 and mirror images out of 256x256, colours along their
-principal components, its update, 90 epochs with the rate divided by 10 three times, ten views.
+principal components, its update, 90 epochs with the rate divided by 10 three times, ten views. No
+bias decays, as in cuda-convnet; a colour's mean is subtracted, where the paper has each pixel's.
   command   python scripts/train.py alexnet-2012-imagenet --data-dir DIR
   hardware  for a GPU; never run on ImageNet, only on small folders of images
   accuracy  not measured; the paper's is 59.3% of the validation set of 2012, one network""",

@@ -143,7 +143,7 @@ def print_summary(
     console.print(_tpu_use(summary))
     if published:
         console.print(
-            "[green]✓[/] as published; [red]✗[/] not as published, which is the figure behind it."
+            "[green]✓[/] as published; [red]✗[/] differs from the published figure behind it."
         )
         console.print(f"Published: {published.source}", highlight=False)
         if published.note:
@@ -162,8 +162,8 @@ def _tpu_use(summary: Summary) -> str:
         if layer.padded_multiply_adds and use(layer) < 0.75
     ]
     return (
-        f"A TPU multiplies 128 channels or units by 128 others: {use(summary):.2%} of that is "
-        f"mult-adds of the network, the rest padding; {', '.join(wasteful) or 'no layer wastes'}."
+        f"In a TPU's units of 128x128, {use(summary):.2%} of the mult-adds are the network's, the "
+        f"rest padding; {', '.join(wasteful) or 'no layer wastes'}."
     )
 
 

@@ -96,7 +96,7 @@ def print_result(result: dict[str, Any], workdir: Path) -> None:
     table = Table("", "", show_header=False)
     rows = {
         "model": f"{result['model']}, {result['num_parameters']:,} parameters",
-        "dataset": result["dataset"],
+        "dataset": escape(result["dataset"]),
         "epochs, steps": f"{result['epochs']}, {result['steps']:,}",
         "seed": result["seed"],
         "test accuracy": f"[bold]{result['test_accuracy']:.2%}[/] "
@@ -136,7 +136,7 @@ def print_evaluation(
     # Ten columns of four digits or letters and two of percentages fit into 80 without padding.
     table = Table("class", title=title, box=box.SIMPLE, padding=0)
     for name in class_names:
-        table.add_column(name[:4], justify="right")
+        table.add_column(escape(name[:4]), justify="right")
     for heading in ("recall", "precision"):
         table.add_column(heading, justify="right", style="bold")
     for i, name in enumerate(class_names):
@@ -144,7 +144,7 @@ def print_evaluation(
             f"[bold green]{count}[/]" if i == j else str(count) if count else "[dim]·[/]"
             for j, count in enumerate(confusion[i])
         ]
-        table.add_row(name, *counts, f"{recall[i]:.1%}", f"{precision[i]:.1%}")
+        table.add_row(escape(name), *counts, f"{recall[i]:.1%}", f"{precision[i]:.1%}")
     console.print(table)
 
 

@@ -62,7 +62,6 @@ class Resident:
         keys: tuple[jax.Array, jax.Array, jax.Array],
         state: TrainState,
     ) -> None:
-        self.num_test_examples = len(dataset.test_labels)
         self._dataset = dataset
         self._batch_size = config.batch_size
         self._devices = devices

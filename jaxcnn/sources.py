@@ -1,7 +1,8 @@
 """Where streamed images come from: folders of files, and records of TFDS; read, not yet decoded.
 
 `folder:DIR` is DIR/train/CLASS/* and DIR/val/CLASS/* or DIR/test/CLASS/*, files of images in a
-folder for each class. `tfds:NAME` is a set that tensorflow-datasets has prepared as array_record.
+folder for each class; names that begin with a dot are passed over. `tfds:NAME` is a set that
+tensorflow-datasets has prepared as array_record.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ def _open_folder(folder: pathlib.Path) -> Source:
 
 
 def _subfolders(folder: pathlib.Path) -> tuple[str, ...]:
-    return tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+    names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(".")))
 
 
 def _list_files(folder: pathlib.Path, class_names: tuple[str, ...]) -> _Files:
@@ -139,6 +141,7 @@ def _list_files(folder: pathlib.Path, class_names: tuple[str, ...]) -> _Files:
     for label, name in enumerate(class_names):
         files = sorted(os.listdir(folder / name)) if (folder / name).is_dir() else []
         files = [file for file in files if os.path.splitext(file)[1].lower() in suffixes]
+        files = [file for file in files if not file.startswith(".")]
         paths += [os.path.join(folder, name, file) for file in files]
         labels += [label] * len(files)
     if not paths:

@@ -166,7 +166,6 @@ class Streamed:
         keys: tuple[jax.Array, jax.Array, jax.Array],
         state: TrainState,
     ) -> None:
-        self.num_test_examples = len(dataset.test_images)
         self._dataset = dataset
         self._seed = config.seed
         self._batch_size = config.batch_size
@@ -199,7 +198,6 @@ class Streamed:
         metrics = mesh.replicate(zero_metrics(), self._devices)
         for batch in self._test_batches():
             metrics = self._evaluate_program(state, metrics, batch)
-        self.num_test_examples = int(metrics["count"])
         return metrics
 
     def predict(self, state: TrainState) -> Predictions:

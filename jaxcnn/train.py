@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from rich.markup import escape
 
 from jaxcnn import config as configs
 from jaxcnn import processes, report
@@ -28,7 +29,8 @@ from jaxcnn.evaluate import mean_metrics
 from jaxcnn.experiment import Experiment
 from jaxcnn.step import Metrics, TrainState
 
-CHUNK_SECONDS = 0.5  # between two looks at the device: what the bar and signals wait
+# Between two looks at the device: what the bar waits, and signals where nothing is evaluated.
+CHUNK_SECONDS = 0.5
 
 
 def train_and_evaluate(config: TrainConfig) -> dict[str, Any]:
@@ -147,20 +149,20 @@ def _train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: 
         _stop_signals() as received,
         report.progress_bar() as bar,
     ):
-        task = bar.add_task(config.preset, total=experiment.total_steps, metrics="")
+        task = bar.add_task(escape(config.preset), total=experiment.total_steps, metrics="")
         bar.update(task, completed=run.step)
         for _ in _train_chunks(experiment, run):
             bar.update(task, completed=run.step)
             line: dict[str, float] = {}
             if run.step % config.log_every_steps == 0:
                 line["learning_rate"] = float(experiment.schedule(run.step - 1))
-                line |= _prefixed("train", mean_metrics(run.metrics))
+                line |= {f"train_{name}": v for name, v in mean_metrics(run.metrics).items()}
                 run.metrics = experiment.no_metrics()
                 bar.update(task, metrics=f"loss {line['train_loss']:.4f}")
             evaluated = _is_evaluated(experiment, run.step)
             if evaluated:
                 run.test = experiment.evaluate(run.state)
-                line |= _prefixed("test", run.test)
+                line |= {f"test_{name}": run.test[name] for name in ("loss", "accuracy")}
                 report.say(
                     f"epoch {run.step // experiment.steps_per_epoch}: test accuracy "
                     f"{run.test['accuracy']:.2%}, loss {run.test['loss']:.4f}"
@@ -224,10 +226,6 @@ def _is_evaluated(experiment: Experiment, step: int) -> bool:
     return step % every == 0 or step == experiment.total_steps
 
 
-def _prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
-    return {f"{prefix}_{name}": value for name, value in metrics.items()}
-
-
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """SIGINT and SIGTERM are noted in a list; a second one of the same kind acts as ever."""
@@ -263,7 +261,7 @@ def _result(experiment: Experiment, run: Run) -> dict[str, Any]:
         "steps": run.step,
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],
-        "num_test_examples": experiment.num_test_examples,
+        "num_test_examples": test["num_examples"],
         "train_seconds": round(run.train_seconds, 3),
         "compile_seconds": round(run.compile_seconds, 3),
         "examples_per_second": round(run.step * config.batch_size / run.train_seconds, 1),

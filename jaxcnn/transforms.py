@@ -62,7 +62,7 @@ class PCAColor:
 
 @dataclasses.dataclass(frozen=True)
 class Cutout:
-    """A square of the mean pixel at a random place; training only."""
+    """A square of `pixel_mean`, 0 once normalized, at a random place; training only."""
 
     size: int = 8
     """Height and width, in pixels."""

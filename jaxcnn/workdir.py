@@ -29,7 +29,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut may leave the new name without the content
         os.replace(temporary, path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -47,7 +50,7 @@ def claim(config: TrainConfig) -> Iterator[Path]:
       UserError: it cannot be written, another process trains in it, or it holds a run of another
         config.
     """
-    workdir = Path(config.workdir or f"runs/{config.preset}-seed{config.seed}")
+    workdir = Path(config.workdir or f"runs/{config.preset}-seed{config.seed}").expanduser()
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")

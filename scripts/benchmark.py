@@ -50,6 +50,9 @@ def main(
         raise UserError(f"--figure is not of --what {what}")
     if dataset and what != "input":
         raise UserError(f"--dataset is not of --what {what}")
+    for name, sizes in (("batch", batch_size), ("image", image_size)):
+        if len({*sizes}) < len(sizes):
+            raise UserError(f"--{name}-size has a size twice: {' '.join(map(str, sizes))}")
     if figure and (len(batch_size) > 1) == (len(image_size) > 1):
         raise UserError("--figure needs several of --batch-size, or else of --image-size")
     from rich.console import Console
@@ -92,10 +95,10 @@ def main(
             print_comparison(measured, console)
             by_side = {side: dataclasses.asdict(it) for side, it in figures(measured).items()}
             found.append({**measured, "figures": by_side})
-    if figure:
-        save_growth(found, figure)
     if json:
         json.write_text(json_module.dumps(found, indent=2) + "\n")
+    if figure:
+        save_growth(found, figure)
 
 
 if __name__ == "__main__":

@@ -1,42 +1,45 @@
 """Convert weights from and to PyTorch: python scripts/convert.py RUN FILE, or FILE RUN."""
 
+import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from jaxcnn.config import TrainConfig
-from jaxcnn.errors import UserError, one_line_errors
+from jaxcnn.errors import UserError, lookup, one_line_errors
+from jaxcnn.presets import PRESETS
 from jaxcnn.transforms import TransformArgument
-
-DEFAULTS = TrainConfig()
 
 
 def main(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN-OR-FILE")],
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE-OR-RUN")],
-    step: int | None = None,
-    model: str = DEFAULTS.model,
-    dataset: str = DEFAULTS.dataset,
-    transforms: tuple[TransformArgument, ...] = DEFAULTS.transforms,
-    pixel_mean: tuple[float, ...] = DEFAULTS.pixel_mean,
-    pixel_std: tuple[float, ...] = DEFAULTS.pixel_std,
+    step: int | Literal["best"] | None = None,
+    preset: str | None = None,
+    model: str | None = None,
+    dataset: str | None = None,
+    transforms: tuple[TransformArgument, ...] | None = None,
+    pixel_mean: tuple[float, ...] | None = None,
+    pixel_std: tuple[float, ...] | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> None:
     """Write a run's parameters to a file of PyTorch's weights, or make a run of such a file.
 
-    The file is the one of the two with the extension .safetensors, .pth or .pt.
+    The file is the one of the two with the extension .safetensors, .pth or .pt. A run made of it is
+    trained on by scripts/train.py with the same preset and flags, and the run as its --workdir.
 
     Args:
         source: the folder that scripts/train.py wrote; or the file.
         target: the file to write or replace; or the folder of the new run.
-        step: of a run, which checkpoint; by default the latest.
-        model: of a file, a name in MODELS: a lenet5 of the notebook's layout, or alexnet.
-        dataset: of a file, a name in DATASETS.
-        transforms: of a file, what images go through, such as resize:size=224 for alexnet.
-        pixel_mean: of a file, subtracted from pixels in [0, 1].
-        pixel_std: of a file, divides what is left.
+        step: of a run, which checkpoint, or best; by default the latest.
+        preset: of a file, what the run is of; by default a lenet5 on mnist, pixels in [-1, 1].
+        model: of a file, in the preset's place: a lenet5 of the notebook's layout, or alexnet.
+        dataset: likewise, a name in DATASETS.
+        transforms: likewise, what images go through, such as resize:size=224 for alexnet.
+        pixel_mean: likewise, subtracted from pixels in [0, 1].
+        pixel_std: likewise, divides what is left.
         data_dir: where prepared datasets are.
         manual_dir: files the dataset is prepared from instead of a download.
     """
@@ -48,13 +51,15 @@ def main(
             f"one of {source} and {target} must be a run's folder, and the other a file "
             f"ending in {', '.join(EXTENSIONS)}"
         )
-    about = {"model": model, "dataset": dataset, "transforms": transforms}
+    about = {"preset": preset, "model": model, "dataset": dataset, "transforms": transforms}
     about |= {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
-    config = TrainConfig(**about, data_dir=data_dir, manual_dir=manual_dir)
+    given = {name: value for name, value in about.items() if value is not None}
     if from_file and step is not None:
         raise UserError(f"--step is of a run's checkpoint, and {source} is a file of weights")
-    if to_file and config != TrainConfig(data_dir=data_dir, manual_dir=manual_dir):
-        raise UserError(f"{source} has its own config: leave {', '.join(map(_flag, about))} away")
+    if to_file and given:
+        raise UserError(f"{source} has its own config: leave {', '.join(map(_flag, given))} away")
+    config = TrainConfig() if preset is None else lookup("preset", preset, PRESETS)
+    config = dataclasses.replace(config, **given, data_dir=data_dir, manual_dir=manual_dir)
 
     from jaxcnn.convert import export_run, import_run  # after the parsing: they take jax along
 

@@ -10,7 +10,7 @@ from jaxcnn.errors import one_line_errors
 
 def main(
     run: Annotated[Path, tyro.conf.Positional],
-    step: int | None = None,
+    step: int | Literal["best"] | None = None,
     views: Literal[1, 5, 10] | None = None,
     image: int = 0,
     data_dir: str | None = None,
@@ -20,7 +20,7 @@ def main(
 
     Args:
         run: the folder that scripts/train.py wrote.
-        step: which checkpoint; by default the latest.
+        step: which checkpoint, or best, of the best test accuracy; by default the latest.
         views: crops of each test image to average over; by default as the run had it. The central
             one, or five with the corners, or those and their mirror images.
         image: the test image whose feature maps are drawn.

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from flax import struct
 
@@ -57,6 +58,9 @@ def test_no_checkpoint_at_all_is_none(tmp_path):
         assert checkpoints.restore_latest(state_at(0)) is None
         with pytest.raises(UserError, match="holds no checkpoint"):
             checkpoints.choose(None)
+        checkpoints.save(state_at(1), {})
+        with pytest.raises(UserError, match="no checkpoint that was evaluated"):
+            checkpoints.choose("best")
 
 
 def test_the_latest_two_and_the_best_are_kept(tmp_path):
@@ -65,22 +69,44 @@ def test_the_latest_two_and_the_best_are_kept(tmp_path):
             checkpoints.save(state_at(step), {}, test_accuracy=accuracy)
             checkpoints.wait()
         assert checkpoints.steps() == [1, 3, 4]
-        assert checkpoints.best_step() == 1
+        assert checkpoints.choose("best") == 1
         assert checkpoints.choose(None) == 4 and checkpoints.choose(1) == 1
         with pytest.raises(UserError, match="step 2; there are 1, 3, 4"):
             checkpoints.choose(2)
 
 
 def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_taken(tmp_path, caplog):
-    saved(tmp_path, 1, 2)
-    flip_a_bit(largest_file(tmp_path / "2"))
-    with Checkpoints(tmp_path) as checkpoints, caplog.at_level(logging.WARNING):
+    directory = tmp_path / "checkpoints"
+    saved(directory, 1, 2)
+    flip_a_bit(largest_file(directory / "2"))
+    with Checkpoints(directory) as checkpoints, caplog.at_level(logging.WARNING):
         with pytest.raises(DamagedCheckpoint):
             checkpoints.restore(state_at(0), 2)
         state, _ = checkpoints.restore_latest(state_at(0))
         chex.assert_trees_all_equal(state, state_at(1))
-        assert checkpoints.steps() == [1]  # so that step 2 can be saved again
+        assert checkpoints.steps() == [1]
+        checkpoints.save(state_at(2), {})
+    with Checkpoints(directory) as checkpoints:
+        chex.assert_trees_all_equal(checkpoints.restore(state_at(0), 2)[0], state_at(2))
     assert "2" in caplog.text and "damaged" in caplog.text
+
+
+def test_a_checkpoint_that_could_not_be_read_once_is_not_lost(tmp_path, monkeypatch):
+    directory = tmp_path / "checkpoints"
+    saved(directory, 1, 2)
+    restore = ocp.CheckpointManager.restore
+
+    def no_access_to_2(manager, step, *args, **kwargs):
+        if step == 2:
+            raise PermissionError(13, "Permission denied")
+        return restore(manager, step, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", no_access_to_2)
+    with Checkpoints(directory) as checkpoints:
+        chex.assert_trees_all_equal(checkpoints.restore_latest(state_at(0))[0], state_at(1))
+    monkeypatch.undo()
+    with Checkpoints(tmp_path / "unreadable") as checkpoints:
+        chex.assert_trees_all_equal(checkpoints.restore(state_at(0), 2)[0], state_at(2))
 
 
 def test_damage_everywhere_is_an_error_and_deletes_nothing(tmp_path):

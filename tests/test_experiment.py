@@ -251,3 +251,15 @@ def test_ten_views_are_ten_crops_whose_probabilities_are_averaged(config):
 def test_views_without_a_crop_are_refused(config):
     with pytest.raises(UserError, match="10 views need one crop"):
         Experiment(dataclasses.replace(config, eval_views=10))
+
+
+def test_only_training_asks_that_a_batch_divides_over_the_devices(config):
+    experiment = Experiment(dataclasses.replace(config, batch_size=1))
+    assert 0 <= experiment.evaluate(experiment.state)["accuracy"] <= 1
+    with pytest.raises(UserError, match="--batch-size 1 does not divide over 2 devices"):
+        experiment.compile()
+
+
+def test_a_mesh_that_the_network_does_not_fit_is_said_as_it_is(config):
+    with pytest.raises(UserError, match="^--model-axis 2: this network has no fc6"):
+        Experiment(dataclasses.replace(config, model_axis=2))

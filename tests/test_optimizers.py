@@ -224,24 +224,24 @@ def test_accumulated_gradients_are_one_update_by_their_mean_at_the_rate_of_the_s
     assert rates == pytest.approx([0, 0.05, 0.1, 0.05])
 
     def final(config, schedule, grads):
-        tx = make_optimizer(config, schedule)
+        tx = make_optimizer(config, schedule, ema_decay=0.9)
         params, state = jnp.asarray(START), tx.init(START)
         for grad in grads:
             updates, state = tx.update(grad, state, params)
             params = optax.apply_updates(params, updates)
-        return params
+        return params, optax.tree_utils.tree_get(state, "ema_params")
 
     expected = final(config, of_means, means)
     chex.assert_trees_all_close(final(twice, schedule, GRADS), expected, rtol=1e-6)
     unchanged = final(twice, schedule, GRADS[:1])
-    chex.assert_trees_all_equal(unchanged, START)
+    chex.assert_trees_all_equal(unchanged, (START, START))
 
 
 def test_the_curvature_can_be_set_through_all_that_goes_with_the_rule():
     config = OptimizerConfig(
         name="diagonal-lm", learning_rate=1.0, mu=1.0, clip_norm=9.0, accumulate=2, bias_rate=2.0
     )
-    tx = optax.chain(make_optimizer(config, lambda _: 1.0), average_parameters(0.9))
+    tx = make_optimizer(config, lambda _: 1.0, ema_decay=0.9)
     params = {"bias": jnp.zeros(1)}
     state = optax.tree_utils.tree_set(tx.init(params), curvature={"bias": jnp.array([3.0])})
     for expected in (0, -2):  # 2 x 4 / (1 + 3)

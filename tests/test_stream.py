@@ -367,15 +367,29 @@ def test_what_is_skipped_in_the_test_set_is_not_counted(folder, tmp_path):
     (folder / "val" / "dog" / "aa.jpg").write_bytes(b"no image")
     config = config_of(folder, tmp_path / "run", on_bad_image="skip", epochs=1)
     assert train_and_evaluate(config)["num_test_examples"] == 21
+    (tmp_path / "run" / "result.json").unlink()  # as if killed before it was written
+    assert train_and_evaluate(config)["num_test_examples"] == 21
+    with pytest.raises(UserError, match="--image is 21: the test set has images 0 to 20"):
+        evaluate_run(tmp_path / "run", image=21)
     evaluation = evaluate_run(tmp_path / "run")
     assert evaluation["num_test_examples"] == np.sum(evaluation["confusion"]) == 21
+
+
+def test_hidden_files_and_folders_are_passed_over(folder):
+    save_image(folder / "train" / ".checkpoints" / "a.png", 80, 80)
+    (folder / "train" / "cat" / "._00.jpg").write_bytes(b"no image")
+    dataset = opened(folder)
+    assert dataset.class_names == CLASSES and len(dataset.train_images) == 60
 
 
 def test_a_damaged_image_ends_the_run_in_one_line(folder, tmp_path):
     path = folder / "train" / "eel" / "02.JPEG"
     path.write_bytes(path.read_bytes()[:-400])  # its header is whole
+    config = config_of(folder, tmp_path / "run")
     with pytest.raises(UserError, match="02.JPEG is a bad image: .*truncated.*--on-bad-image skip"):
-        train_and_evaluate(config_of(folder, tmp_path / "run"))
+        train_and_evaluate(config)
+    result = train_and_evaluate(dataclasses.replace(config, on_bad_image="skip"))
+    assert result["steps"] == 30
 
 
 def test_a_signal_stops_the_threads_that_read_ahead(folder, tmp_path, monkeypatch):

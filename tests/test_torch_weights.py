@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import pathlib
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxcnn import datasets, train, workdir
+from jaxcnn import PRESETS, datasets, train, workdir
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
 from jaxcnn.convert import export_run, import_run
@@ -391,7 +392,8 @@ def imported(entries, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported")
     write_weights(folder / "lenet5.safetensors", entries)
     run_folder = folder / "run"
-    flags = ["--dataset", "mnist5k", "--pixel-mean", 0.25, "--pixel-std", 0.5]
+    flags = ["--preset", "lenet5-mnist5k", "--model", "lenet5"]
+    flags += ["--pixel-mean", 0.25, "--pixel-std", 0.5]
     done = run("convert.py", folder / "lenet5.safetensors", run_folder, *flags)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     assert f"evaluate.py {run_folder}" in done.stdout
@@ -470,6 +472,9 @@ def test_training_goes_on_from_imported_weights(imported, entries, monkeypatch):
     chex.assert_trees_all_equal(run.state.opt_state, experiment.state.opt_state)
     assert run.step == 0 and run.metrics == experiment.no_metrics() and run.test is None
     assert experiment.config.workdir == str(imported)
+    recipe = dataclasses.replace(PRESETS["lenet5-mnist5k"], model="lenet5", workdir=str(imported))
+    recipe = dataclasses.replace(recipe, pixel_mean=(0.25,), pixel_std=(0.5,))
+    assert recipe == experiment.config
 
 
 @pytest.mark.parametrize(
@@ -478,7 +483,8 @@ def test_training_goes_on_from_imported_weights(imported, entries, monkeypatch):
         (["a", "b"], "one of a and b must be a run's folder, and the other a file ending in"),
         (["a.pth", "b.pth"], "one of a.pth and b.pth must be a run's folder"),
         (["a.pth", "b", "--step", "1"], "--step is of a run's checkpoint"),
-        (["a", "b.pth", "--model", "alexnet"], "a has its own config: leave --model, --dataset"),
+        (["a", "b.pth", "--model", "alexnet"], "a has its own config: leave --model away"),
+        (["a.pth", "b", "--preset", "lenet5-mnits"], "no preset is called 'lenet5-mnits'; did"),
     ],
 )
 def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, capsys):

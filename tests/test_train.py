@@ -93,7 +93,7 @@ def test_a_run_leaves_its_files_and_its_result(finished):
 def test_the_latest_two_and_the_best_checkpoints_are_kept(finished):
     with Checkpoints(finished[1] / "checkpoints") as checkpoints:
         assert checkpoints.steps() == [120, 124]
-        assert checkpoints.best_step() == 124
+        assert checkpoints.choose("best") == 124
 
 
 def test_a_finished_run_is_only_shown(finished, capsys):
