@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxcnn import parts
 from jaxcnn.errors import RunError
 from jaxcnn.step import (
     Batch,
@@ -60,7 +61,9 @@ def evaluate_stored(
     """An evaluation step on images as stored; its metrics are added; arguments as `evaluate`'s."""
     batch = batch | {"image": transform(batch["image"])}
     batch = jax.lax.with_sharding_constraint(batch, sharding)
-    return jax.tree.map(jnp.add, metrics, eval_step(state, batch))
+    num_parts = parts.num_parts(state.apply_fn, state.params, batch["image"], sharding.device_set)
+    step_metrics = eval_step(state, batch, num_parts=num_parts)
+    return jax.tree.map(jnp.add, metrics, step_metrics)
 
 
 def predict(
@@ -77,7 +80,8 @@ def predict(
     def one_batch(i: jax.Array) -> jax.Array:
         rows, _ = _rows(i, batch_size, num_examples)
         batch = jax.lax.with_sharding_constraint(transform(images[rows]), sharding)
-        return log_probabilities(state, batch, batch_size)
+        num_parts = parts.num_parts(state.apply_fn, state.params, batch, sharding.device_set)
+        return log_probabilities(state, batch, batch_size, num_parts=num_parts)
 
     by_class = jax.lax.map(one_batch, jnp.arange(-(-num_examples // batch_size)))
     return by_class.reshape(-1, by_class.shape[-1])[:num_examples]

@@ -22,6 +22,8 @@ from flax.training import train_state
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxcnn import parts
+
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]  # "loss", "correct", "count": sums over examples
 
@@ -105,20 +107,43 @@ def zero_metrics() -> Metrics:
     }
 
 
-def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-    """One update by the mean loss of a batch; its randomness comes from (key, state.step)."""
+def train_step(
+    state: TrainState, batch: Batch, key: jax.Array, *, num_parts: int = 1
+) -> tuple[TrainState, Metrics]:
+    """One update by the mean loss of a batch; its randomness comes from (key, state.step).
+
+    Args:
+      state: of the step.
+      batch: what is learnt from.
+      key: of the run.
+      num_parts: equal parts in which the batch goes through, one after the other; dropout draws
+        anew for each, all else changes by rounding only.
+    """
     dropout_key = jax.random.fold_in(key, state.step)
 
-    def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-        outputs = state.apply_fn(
-            {"params": params}, batch["image"], train=True, rngs={"dropout": dropout_key}
-        )
-        losses = state.loss_fn(outputs, batch["label"])
-        return losses.mean(), (outputs, losses)
+    def gradients(batch: Batch, key: jax.Array) -> tuple[Any, Metrics]:
+        def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
+            outputs = state.apply_fn(
+                {"params": params}, batch["image"], train=True, rngs={"dropout": key}
+            )
+            losses = state.loss_fn(outputs, batch["label"])
+            correct = (outputs.argmax(-1) == batch["label"]).sum()
+            count = jnp.int32(len(losses))
+            return losses.mean(), {"loss": losses.sum(), "correct": correct, "count": count}
 
-    grads, (outputs, losses) = jax.grad(mean_loss, has_aux=True)(state.params)
-    correct = outputs.argmax(-1) == batch["label"]
-    metrics = {"loss": losses.sum(), "correct": correct.sum(), "count": jnp.int32(len(losses))}
+        return jax.grad(mean_loss, has_aux=True)(state.params)
+
+    if num_parts == 1:
+        grads, metrics = gradients(batch, dropout_key)
+        return state.apply_gradients(grads=grads), metrics
+
+    def add_part(sums: tuple[Any, Metrics], part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, gradients(*part)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, state.params), zero_metrics()
+    in_parts = parts.split(batch, num_parts), jax.random.split(dropout_key, num_parts)
+    (sums, metrics), _ = jax.lax.scan(add_part, zeros, in_parts)
+    grads = jax.tree.map(lambda leaf: leaf / num_parts, sums)
     return state.apply_gradients(grads=grads), metrics
 
 
@@ -185,14 +210,15 @@ def train_stored(
     # time of LeNet-5's step of 512 images on a CPU.
     image = jax.lax.optimization_barrier(image)
     batch = jax.lax.with_sharding_constraint(batch | {"image": image}, sharding)
-    state, step_metrics = train_step(state, batch, step_key)
+    num_parts = parts.num_parts(state.apply_fn, state.params, image, sharding.device_set)
+    state, step_metrics = train_step(state, batch, step_key, num_parts=num_parts)
     return state, jax.tree.map(jnp.add, metrics, step_metrics)
 
 
-def eval_step(state: TrainState, batch: Batch) -> Metrics:
-    """Metrics of a batch; examples whose mask is False count for nothing."""
+def eval_step(state: TrainState, batch: Batch, *, num_parts: int = 1) -> Metrics:
+    """Metrics of a batch, in parts as in `train_step`; where the mask is False, of nothing."""
     labels, mask = batch["label"], batch["mask"]
-    by_class = log_probabilities(state, batch["image"], len(labels))
+    by_class = log_probabilities(state, batch["image"], len(labels), num_parts=num_parts)
     losses = -jnp.take_along_axis(by_class, labels[:, None], axis=-1)[:, 0]
     losses = jnp.where(mask, losses, 0)
     correct = mask & (by_class.argmax(-1) == labels)
@@ -203,6 +229,8 @@ def log_probabilities(
     state: TrainState,
     images: Float[Array, "examples*views height width channels"],
     num_examples: int,
+    *,
+    num_parts: int = 1,
 ) -> Float[Array, "examples classes"]:
     """Log-probability of each class; of several views of an example, the probabilities' mean.
 
@@ -213,11 +241,13 @@ def log_probabilities(
       state: whose parameters are evaluated.
       images: what the model takes; the views of an example one after the other.
       num_examples: how many there are, with equally many views each.
+      num_parts: equal parts in which the images go through.
 
     References:
       Krizhevsky et al. 2012, section 4.1.
     """
-    outputs = state.apply_fn({"params": state.eval_params}, images, train=False)
+    apply = functools.partial(state.apply_fn, {"params": state.eval_params}, train=False)
+    outputs = parts.apply(apply, images, num_parts)
     num_images, num_classes = outputs.shape
     classes = jnp.broadcast_to(jnp.arange(num_classes)[:, None], (num_classes, num_images))
     losses = jax.vmap(state.eval_loss_fn, in_axes=(None, 0), out_axes=-1)(outputs, classes)

@@ -64,7 +64,9 @@ def test_what_a_tpu_pads():
     assert column("lenet5-1998", "padded_multiply_adds")["C3"] == 10 * 10 * 5 * 5 * 128 * 128
     assert column("cuda-convnet-11pct", "padded_multiply_adds")["local3"] == 36 * 640 * 128
     text = printed(summary_of("alexnet"), None)
-    assert "10.13% of the mult-adds" in text and "conv1 1.17%, conv2 37.50%." in " ".join(text.split())
+    assert "10.13% of the mult-adds" in text and "conv1 1.17%, conv2 37.50%." in " ".join(
+        text.split()
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -14,7 +14,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import AxisType
 
-from jaxcnn import memory, mesh
+from jaxcnn import memory, mesh, parts
 from jaxcnn.benchmarks.job import (
     COPY_BYTES,
     LEARNING_RATE,
@@ -45,7 +45,7 @@ def prepare_jaxcnn(job: Job) -> Prepared:
       UserError: there is no such network.
     """
     model = lookup("network", job.network, MODELS)(dtype=jnp.dtype(job.dtype))
-    make_run = {"train": _our_train, "infer": _infer, "epoch": _our_epochs}[job.what]
+    make_run = {"train": _our_train, "infer": _our_infer, "epoch": _our_epochs}[job.what]
     multiply_adds = summarize(model, _image_shape(job)).multiply_adds
     passes = 1 if job.what == "infer" else 3  # forward, and the gradients of inputs and weights
     return _prepared(make_run(job, model), flops=2 * passes * multiply_adds * job.images_per_step)
@@ -60,7 +60,7 @@ def prepare_linen(job: Job) -> Prepared:
     if job.image_size is not None:
         raise UserError("plain linen's networks are for images of one size")
     model = lookup("network of the linen side", job.network, NETWORKS)(dtype=jnp.dtype(job.dtype))
-    make_run = {"train": _linen_train, "infer": _infer, "epoch": _linen_epochs}[job.what]
+    make_run = {"train": _linen_train, "infer": _linen_infer, "epoch": _linen_epochs}[job.what]
     return _prepared(make_run(job, model))
 
 
@@ -96,11 +96,25 @@ def _prepared(run: Run, flops: int | None = None) -> Prepared:
     return Prepared(run, jax.devices()[0].device_kind, versions, flops)
 
 
-def _infer(job: Job, model: nn.Module) -> Run:
+def _our_infer(job: Job, model: nn.Module) -> Run:
+    def forward(variables: Any, images: jax.Array) -> jax.Array:
+        devices = {jax.devices()[0]}
+        number = parts.num_parts(model.apply, variables["params"], images, devices)
+        apply = functools.partial(model.apply, variables, train=False)
+        return parts.apply(apply, images, number)
+
+    return _infer(job, model, forward)
+
+
+def _linen_infer(job: Job, model: nn.Module) -> Run:
+    return _infer(job, model, functools.partial(model.apply, train=False))
+
+
+def _infer(job: Job, model: nn.Module, apply: Callable[..., Any]) -> Run:
     raw, _ = random_images(job.batch_size, _image_shape(job))
     images = jax.device_put(normalized(raw))
     variables = jax.jit(model.init)(jax.random.key(0), images[:1])
-    forward = jax.jit(functools.partial(model.apply, train=False))
+    forward = jax.jit(apply)
 
     def run(num_steps: int) -> None:
         for _ in range(num_steps):
