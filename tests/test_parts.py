@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from jaxcnn import parts, step
 from jaxcnn.models import MODELS
 from jaxcnn.summary import IMAGE_SHAPES
 
-CPU = {jax.devices()[0]}
+KEY = jax.random.key(1)
 
 
-def num_parts(name, batch_size, devices=CPU):
+def num_parts(name, batch_size, devices):
     model, image_shape = MODELS[name](), IMAGE_SHAPES[name]
     init = functools.partial(model.init, images=jnp.zeros((1, *image_shape)))
     params = jax.eval_shape(init, jax.random.key(0))["params"]
@@ -39,43 +40,45 @@ def num_parts(name, batch_size, devices=CPU):
     ],
 )
 def test_parts_have_the_images_that_were_fastest(name, batch_size, part):
-    assert num_parts(name, batch_size) * part == batch_size
+    assert num_parts(name, batch_size, {jax.devices()[0]}) * part == batch_size
 
 
 def test_a_batch_on_several_devices_or_another_platform_is_whole():
     class Accelerator:
         platform = "tpu"
 
-    assert (
-        num_parts("lenet5", 512, {*jax.devices()}) == num_parts("lenet5", 512, {Accelerator()}) == 1
-    )
+    for devices in ({*jax.devices()}, {Accelerator()}):
+        assert num_parts("lenet5", 512, devices) == 1
 
 
-@pytest.fixture
-def state():
-    create = functools.partial(step.create_state, MODELS["lenet5-tanh"](), optax.sgd(1.0))
-    return create((28, 28, 1), jax.random.key(0))
+class Tiny(nn.Module):
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.tanh(nn.Dense(5)(images.reshape(len(images), -1)))
+        return nn.Dense(3)(nn.Dropout(self.dropout, deterministic=not train)(x))
+
+
+def a_state(**fields):
+    return step.create_state(Tiny(**fields), optax.sgd(1.0), (4, 4, 1), jax.random.key(0))
 
 
 def a_batch(batch_size):
     rng = np.random.default_rng(0)
     return {
-        "image": jnp.asarray(rng.normal(size=(batch_size, 28, 28, 1)), jnp.float32),
-        "label": jnp.asarray(rng.integers(10, size=batch_size), jnp.int32),
+        "image": jnp.asarray(rng.normal(size=(batch_size, 4, 4, 1)), jnp.float32),
+        "label": jnp.asarray(rng.integers(3, size=batch_size), jnp.int32),
         "mask": jnp.asarray(rng.integers(2, size=batch_size), bool),
     }
 
 
 @pytest.mark.parametrize("number", [2, 3, 12])
-def test_steps_in_parts_are_those_of_the_whole(number, state):
-    batch, key = a_batch(12), jax.random.key(1)
-    train_step = jax.jit(step.train_step, static_argnames="num_parts")
-    eval_step = jax.jit(step.eval_step, static_argnames="num_parts")
-    whole, whole_metrics = train_step(state, batch, key)
-    in_parts, metrics = train_step(state, batch, key, num_parts=number)
-    chex.assert_trees_all_close(in_parts.params, whole.params, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(metrics, whole_metrics, rtol=1e-5)
-    evaluations = [eval_step(state, batch, num_parts=n) for n in (1, number)]
+def test_steps_in_parts_are_those_of_the_whole(number):
+    state, batch = a_state(), a_batch(12)
+    updates = [step.train_step(state, batch, KEY, num_parts=n) for n in (1, number)]
+    chex.assert_trees_all_close(*updates, rtol=1e-5, atol=1e-6)
+    evaluations = [step.eval_step(state, batch, num_parts=n) for n in (1, number)]
     chex.assert_trees_all_close(*evaluations, rtol=1e-5)
     log_probabilities = functools.partial(step.log_probabilities, state, batch["image"])
     two_views = [log_probabilities(6, num_parts=n) for n in (1, number)]
@@ -83,19 +86,13 @@ def test_steps_in_parts_are_those_of_the_whole(number, state):
 
 
 def test_each_part_drops_out_anew():
-    model = MODELS["alexnet-32"](dropout=0.5)
-    state = step.create_state(model, optax.sgd(1.0), (32, 32, 3), jax.random.key(0))
-    image = jnp.ones((1, 32, 32, 3))
-    batch = {"image": jnp.tile(image, (2, 1, 1, 1)), "label": jnp.zeros(2, jnp.int32)}
-    alone = jax.tree.map(lambda leaf: leaf[:1], batch)
-    _, twice = step.train_step(state, batch, jax.random.key(1), num_parts=2)
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(1), 0), 2)
-    losses = [
-        state.loss_fn(
-            model.apply({"params": state.params}, image, train=True, rngs={"dropout": key}),
-            alone["label"],
-        )
-        for key in keys
-    ]
-    assert losses[0] != losses[1]
-    chex.assert_trees_all_close(twice["loss"], sum(losses)[0], rtol=1e-5)
+    state, batch = a_state(dropout=0.5), a_batch(6)
+    _, metrics = step.train_step(state, batch, KEY, num_parts=2)
+    keys = jax.random.split(jax.random.fold_in(KEY, 0), 2)
+    losses = []
+    for rows, key in zip((slice(3), slice(3, 6)), keys, strict=True):
+        images, labels = batch["image"][rows], batch["label"][rows]
+        variables = {"params": state.params}
+        logits = Tiny(0.5).apply(variables, images, train=True, rngs={"dropout": key})
+        losses.append(step.cross_entropy(logits, labels).sum())
+    chex.assert_trees_all_close(metrics["loss"], sum(losses), rtol=1e-5)
