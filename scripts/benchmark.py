@@ -33,7 +33,8 @@ def main(
             the command to the first step (ours alone), how fast images come to a preset's step
             beside how fast it uses them, or how a step's cost grows with devices and what it is
             predicted to be on GPUs and TPUs (lenet5 and alexnet, float32).
-        against: of torch and linen, with a comma between.
+        against: of linen, torch (the fastest way of it) and one way of it, as torch-eager,
+            torch-channels-last or torch-compile; with commas between.
         batch_size: images in a batch; several are measured one after the other.
         image_size: height and width of the images, one or several; by default the network's own.
         dataset: of --what input, in the place of the preset's, as folder:DIR.

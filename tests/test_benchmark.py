@@ -43,8 +43,8 @@ def run(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
 
 
-def train_job(side="", network="lenet5", what="train", batch_size=16, dtype="float32"):
-    return Job(side, "", network, what, batch_size, dtype)
+def train_job(side="", network="lenet5", what="train", batch_size=16, dtype="float32", variant=""):
+    return Job(side, variant, network, what, batch_size, dtype)
 
 
 def turn(steps, seconds, peak_mib=100.0):
@@ -319,7 +319,7 @@ def test_a_missing_torch_is_said(tmp_path, monkeypatch):
 def test_a_process_that_dies_is_said(code, message, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    worker = Worker(train_job("torch"))
+    worker = Worker(train_job("torch-eager", variant="eager"))
     try:
         with pytest.raises(RunError, match=message):
             worker.wait()

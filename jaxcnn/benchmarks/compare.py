@@ -20,12 +20,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcnn.benchmarks.job import Job
+from jaxcnn.benchmarks.job import Job, full_name
 from jaxcnn.benchmarks.torch_side import VARIANTS
 from jaxcnn.errors import RunError, UserError, lookup
 
 # What ours can be held against -> its variants; the fastest of them takes part.
-AGAINST: dict[str, Sequence[str]] = {"linen": ("",), "torch": VARIANTS}
+AGAINST: dict[str, Sequence[str]] = {
+    **{"linen": ("",), "torch": VARIANTS},
+    **{f"torch-{variant}": (variant,) for variant in VARIANTS},
+}
 
 # Before each turn: the threads of some libraries look busily for work a while after their last.
 PAUSE_SECONDS = 0.3
@@ -195,7 +198,7 @@ def _fastest(
         except (UserError, RunError) as error:
             if job.side not in AGAINST:
                 raise
-            left_out[f"{job.side} {variant}".strip()] = str(error)
+            left_out[full_name(job.side, variant)] = str(error)
             worker.stop()
             continue
         rates[variant] = turn["steps"] / turn["seconds"]

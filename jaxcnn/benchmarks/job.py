@@ -56,6 +56,11 @@ class Job:
         return self.batch_size
 
 
+def full_name(side: str, variant: str) -> str:
+    """`torch eager` for a side that was asked for as `torch`; as it is where it says as much."""
+    return side if side.endswith(variant) else f"{side} {variant}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """A job ready to run.

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jaxcnn.benchmarks.job import full_name
+
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
@@ -80,7 +82,7 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
     for side, found in figures(comparison).items():
         ratio, least, largest = found.ratios
         table.add_row(
-            f"{side} {sides[side]['variant']}".strip(),
+            full_name(side, sides[side]["variant"]),
             short(found.images_per_second),
             short(found.step_ms),
             "" if side == "jaxcnn" else f"{ratio:.2f}x ({least:.2f}-{largest:.2f})",

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def _serve(job: Job, replies: TextIO) -> None:
-    module, function = SIDES[job.side]
+    module, function = SIDES[job.side.removesuffix(f"-{job.variant}")]
     prepared = getattr(importlib.import_module(f"jaxcnn.benchmarks.{module}"), function)(job)
     run: Run = prepared.run
     first = _seconds(run, 1)
