@@ -32,12 +32,11 @@ COLOR = (HorizontalFlip(), PCAColor(0.1), Cutout(8))
 # Name -> model, image size, transforms, devices along `model`, and the numbers of devices. AlexNet
 # itself takes gigabytes on many devices in one process; alexnet-32 has its layers.
 CASES = {
-    "lenet5-tanh": ("lenet5-tanh", (28, 28, 1), (), 1, (1, 2, 8)),
-    "lenet5-modern": ("lenet5-modern", (28, 28, 1), GRAY, 1, (1, 8)),
+    "lenet5-tanh": ("lenet5-tanh", (28, 28, 1), GRAY, 1, (1, 2, 8)),
     "lenet5-1998": ("lenet5-1998-lecun-uniform", (28, 28, 1), (), 1, (1, 2)),
     "cuda-convnet-18pct": ("cuda-convnet-18pct", (32, 32, 3), COLOR, 1, (1, 2)),
     "cuda-convnet-11pct": ("cuda-convnet-11pct", (24, 24, 3), (), 1, (1, 2)),
-    "alexnet-32": ("alexnet-32", (32, 32, 3), COLOR, 1, (1, 2, 8)),
+    "alexnet-32": ("alexnet-32", (32, 32, 3), COLOR, 1, (1, 8)),
     "alexnet-32-split": ("alexnet-32", (32, 32, 3), COLOR, 4, (8,)),
 }
 

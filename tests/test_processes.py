@@ -191,6 +191,7 @@ def on_two_machines(folder, scratch):
     return subprocess.Popen([*IN_NAMESPACES, *command], env=cpu_devices(1), **PIPES)
 
 
+@pytest.mark.slow
 @two_machines
 def test_two_machines_train_as_one_process_does(undisturbed, tmp_path):
     (out, err, status), *_ = ends([on_two_machines(tmp_path / "run", tmp_path / "scratch")])

@@ -138,7 +138,10 @@ def assert_close(actual, expected):
     jax.tree.map(check, jax.device_get(actual), expected)
 
 
-@pytest.mark.parametrize(("model", "make"), [("lenet5", torch_lenet5), ("alexnet", torch_alexnet)])
+@pytest.mark.parametrize(
+    ("model", "make"),
+    [("lenet5", torch_lenet5), pytest.param("alexnet", torch_alexnet, marks=pytest.mark.slow)],
+)
 def test_logits_and_gradients_are_pytorchs(model, make):
     torch = pytest.importorskip("torch")
     theirs, params = make(torch), random_params(model)
