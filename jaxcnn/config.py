@@ -104,9 +104,9 @@ class TrainConfig:
     """The test set is evaluated, and a checkpoint saved, this often and at the end."""
     eval_batch_size: int = 1000
     """Images in an evaluation step, every view being one; does not change the result."""
-    eval_views: Literal[1, 5, 10] = 1
-    """Views of a test image whose probabilities are averaged: the central crop, or five with the
-    corners, or those and their mirror images."""
+    eval_views: Literal[1, 2, 5, 10] = 1
+    """Views of a test image whose probabilities are averaged: the central crop; or two, with its
+    mirror image; or five, with the crops at the corners; or ten, those and their mirror images."""
     checkpoint_every_steps: int = 500
     """A checkpoint is saved this often, besides those at evaluations."""
 

@@ -24,7 +24,7 @@ def evaluate_run(
     workdir: str | os.PathLike[str],
     *,
     step: int | Literal["best"] | None = None,
-    views: Literal[1, 5, 10] | None = None,
+    views: Literal[1, 2, 5, 10] | None = None,
     image: int = 0,
     data_dir: str | None = None,
     manual_dir: str | None = None,

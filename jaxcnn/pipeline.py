@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
@@ -38,8 +39,8 @@ def compose(
     Returns:
       `(key, images) -> images` for training, and `(images, views=1) -> images` for evaluation,
       which does the same each time: what is drawn by chance is left out, and a crop is the one at
-      the centre. With 5 or 10 views it is those of `augment.views`, an image's one after the other,
-      and there is a ValueError if they cannot be cut.
+      the centre. With 2 views it is that and its mirror image, with 5 or 10 those of
+      `augment.views`, an image's one after the other; there is a ValueError if they cannot be cut.
     """
     normalize = functools.partial(augment.normalize, mean=pixel_mean, std=pixel_std)
     random = [_random(transform, sample, pixel_mean) for transform in transforms]
@@ -53,6 +54,9 @@ def compose(
         num_views = views * len(images)
         for transform in transforms:
             images = _fixed(transform, images, views)
+        if views == 2:
+            images = jnp.stack([images, images[:, :, ::-1]], axis=1)
+            images = images.reshape(-1, *images.shape[2:])
         if len(images) != num_views:
             raise ValueError(
                 f"{views} views need one crop among the transforms, smaller than the images"
@@ -88,7 +92,7 @@ def _fixed(transform: Transform, images: Array, views: int) -> Array:
     match transform:
         case Resize(size):
             return augment.resize(images, size=size)
-        case RandomCrop(size) if views > 1 and images.shape[1:3] != (size, size):
+        case RandomCrop(size) if views in (5, 10) and images.shape[1:3] != (size, size):
             cut = augment.views(images, size=size, flips=views == 10)
             return cut.reshape(-1, *cut.shape[2:])
         case RandomCrop(size):

@@ -11,7 +11,7 @@ from jaxcnn.errors import one_line_errors
 def main(
     run: Annotated[Path, tyro.conf.Positional],
     step: int | Literal["best"] | None = None,
-    views: Literal[1, 5, 10] | None = None,
+    views: Literal[1, 2, 5, 10] | None = None,
     image: int = 0,
     data_dir: str | None = None,
     manual_dir: str | None = None,
@@ -21,8 +21,8 @@ def main(
     Args:
         run: the folder that scripts/train.py wrote.
         step: which checkpoint, or best, of the best test accuracy; by default the latest.
-        views: crops of each test image to average over; by default as the run had it. The central
-            one, or five with the corners, or those and their mirror images.
+        views: of each test image, to average over; by default as the run had it. The central crop;
+            or two, with its mirror image; or five, with the corners; or ten, those and theirs.
         image: the test image whose feature maps are drawn.
         data_dir: where prepared datasets are; by default as the run had it.
         manual_dir: files the dataset is prepared from instead of a download.

@@ -100,7 +100,7 @@ def test_a_list_is_as_good_as_a_tuple():
         ("epochs", -1),
         ("eval_batch_size", 0),
         ("eval_every_epochs", 0),
-        ("eval_views", 2),
+        ("eval_views", 3),
         ("dtype", "float64"),
         ("on_bad_image", "Skip"),
         ("optimizer.name", "SGD"),

@@ -85,6 +85,13 @@ def test_each_transform_is_its_function(name):
     chex.assert_trees_all_close(evaluation(IMAGES), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_two_views_are_an_image_and_its_mirror_image():
+    _, evaluation = compose((Resize(10), RandomCrop(6)), lambda: IMAGES, MEAN, STD)
+    one, two = (jax.jit(evaluation, static_argnums=1)(IMAGES, views) for views in (1, 2))
+    chex.assert_trees_all_equal(two[::2], one)
+    chex.assert_trees_all_equal(two[1::2], one[:, :, ::-1])
+
+
 @pytest.mark.parametrize("views", [5, 10])
 def test_the_views_of_an_image_follow_each_other_where_the_crop_is_cut(views):
     transforms = Resize(10), HorizontalFlip(), RandomCrop(6, 2), Resize(3), RandomCrop(3)
