@@ -85,13 +85,18 @@ class Experiment:
             jax.eval_shape(for_training, image_key, stored)
             to_views = functools.partial(self.to_input, views=config.eval_views)
             image_shape = jax.eval_shape(to_views, stored).shape[1:]
-            self.state = self._initial_state(model, image_shape, init_key)
-        except UserError:
-            raise
+            create = self._state_constructor(model, image_shape)
+            state_like = jax.eval_shape(create, init_key)
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"model {config.model} and dataset {config.dataset} do not fit: {error}"
             ) from error
+        # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
+        # eight times what the rest of this program does.
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        options = {"xla_backend_optimization_level": 0} if on_cpu else None
+        sharding = mesh.state_sharding(state_like, self.mesh)
+        self.state = mesh.jit(create, self.mesh, sharding, compiler_options=options)(init_key)
         keys = order_key, image_key, step_key
         self._feed = feed(dataset, config, self.mesh, transforms, keys, self.state)
 
@@ -147,18 +152,12 @@ class Experiment:
         """Sums to begin with, on every device."""
         return mesh.replicate(zero_metrics(), self.mesh)
 
-    def _initial_state(
-        self, model: nn.Module, image_shape: tuple[int, ...], key: jax.Array
-    ) -> TrainState:
+    def _state_constructor(
+        self, model: nn.Module, image_shape: tuple[int, ...]
+    ) -> Callable[[jax.Array], TrainState]:
         tx = make_optimizer(self.config.optimizer, self.schedule, ema_decay=self.config.ema_decay)
-        # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
-        # eight times what the rest of this program does.
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        options = {"xla_backend_optimization_level": 0} if on_cpu else None
         smoothing = self.config.label_smoothing
-        create = functools.partial(create_state, model, tx, image_shape, label_smoothing=smoothing)
-        sharding = mesh.state_sharding(jax.eval_shape(create, key), self.mesh)
-        return mesh.jit(create, self.mesh, sharding, compiler_options=options)(key)
+        return functools.partial(create_state, model, tx, image_shape, label_smoothing=smoothing)
 
     @functools.cached_property
     def _curvature_program(self) -> jax.stages.Compiled:

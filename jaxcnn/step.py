@@ -86,7 +86,7 @@ def create_state(
     params = model.init(key, jnp.zeros((1, *image_shape)))["params"]
     loss_fn = eval_loss_fn = getattr(model, "loss_fn", cross_entropy)
     if label_smoothing:
-        loss_fn = functools.partial(smoothed_cross_entropy, smoothing=label_smoothing)
+        loss_fn = _smoothing_loss(label_smoothing)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         apply_fn=model.apply,
@@ -96,6 +96,11 @@ def create_state(
         loss_fn=loss_fn,
         eval_loss_fn=eval_loss_fn,
     )
+
+
+@functools.cache  # one object for all states: jit compares them by what they hold
+def _smoothing_loss(smoothing: float) -> Callable[[Any, jax.Array], jax.Array]:
+    return functools.partial(smoothed_cross_entropy, smoothing=smoothing)
 
 
 def zero_metrics() -> Metrics:

@@ -140,6 +140,14 @@ def trained(config, num_epochs):
     return experiment, *carry
 
 
+def test_smoothed_labels_are_learnt_less_surely(linear):
+    losses = []
+    for smoothing in (0.0, 0.5):
+        experiment, state, _ = trained(dataclasses.replace(linear, label_smoothing=smoothing), 3)
+        losses.append(experiment.evaluate(state)["loss"])
+    assert losses[0] < losses[1]
+
+
 def test_two_batches_to_an_update_are_one_batch_of_twice_the_size(linear):
     accumulated = dataclasses.replace(linear.optimizer, accumulate=2)
     whole, expected, expected_metrics = trained(dataclasses.replace(linear, batch_size=32), 2)
