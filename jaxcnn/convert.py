@@ -14,9 +14,9 @@ from jaxcnn import mesh
 from jaxcnn import workdir as workdirs
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, lookup
 from jaxcnn.experiment import Experiment
-from jaxcnn.torch_weights import from_torch, read_weights, to_torch, write_weights
+from jaxcnn.torch_weights import TORCH_NAMES, from_torch, read_weights, to_torch, write_weights
 from jaxcnn.train import Run, save_checkpoint
 
 
@@ -46,6 +46,7 @@ def export_run(
       RunError: the checkpoint is damaged.
     """
     config = workdirs.read_config(run, data_dir=data_dir, manual_dir=manual_dir)
+    lookup("convertible model", config.model, TORCH_NAMES)  # before the data is loaded
     with Checkpoints(run / "checkpoints") as checkpoints:
         step = checkpoints.choose(step)
         state, _ = checkpoints.restore(Experiment(config).state, step)

@@ -49,6 +49,8 @@ def main(
             raise UserError(f"there is no folder {file.parent} to write {file.name} into")
     if figure and what in ("startup", "input", "scale"):
         raise UserError(f"--figure is not of --what {what}")
+    if (image_size or dtype != "float32") and what in ("startup", "input", "scale"):
+        raise UserError(f"--image-size and --dtype are not of --what {what}")
     if dataset and what != "input":
         raise UserError(f"--dataset is not of --what {what}")
     for name, sizes in (("batch", batch_size), ("image", image_size)):

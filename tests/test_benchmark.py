@@ -360,6 +360,10 @@ def test_from_the_command_to_the_json(tmp_path):
         ),
         (["lenet5", "--json", "nowhere/out.json"], "there is no folder nowhere"),
         (["lenet5", "--what", "scale", "--figure", "out.png"], "--figure is not of --what scale"),
+        (
+            ["lenet5", "--what", "startup", "--dtype", "bfloat16"],
+            "--image-size and --dtype are not",
+        ),
         (["lenet5", "--figure", "out.png"], "--figure needs several of"),
         (["lenet5", "--batch-size", "8", "16", "8"], "--batch-size has a size twice: 8 16 8"),
         (["lenet5", "--dataset", "mnist"], "--dataset is not of --what train"),
