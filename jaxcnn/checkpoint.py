@@ -190,10 +190,12 @@ class Checkpoints:
         """
         steps = self.steps()
         for step in reversed(steps):
+            restored = None
             try:
                 restored = self.restore(state, step)
             except DamagedCheckpoint as error:
                 _log.warning("%s; trying the one before", error)
+            if processes.largest(restored is None):  # what one cannot read, none goes on from
                 continue
             self._set_aside([s for s in steps if s > step])
             return restored
@@ -207,13 +209,12 @@ class Checkpoints:
     def _set_aside(self, steps: Sequence[int]) -> None:
         # Not deleted: what kept them from being read may have been the file system, for a moment.
         aside = self._directory.with_name("unreadable")
-        if processes.is_first():
-            for step in steps:
-                aside.mkdir(exist_ok=True)
-                shutil.rmtree(aside / str(step), ignore_errors=True)  # of an earlier time
-                (self._directory / str(step)).rename(aside / str(step))
-        processes.largest(0)  # all wait for the first
+        for step in steps if processes.is_first() else ():
+            aside.mkdir(exist_ok=True)
+            shutil.rmtree(aside / str(step), ignore_errors=True)  # of an earlier time
+            (self._directory / str(step)).rename(aside / str(step))
         if steps:
+            processes.largest(0)  # all wait for the first
             self._manager.reload()
 
     def _cannot_write(self, error: Exception) -> RunError:

@@ -1,6 +1,7 @@
 """A restored state is the saved one, or an error that says what is wrong."""
 
 import logging
+import resource
 
 import chex
 import jax
@@ -107,6 +108,20 @@ def test_a_checkpoint_that_could_not_be_read_once_is_not_lost(tmp_path, monkeypa
     monkeypatch.undo()
     with Checkpoints(tmp_path / "unreadable") as checkpoints:
         chex.assert_trees_all_equal(checkpoints.restore(state_at(0), 2)[0], state_at(2))
+
+
+def test_what_cannot_be_written_is_one_message(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(RunError, match=r"^cannot write a checkpoint in .*checkpoints: .+$"):
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # as if the disk were full
+            try:
+                checkpoints.save(state_at(1), {})
+                checkpoints.wait()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == []
 
 
 def test_damage_everywhere_is_an_error_and_deletes_nothing(tmp_path):
