@@ -385,9 +385,11 @@ def test_hidden_files_and_folders_are_passed_over(folder):
 def test_a_damaged_image_ends_the_run_in_one_line(folder, tmp_path):
     path = folder / "train" / "eel" / "02.JPEG"
     path.write_bytes(path.read_bytes()[:-400])  # its header is whole
-    config = config_of(folder, tmp_path / "run")
+    # PCAColor would meet it before the first step.
+    config = config_of(folder, tmp_path / "run", transforms=(RandomCrop(28),))
     with pytest.raises(UserError, match="02.JPEG is a bad image: .*truncated.*--on-bad-image skip"):
         train_and_evaluate(config)
+    assert (tmp_path / "run" / "config.json").exists()
     result = train_and_evaluate(dataclasses.replace(config, on_bad_image="skip"))
     assert result["steps"] == 30
 
