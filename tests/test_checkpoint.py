@@ -1,5 +1,6 @@
 """A restored state is the saved one, or an error that says what is wrong."""
 
+import gc
 import logging
 import resource
 
@@ -110,6 +111,22 @@ def test_a_checkpoint_that_could_not_be_read_once_is_not_lost(tmp_path, monkeypa
         chex.assert_trees_all_equal(checkpoints.restore(state_at(0), 2)[0], state_at(2))
 
 
+@pytest.fixture
+def broken_tasks():
+    """Collects what Orbax's failed tasks leave, so that it warns in the test that broke them."""
+    yield
+    gc.collect()
+
+
+def breaks_tasks(test):
+    """Marks a test in which tasks and threads of Orbax's fail, and nobody awaits their errors."""
+    test = pytest.mark.usefixtures("broken_tasks")(test)
+    for warning in ("PytestUnraisableExceptionWarning", "PytestUnhandledThreadExceptionWarning"):
+        test = pytest.mark.filterwarnings(f"ignore::pytest.{warning}")(test)
+    return test
+
+
+@breaks_tasks
 def test_what_cannot_be_written_is_one_message(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(RunError, match=r"^cannot write a checkpoint in .*checkpoints: .+$"):
@@ -137,8 +154,7 @@ def test_damage_everywhere_is_an_error_and_deletes_nothing(tmp_path):
 @pytest.mark.parametrize(
     "missing", ["state/manifest.ocdbt", "metadata/metadata", "state/_METADATA"]
 )
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax's own tasks
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@breaks_tasks
 def test_a_missing_file_is_noticed(missing, tmp_path):
     saved(tmp_path, 1)
     (tmp_path / "1" / missing).unlink()
