@@ -140,6 +140,13 @@ FREE_FIELDS = (
 )
 # How one start of a run is spread over devices: not kept with the run.
 LAUNCH_FIELDS = ("multihost", "coordinator", "num_processes", "process_id", "model_axis")
+# Fields of the optimizer that not every rule has, and the rules that do.
+_FIELDS_OF_RULES = {
+    "momentum": ("sgd", "sgd-2012"),
+    "nesterov": ("sgd",),
+    "weight_decay": ("adamw", "sgd", "sgd-2012"),
+    "mu": ("diagonal-lm",),
+}
 
 
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
@@ -241,21 +248,19 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
             )
     if not 0 <= optimizer.momentum < 1:
         raise UserError(f"--optimizer.momentum is {optimizer.momentum}: it must be in [0, 1)")
-    if optimizer.nesterov and optimizer.name != "sgd":
-        raise UserError(
-            f"--optimizer.nesterov is of --optimizer.name sgd, and {optimizer.name} has none"
-        )
     for name in ("weight_decay", "clip_norm"):
         if not 0 <= getattr(optimizer, name) < math.inf:
             raise UserError(
                 f"--optimizer.{name.replace('_', '-')} is {getattr(optimizer, name)}: "
                 "it must be finite and not negative"
             )
-    if optimizer.weight_decay and optimizer.name in ("adam", "diagonal-lm"):
-        raise UserError(
-            f"--optimizer.weight-decay is {optimizer.weight_decay}, and {optimizer.name} has none: "
-            "choose --optimizer.name adamw, sgd or sgd-2012"
-        )
+    for name, rules in _FIELDS_OF_RULES.items():
+        value, default = getattr(optimizer, name), getattr(OptimizerConfig, name)
+        if value != default and optimizer.name not in rules:
+            raise UserError(
+                f"--optimizer.{name.replace('_', '-')} is {value}, and {optimizer.name} has none: "
+                f"choose --optimizer.name {' or '.join(rules)}, or leave it at {default}"
+            )
     if optimizer.accumulate < 1:
         raise UserError(f"--optimizer.accumulate is {optimizer.accumulate}: it must be at least 1")
     if not 0 <= optimizer.warmup_epochs < epochs:

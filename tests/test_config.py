@@ -147,16 +147,23 @@ def test_values_out_of_range_are_refused_by_the_flags_name(field, value):
         check(config)
 
 
-@pytest.mark.parametrize("name", ["adam", "diagonal-lm"])
-def test_rules_without_weight_decay_name_those_that_have_it(name):
-    optimizer = OptimizerConfig(name=name, weight_decay=0.1)
-    with pytest.raises(UserError, match=f"{name} has none: choose .* adamw, sgd or sgd-2012"):
-        check(TrainConfig(optimizer=optimizer))
-
-
-@pytest.mark.parametrize("name", ["adamw", "sgd", "sgd-2012"])
-def test_the_other_rules_decay_weights(name):
-    check(TrainConfig(optimizer=OptimizerConfig(name=name, weight_decay=5e-4)))
+@pytest.mark.parametrize("rule", ["adam", "adamw", "sgd", "sgd-2012", "diagonal-lm"])
+@pytest.mark.parametrize(
+    ("field", "value", "rules"),
+    [
+        ("momentum", 0.5, ["sgd", "sgd-2012"]),
+        ("nesterov", True, ["sgd"]),
+        ("weight_decay", 0.1, ["adamw", "sgd", "sgd-2012"]),
+        ("mu", 0.4, ["diagonal-lm"]),
+    ],
+)
+def test_what_a_rule_has_not_it_refuses_and_names_those_that_have_it(field, value, rules, rule):
+    config = TrainConfig(optimizer=replace(OptimizerConfig(name=rule), **{field: value}))
+    if rule in rules:
+        check(config)
+    else:
+        with pytest.raises(UserError, match=f"{rule} has none: choose .* {' or '.join(rules)}, "):
+            check(config)
 
 
 def test_a_config_from_before_the_newer_fields_has_their_defaults():
