@@ -46,7 +46,8 @@ class OptimizerConfig:
     """Times a parameter, added to its gradient; `sgd` and `sgd-2012`. In `adamw`, apart from the
     gradient, times the learning rate, as in PyTorch."""
     decay_biases: bool = False
-    """Decay every parameter; else no bias and none of fewer than two dimensions."""
+    """With `weight_decay`: decay every parameter, else no bias and none of fewer than two
+    dimensions."""
     clip_norm: float = 0.0
     """Scale gradients down to this norm, all parameters together, before all else; 0 is never."""
     accumulate: int = 1
@@ -60,15 +61,16 @@ class OptimizerConfig:
 class TrainConfig:
     """A run: what is trained, on what, how long, and where it is kept."""
 
-    preset: str = "custom"
+    preset: Annotated[str, tyro.conf.Suppress] = "custom"
     """The experiment's name, as reports show it."""
     card: Annotated[str, tyro.conf.Suppress] = ""
     """The experiment card: source, command, hardware, time, measured accuracy."""
     model: str = "lenet5"
-    """A name in MODELS."""
+    """A network by its name in MODELS, as lenet5 or alexnet; an unknown one is answered with all."""
     dataset: str = "mnist"
-    """A name in DATASETS; or `folder:DIR`, images in DIR/train/CLASS/ and DIR/val/CLASS/, or
-    `tfds:NAME`, a prepared set of TFDS: these are streamed, and may be larger than memory."""
+    """mnist5k, mnist or cifar10; or `folder:DIR`, images in DIR/train/CLASS/ and DIR/val/CLASS/ or
+    DIR/test/CLASS/, or `tfds:NAME`, a prepared set of TFDS: these are streamed, and may be larger
+    than memory."""
     stream_size: int = 256
     """Height and width, in pixels, of streamed images: the square at the centre, scaled."""
     stream_min_size: int = 32
@@ -145,6 +147,7 @@ _FIELDS_OF_RULES = {
     "momentum": ("sgd", "sgd-2012"),
     "nesterov": ("sgd",),
     "weight_decay": ("adamw", "sgd", "sgd-2012"),
+    "decay_biases": ("adamw", "sgd", "sgd-2012"),
     "mu": ("diagonal-lm",),
 }
 

@@ -29,7 +29,8 @@ def one_line_errors() -> Iterator[None]:
     """Turns an expected failure into one line on stderr and an exit status; bugs keep a traceback.
 
     Raises:
-      SystemExit: 2 for a `UserError`, 1 for a `RunError` or `OSError`, 130 for Ctrl-C.
+      SystemExit: 2 for a `UserError`, 1 for an `OSError` or a `RunError`, unless a signal stopped
+        the run, which is 128 and its number; 130 for Ctrl-C.
     """
     try:
         yield

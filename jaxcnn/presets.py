@@ -112,7 +112,8 @@ CUDA_CONVNET_18PCT_CIFAR10 = TrainConfig(
     preset="cuda-convnet-18pct-cifar10",
     card="""\
 cuda-convnet's network of 18% error, its update and its pixels in 0..255; a cosine in the place of
-140 epochs in three steps, mirrored images, and one weight decay for all layers.
+140 epochs in three steps, mirrored images, one weight decay for all layers, and the mean of a
+channel in the place of each pixel's.
   command   python scripts/train.py cuda-convnet-18pct-cifar10 --seed 0
   hardware  1 CPU core, with another run on the other: 2 h; 2 alone: 0.13 s a step, 52 min
   accuracy  81.65% (seed 0); that network's is 82%""",
@@ -137,7 +138,8 @@ CUDA_CONVNET_11PCT_CIFAR10 = dataclasses.replace(
     preset="cuda-convnet-11pct-cifar10",
     card="""\
 cuda-convnet's network of 11% error, with its locally connected layers: crops of 24x24 and mirror
-images in training, the mean of ten views in the test; the rest as its forerunner's recipe.
+images in training, the mean of ten views in the test, twice the epochs; the rest as its
+forerunner's recipe.
   command   python scripts/train.py cuda-convnet-11pct-cifar10 --seed 0
   hardware  not run to its end yet
   accuracy  not measured""",
@@ -151,7 +153,7 @@ images in training, the mean of ten views in the test; the rest as its forerunne
 ALEXNET_CIFAR10_32 = TrainConfig(
     preset="alexnet-cifar10-32",
     card="""\
-AlexNet's plan at CIFAR-10's own size, with what came since, for 30 minutes of a laptop.
+AlexNet's plan at CIFAR-10's own size, with what came since, for 30 minutes of two cores.
   command   python scripts/train.py alexnet-cifar10-32 --seed 0
   hardware  1 CPU core, with another run on the other: 105 min; 2 alone: 0.22 s a step, 29 min
   accuracy  86.97% (seed 0)""",

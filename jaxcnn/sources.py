@@ -1,8 +1,9 @@
 """Where streamed images come from: folders of files, and records of TFDS; read, not yet decoded.
 
-`folder:DIR` is DIR/train/CLASS/* and DIR/val/CLASS/* or DIR/test/CLASS/*, files of images in a
-folder for each class; names that begin with a dot are passed over. `tfds:NAME` is a set that
-tensorflow-datasets has prepared as array_record.
+`folder:DIR` is DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/test/CLASS/* where there is no val,
+files of images in a folder for each class; names that begin with a dot, or have not the extension
+of an image format, are passed over. `tfds:NAME` is a set that tensorflow-datasets has prepared as
+array_record.
 """
 
 from __future__ import annotations

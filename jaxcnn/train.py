@@ -48,7 +48,8 @@ def train_and_evaluate(config: TrainConfig) -> dict[str, Any]:
     Raises:
       UserError: the config is out of range, its data cannot be had, or the run's folder cannot be
         written or holds a run of another config.
-      RunError: the loss or a parameter is not finite, or a checkpoint cannot be written.
+      RunError: the loss or a parameter is not finite, a checkpoint cannot be written, or all that
+        there are are damaged.
       Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
     """
     started = time.perf_counter()

@@ -29,13 +29,13 @@ def main(
     Args:
         network: lenet5, alexnet or alexnet-2012; of the rest of jaxcnn.models.MODELS, ours alone.
             For --what input a preset, as alexnet-cifar10-32.
-        what: training steps, forward passes, epochs of 60,000 images of 28x28, the seconds from
-            the command to the first step (ours alone), how fast images come to a preset's step
+        what: training steps, forward passes, epochs of 60,000 images of 28x28 (of the lenet5
+            networks), the seconds from the command to their first step (ours alone), how fast images come to a preset's step
             beside how fast it uses them, or how a step's cost grows with devices and what it is
             predicted to be on GPUs and TPUs (lenet5 and alexnet, float32).
         against: of linen, torch (the fastest way of it) and one way of it, as torch-eager,
-            torch-channels-last or torch-compile; with commas between.
-        batch_size: images in a batch; several are measured one after the other.
+            torch-channels-last or torch-compile; with commas between. Not of startup and input.
+        batch_size: images in a batch; several are measured one after the other. Likewise.
         image_size: height and width of the images, one or several; by default the network's own.
         dataset: of --what input, in the place of the preset's, as folder:DIR.
         rounds: turns of each side.

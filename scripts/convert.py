@@ -28,13 +28,14 @@ def main(
     """Write a run's parameters to a file of PyTorch's weights, or make a run of such a file.
 
     The file is the one of the two with the extension .safetensors, .pth or .pt. A run made of it is
-    trained on by scripts/train.py with the same preset and flags, and the run as its --workdir.
+    trained on by scripts/train.py with the same preset and flags, and the run as its --workdir;
+    the preset is lenet5-mnist where none was given.
 
     Args:
         source: the folder that scripts/train.py wrote; or the file.
         target: the file to write or replace; or the folder of the new run.
         step: of a run, which checkpoint, or best; by default the latest.
-        preset: of a file, what the run is of; by default a lenet5 on mnist, pixels in [-1, 1].
+        preset: of a file, what the run is of; by default as in lenet5-mnist.
         model: of a file, in the preset's place: a lenet5 of the notebook's layout, or alexnet.
         dataset: likewise, a name in DATASETS.
         transforms: likewise, what images go through, such as resize:size=224 for alexnet.

@@ -154,6 +154,7 @@ def test_values_out_of_range_are_refused_by_the_flags_name(field, value):
         ("momentum", 0.5, ["sgd", "sgd-2012"]),
         ("nesterov", True, ["sgd"]),
         ("weight_decay", 0.1, ["adamw", "sgd", "sgd-2012"]),
+        ("decay_biases", True, ["adamw", "sgd", "sgd-2012"]),
         ("mu", 0.4, ["diagonal-lm"]),
     ],
 )

@@ -80,8 +80,9 @@ def conv_general_dilated(
 ) -> Float[Array, "batch *output_space features"]:
     """`jax.lax.conv_general_dilated`, the same arguments and values, in matrix products on a CPU.
 
-    What is float32, [batch, height, width, channels] and not dilated takes the other lowering on a
-    CPU, with groups or without; with a stride, if the channels are few. All else takes XLA's.
+    What is float32, [batch, height, width, channels], not dilated and padded by less than the
+    kernel takes the other lowering on a CPU, with groups or without; with a stride, if the channels
+    are few. All else takes XLA's, as does what asks for a precision or the like.
 
     Differentiable in both arrays, backwards as often as wanted; where the other lowering is taken,
     JAX refuses forward mode (`jax.jvp`, `jax.hessian`). An infinity or NaN in the images may spread

@@ -8,8 +8,9 @@
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
 #SBATCH --open-mode=append
-# --signal: all save the same step two minutes before the time is up; --requeue: a run that lost a
-# node starts again, from its last checkpoint.
+# Submit from the repository, its environment active, the data prepared (--data-dir). --signal: all
+# save the same step two minutes before the time is up; submit again to go on. --requeue: a run that
+# lost a node starts again by itself, from its last checkpoint.
 set -euo pipefail
 
 # A task that ends in an error takes the others along.

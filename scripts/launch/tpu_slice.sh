@@ -3,7 +3,7 @@
 #   export ZONE=us-west4-a REPOSITORY=https://...
 #   scripts/launch/tpu_slice.sh NAME lenet5-mnist --workdir /mnt/shared/runs/lenet5
 # The slice is there (gcloud compute tpus tpu-vm create NAME --accelerator-type=v5litepod-16 ...),
-# and /mnt/shared is a file system that all its hosts mount.
+# /mnt/shared is a file system that all its hosts mount, and their `python` is 3.11 or newer.
 set -euo pipefail
 
 name=$1
