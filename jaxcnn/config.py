@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
@@ -66,7 +67,7 @@ class TrainConfig:
     card: Annotated[str, tyro.conf.Suppress] = ""
     """The experiment card: source, command, hardware, time, measured accuracy."""
     model: str = "lenet5"
-    """A network by its name in MODELS, as lenet5 or alexnet; an unknown one is answered with all."""
+    """A network by its name in MODELS, as lenet5 or alexnet; another is answered with all names."""
     dataset: str = "mnist"
     """mnist5k, mnist or cifar10; or `folder:DIR`, images in DIR/train/CLASS/ and DIR/val/CLASS/ or
     DIR/test/CLASS/, or `tfds:NAME`, a prepared set of TFDS: these are streamed, and may be larger
@@ -164,16 +165,22 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any,
 
 def to_fields(config: TrainConfig) -> dict[str, Any]:
     """The config in what JSON has, without LAUNCH_FIELDS; transforms are texts."""
-    fields = dataclasses.asdict(config)
-    for name in LAUNCH_FIELDS:
-        del fields[name]
-    fields["transforms"] = [transforms.to_text(transform) for transform in config.transforms]
+    fields: dict[str, Any] = json.loads(to_json(config))
     return fields
 
 
 def to_json(config: TrainConfig) -> str:
     """The config as JSON text; `from_json` reads it back."""
-    return json.dumps(to_fields(config), indent=2) + "\n"
+    fields = dataclasses.asdict(config)
+    for name in LAUNCH_FIELDS:
+        del fields[name]
+    fields["transforms"] = [transforms.to_text(transform) for transform in config.transforms]
+    return json.dumps(fields, indent=2, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays, and paths, as JSON has them."""
+    return value.tolist() if hasattr(value, "tolist") else os.fspath(value)
 
 
 def from_json(text: str) -> TrainConfig:
@@ -191,7 +198,7 @@ def from_json(text: str) -> TrainConfig:
         for name in ("pixel_mean", "pixel_std"):
             fields[name] = tuple(fields[name])
         return TrainConfig(**fields)
-    except (TypeError, KeyError, ValueError, UserError) as error:
+    except (TypeError, AttributeError, KeyError, ValueError, UserError) as error:
         raise UserError(f"config.json is not a config of this version of jaxcnn: {error}") from None
 
 
@@ -212,6 +219,10 @@ def check(config: TrainConfig) -> None:
             )
     _check_choices(config)
     _check_choices(config.optimizer, "optimizer.")
+    try:
+        to_json(config)
+    except TypeError as error:
+        raise UserError(f"a field has a value that config.json cannot hold: {error}") from None
     if not 0 <= config.seed < 2**32:
         raise UserError(f"--seed is {config.seed}: it must be in [0, 2^32)")
     for name in ("label_smoothing", "ema_decay"):
@@ -287,7 +298,7 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in json.loads(to_json(config)).items():  # where a tuple is as good as a list
+    for name, value in to_fields(config).items():
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": v for inner, v in value.items()}
         else:

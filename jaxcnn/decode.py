@@ -115,7 +115,8 @@ class Images:
                 # A far larger JPEG is read at a half or less.
                 image.draft(mode, (2 * size, 2 * size))
                 # Pillow's filter is wider where it shrinks: no aliasing.
-                square = ImageOps.fit(image.convert(mode), (size, size), Image.Resampling.BILINEAR)
+                whole = _of_eight_bits(image).convert(mode)
+                square = ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)
         except UnidentifiedImageError as error:  # its message names our buffer
             raise UserError(
                 f"{example.name} is a bad image: Pillow knows no such format"
@@ -123,3 +124,15 @@ class Images:
         except Exception as error:  # Pillow's decoders raise whatever they come across
             raise UserError(f"{example.name} is a bad image: {error}") from error
         return np.asarray(square).reshape(self.shape[1:])
+
+
+def _of_eight_bits(image: Image.Image) -> Image.Image:
+    """Of 16 bits a pixel the upper 8, where Pillow would put all above 255 at 255."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    pixels = np.asarray(image)
+    if pixels.min() < 0 or pixels.max() >= 2**16:
+        raise ValueError("its pixels have more than 16 bits")
+    return Image.fromarray((pixels >> 8).astype(np.uint8))

@@ -69,6 +69,12 @@ class Experiment:
                 f"--optimizer.accumulate is {config.optimizer.accumulate}: the run has only "
                 f"{self.total_steps:,} batches, and would never update"
             )
+        warmup_epochs = config.optimizer.warmup_epochs
+        if round(warmup_epochs * self.steps_per_epoch) >= self.total_steps:
+            raise UserError(
+                f"--optimizer.warmup-epochs is {warmup_epochs}: it takes all of the run's "
+                f"{self.total_steps:,} batches"
+            )
 
         self.schedule = make_schedule(
             config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps

@@ -56,10 +56,10 @@ class MetricsLog:
         self._workdir = workdir
         self._path = workdir / "metrics.jsonl"
         self._step = step
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _is_line_up_to(step, line)]
-        if kept != lines:
-            write_atomically(self._path, "".join(line + "\n" for line in kept))
+        text = self._path.read_text() if self._path.exists() else ""
+        kept = [line + "\n" for line in text.splitlines() if _is_line_up_to(step, line)]
+        if "".join(kept) != text:  # or its last line has not its end
+            write_atomically(self._path, "".join(kept))
         self._events: SummaryWriter | None = None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:

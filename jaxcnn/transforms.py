@@ -12,7 +12,7 @@ from typing import Annotated, get_type_hints
 
 import tyro
 
-from jaxcnn.errors import UserError, lookup
+from jaxcnn.errors import UserError, lookup, one_line_errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,14 +81,27 @@ TRANSFORMS: dict[str, type[Transform]] = {
 
 
 def to_text(transform: Transform) -> str:
-    """A transform as text; `from_text` reads it back."""
-    (name,) = (name for name, kind in TRANSFORMS.items() if isinstance(transform, kind))
-    fields = [
-        f"{field.name}={getattr(transform, field.name)!r}"
-        for field in dataclasses.fields(transform)
-        if repr(getattr(transform, field.name)) != repr(field.default)  # -0.0 is not 0.0
-    ]
-    return f"{name}:{','.join(fields)}" if fields else name
+    """A transform as text; `from_text` reads it back.
+
+    Raises:
+      UserError: it is none, or a field is not of its type, as half a pixel.
+    """
+    names = [name for name, kind in TRANSFORMS.items() if isinstance(transform, kind)]
+    if not names:
+        raise UserError(f"{transform!r} is no transform, as jaxcnn.transforms.HorizontalFlip() is")
+    types, fields = get_type_hints(type(transform)), []
+    for field in dataclasses.fields(transform):
+        given, kind = getattr(transform, field.name), types[field.name]
+        try:
+            value = kind(given)  # of 10, of NumPy's 10, the same text as of 10.0
+            fits = value == given or value != value  # a NaN
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise UserError(f"the {field.name} of {transform} must be of type {kind.__name__}")
+        if repr(value) != repr(field.default):  # -0.0 is not 0.0
+            fields.append(f"{field.name}={value!r}")
+    return f"{names[0]}:{','.join(fields)}" if fields else names[0]
 
 
 def from_text(text: str) -> Transform:
@@ -114,13 +127,18 @@ def from_text(text: str) -> Transform:
     return kind(**fields)
 
 
+def _from_argument(arguments: list[str]) -> Transform:
+    with one_line_errors():  # tyro would take a UserError for its own, and say less
+        return from_text(arguments[0])
+
+
 # How tyro reads one from the command line.
 TransformArgument = Annotated[
     Transform,
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="NAME[:FIELD=VALUE,...]",
-        instance_from_str=lambda arguments: from_text(arguments[0]),
+        instance_from_str=_from_argument,
         is_instance=lambda value: isinstance(value, Transform),
         str_from_instance=lambda transform: [to_text(transform)],
     ),

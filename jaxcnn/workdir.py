@@ -83,7 +83,7 @@ def read_config(
     path = workdir / "config.json"
     try:
         config = configs.from_json(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir} holds no run: there is no {path}") from None
     return dataclasses.replace(
         config,

@@ -30,12 +30,13 @@ def main(
         network: lenet5, alexnet or alexnet-2012; of the rest of jaxcnn.models.MODELS, ours alone.
             For --what input a preset, as alexnet-cifar10-32.
         what: training steps, forward passes, epochs of 60,000 images of 28x28 (of the lenet5
-            networks), the seconds from the command to their first step (ours alone), how fast images come to a preset's step
-            beside how fast it uses them, or how a step's cost grows with devices and what it is
-            predicted to be on GPUs and TPUs (lenet5 and alexnet, float32).
+            networks), the seconds from the command to their first step (ours alone), how fast
+            images come to a preset's step beside how fast it uses them, or how a step's cost grows
+            with devices and what it is predicted to be on GPUs and TPUs (lenet5 and alexnet,
+            float32).
         against: of linen, torch (the fastest way of it) and one way of it, as torch-eager,
-            torch-channels-last or torch-compile; with commas between. Not of startup and input.
-        batch_size: images in a batch; several are measured one after the other. Likewise.
+            torch-channels-last or torch-compile; with commas between.
+        batch_size: images in a batch; several are measured one after the other.
         image_size: height and width of the images, one or several; by default the network's own.
         dataset: of --what input, in the place of the preset's, as folder:DIR.
         rounds: turns of each side.
@@ -47,12 +48,14 @@ def main(
     for file in (json, figure):
         if file and not file.parent.is_dir():
             raise UserError(f"there is no folder {file.parent} to write {file.name} into")
-    if figure and what in ("startup", "input", "scale"):
-        raise UserError(f"--figure is not of --what {what}")
-    if (image_size or dtype != "float32") and what in ("startup", "input", "scale"):
-        raise UserError(f"--image-size and --dtype are not of --what {what}")
-    if dataset and what != "input":
-        raise UserError(f"--dataset is not of --what {what}")
+    of_comparisons = {"against", "batch-size", "image-size", "dtype", "figure"}
+    of_others = {"startup": set(), "input": {"dataset"}, "scale": {"batch-size"}}
+    given = {"against": against != "torch,linen", "batch-size": batch_size != (64,)}
+    given |= {"image-size": image_size, "dtype": dtype != "float32"}
+    given |= {"figure": figure, "dataset": dataset}
+    for name in given.keys() - of_others.get(what, of_comparisons):
+        if given[name]:
+            raise UserError(f"--{name} is not of --what {what}")
     for name, sizes in (("batch", batch_size), ("image", image_size)):
         if len({*sizes}) < len(sizes):
             raise UserError(f"--{name}-size has a size twice: {' '.join(map(str, sizes))}")

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import runpy
 import statistics
 import subprocess
 import sys
@@ -360,10 +361,11 @@ def test_from_the_command_to_the_json(tmp_path):
         ),
         (["lenet5", "--json", "nowhere/out.json"], "there is no folder nowhere"),
         (["lenet5", "--what", "scale", "--figure", "out.png"], "--figure is not of --what scale"),
-        (
-            ["lenet5", "--what", "startup", "--dtype", "bfloat16"],
-            "--image-size and --dtype are not",
-        ),
+        (["lenet5", "--what", "scale", "--against", "linen"], "--against is not of --what scale"),
+        (["lenet5", "--what", "startup", "--dtype", "bfloat16"], "--dtype is not of --what st"),
+        (["lenet5", "--what", "startup", "--batch-size", "8"], "--batch-size is not of --what st"),
+        (["lenet5-mnist", "--what", "input", "--batch-size", "8"], "--batch-size is not of"),
+        (["lenet5-mnist", "--what", "input", "--image-size", "8"], "--image-size is not of"),
         (["lenet5", "--figure", "out.png"], "--figure needs several of"),
         (["lenet5", "--batch-size", "8", "16", "8"], "--batch-size has a size twice: 8 16 8"),
         (["lenet5", "--dataset", "mnist"], "--dataset is not of --what train"),
@@ -371,10 +373,13 @@ def test_from_the_command_to_the_json(tmp_path):
         (["lenet5-mnits", "--what", "input"], "no preset is called 'lenet5-mnits'; did you"),
     ],
 )
-def test_a_request_at_fault_ends_in_one_line(arguments, message):
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    error = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1
 
 
 def test_help_needs_no_jax():

@@ -1,8 +1,12 @@
 import dataclasses
 import json
 import math
+import pathlib
 from dataclasses import replace
+from functools import partial
 
+import jax
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +22,13 @@ from jaxcnn.config import (
 from jaxcnn.datasets import DATASETS
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.models import MODELS
+from jaxcnn.pipeline import compose
 from jaxcnn.presets import PRESETS
 from jaxcnn.sources import PREFIXES
-from jaxcnn.transforms import HorizontalFlip, RandomCrop
+from jaxcnn.summary import IMAGE_SHAPES
+from jaxcnn.transforms import Affine, HorizontalFlip, RandomCrop, Resize
+
+STORED = {"mnist": (28, 1), "mnist5k": (28, 1), "cifar10": (32, 3)}  # size and channels
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -28,9 +36,33 @@ def test_presets_are_named_carded_and_can_be_built(name):
     config = PRESETS[name]
     assert config.preset == name
     assert config.card
-    assert config.model in MODELS
     assert config.dataset in DATASETS or config.dataset.startswith(PREFIXES)
     check(config)
+    size, channels = STORED.get(config.dataset, (config.stream_size, 3))
+    stored = jax.ShapeDtypeStruct((4, size, size, channels), np.uint8)
+    sample = np.random.default_rng(0).integers(256, size=(4, 8, 8, channels), dtype=np.uint8)
+    for_training, for_evaluation = compose(
+        config.transforms, lambda: sample, config.pixel_mean, config.pixel_std
+    )
+    images = jax.eval_shape(for_training, jax.random.key(0), stored)
+    views = jax.eval_shape(partial(for_evaluation, views=config.eval_views), stored)
+    assert views.shape == (4 * config.eval_views, *images.shape[1:])
+    assert images.shape[1:] == IMAGE_SHAPES[config.model]
+    jax.eval_shape(MODELS[config.model]().init, jax.random.key(0), images)
+
+
+def test_recipes_with_a_result_are_those_that_earned_it():
+    def recipe(name):
+        config = PRESETS[name]
+        return config.optimizer.learning_rate, config.batch_size, config.epochs, config.transforms
+
+    flip, crop = HorizontalFlip(), RandomCrop(32, padding=4)
+    assert recipe("lenet5-mnist") == (1e-3, 64, 10, ())
+    assert recipe("lenet5-1998-mnist") == (5e-4, 1, 20, ())
+    assert recipe("lenet5-1998-minibatch-mnist") == (2e-3, 64, 20, ())
+    assert recipe("alexnet-cifar10") == (1e-3, 64, 5, (Resize(224),))
+    assert recipe("alexnet-cifar10-32") == (0.03, 128, 20, (crop, flip))
+    assert recipe("cuda-convnet-18pct-cifar10") == (1.5e-3, 128, 60, (flip,))
 
 
 @given(st.from_type(TrainConfig))
@@ -47,11 +79,39 @@ def test_json_round_trip(config):
         "{}",
         to_json(TrainConfig()).replace("epochs", "passes"),
         to_json(TrainConfig())[:99],
+        to_json(TrainConfig()).replace('"transforms": []', '"transforms": [1]'),
     ],
 )
 def test_json_of_something_else_is_refused(text):
     with pytest.raises(UserError, match="not a config of this version of jaxcnn"):
         from_json(text)
+
+
+def test_what_python_callers_write_is_the_same_run_as_its_json():
+    config = TrainConfig(
+        seed=np.int64(3),
+        ema_decay=np.float32(0.5),
+        pixel_mean=np.array([0.25, 0.5]),
+        transforms=(Affine(degrees=10, scale=np.float64(0.1)), RandomCrop(np.int32(24))),
+        workdir=pathlib.Path("runs/mine"),
+    )
+    check(config)
+    written = from_json(to_json(config))
+    assert not differences(config, written) and written.workdir == "runs/mine"
+    assert to_json(written) == to_json(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("transforms", (RandomCrop(2.5),), "the size of RandomCrop"),
+        ("transforms", ("flip",), "'flip' is no transform"),
+        ("card", 3j, "a field has a value that config.json cannot hold: .*complex"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_before_the_run(field, value, message):
+    with pytest.raises(UserError, match=message):
+        check(replace(TrainConfig(), **{field: value}))
 
 
 FREE = {"preset", "card", "workdir", "data_dir", "manual_dir", "compilation_cache"}

@@ -2,7 +2,11 @@
 
 import dataclasses
 import functools
+import os
 import shutil
+import signal
+import threading
+import time
 
 import chex
 import jax
@@ -12,15 +16,17 @@ import optax
 import pytest
 from flax import linen as nn
 
-from jaxcnn import PRESETS, augment, mesh, train_and_evaluate
+from jaxcnn import PRESETS, augment, evaluate_run, mesh, train, train_and_evaluate
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import OptimizerConfig
 from jaxcnn.datasets import DATASETS, Dataset
 from jaxcnn.errors import UserError
+from jaxcnn.evaluate import mean_metrics
 from jaxcnn.experiment import Experiment
 from jaxcnn.models import MODELS
 from jaxcnn.optimizers import gauss_newton_diagonal
 from jaxcnn.pipeline import compose
+from jaxcnn.report import read_metrics
 from jaxcnn.step import cross_entropy
 from jaxcnn.transforms import RandomCrop, Resize
 
@@ -131,6 +137,101 @@ class Linear(nn.Module):
         return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
 
 
+def test_an_epochs_order_is_decided_by_seed_and_epoch_alone(linear):
+    def orders(config, epochs):
+        feed = Experiment(config)._feed
+        return {epoch: np.asarray(feed._order(epoch)) for epoch in epochs}
+
+    seed_0, seed_1 = orders(linear, (0, 1)), orders(dataclasses.replace(linear, seed=1), (0, 1))
+    found = [*seed_0.values(), *seed_1.values()]
+    for order in found:
+        assert sorted(order) == list(range(NUM_EXAMPLES))
+    assert len({tuple(order) for order in found}) == 4
+    again = orders(linear, (1, 0))
+    np.testing.assert_array_equal(again[1], seed_0[1])
+    np.testing.assert_array_equal(again[0], seed_0[0])
+
+
+def test_the_images_of_the_curvature_are_the_first_of_the_epoch(config, monkeypatch):
+    monkeypatch.setattr("jaxcnn.experiment.CURVATURE_EXAMPLES", 8)
+    experiment = Experiment(config)
+    images = experiment.dataset.train_images
+    for epoch in (0, 1):
+        expected = images[np.asarray(experiment._feed._order(epoch))[:8]]
+        np.testing.assert_array_equal(experiment._feed.first_images(epoch, 8), expected)
+    asked = []
+    first_images = experiment._feed.first_images
+    monkeypatch.setattr(
+        experiment._feed, "first_images", lambda *of: asked.append(of) or first_images(*of)
+    )
+    state, _ = experiment.train(experiment.state, experiment.no_metrics(), 3)
+    experiment.begin_epoch(state)
+    assert asked == [(1, 8)]
+
+
+def test_a_line_of_the_log_is_of_the_steps_since_the_one_before(linear, tmp_path):
+    config = dataclasses.replace(linear, log_every_steps=2, workdir=str(tmp_path))
+    train_and_evaluate(config)
+    experiment = Experiment(config)
+    state, lines = experiment.state, read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
+    rates = [0.025, 0.075, *(0.1 * (1 - passed / 8) for passed in (1, 3, 5, 7))]
+    for line, rate in zip(lines, rates, strict=True):
+        state, metrics = experiment.train(state, experiment.no_metrics(), line["step"])
+        assert int(metrics["count"]) == 2 * config.batch_size
+        expected = mean_metrics(metrics)
+        assert line["train_loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert line["train_accuracy"] == pytest.approx(expected["accuracy"])
+        assert line["learning_rate"] == pytest.approx(rate)
+        assert line["epoch"] == line["step"] / 4 and ("test_loss" in line) == (
+            line["step"] % 4 == 0
+        )
+
+
+def test_a_runs_time_is_that_of_all_its_starts(linear, tmp_path):
+    experiment = Experiment(linear)
+    with Checkpoints(tmp_path) as checkpoints:
+        started = time.perf_counter() - 50
+        run = train._start_or_resume(experiment, checkpoints, started)
+        run.state, run.metrics = experiment.train(run.state, run.metrics, 2)
+        run.step, run.train_seconds, run.compile_seconds = 2, 1000.0, 100.0
+        train.save_checkpoint(run, checkpoints, linear, evaluated=False)
+        checkpoints.wait()
+        again = train._start_or_resume(experiment, checkpoints, time.perf_counter())
+    again.test = {"accuracy": 0.5, "loss": 1.0, "num_examples": 20}
+    result = train._result(experiment, again)
+    assert result["train_seconds"] == 1000 and 100 <= result["compile_seconds"] < 150
+    assert 50 <= result["total_seconds"] < 100
+    assert result["examples_per_second"] == pytest.approx(2 * 16 / 1000, abs=0.05)
+    assert mean_metrics(again.metrics) == mean_metrics(run.metrics)
+
+
+def test_a_second_signal_acts_as_ever_and_afterwards_all_are_as_before():
+    assert threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    with train._stop_signals() as received:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert received == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is before[0]
+        assert signal.getsignal(signal.SIGTERM) is not before[1]
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_the_checkpoint_that_is_asked_for_is_evaluated(linear, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxcnn.insight.draw", lambda *_: {})  # the network has no filters
+    config = dataclasses.replace(linear, checkpoint_every_steps=100, workdir=str(tmp_path))
+    train_and_evaluate(config)
+    losses = {line["step"]: line["test_loss"] for line in read_metrics(tmp_path)}
+    accuracies = {line["step"]: line["test_accuracy"] for line in read_metrics(tmp_path)}
+    assert [*losses] == [4, 8, 12] and len({*losses.values()}) == 3
+    best = max(accuracies, key=lambda step: (accuracies[step], step))
+    for asked, step in {8: 8, "best": best, None: 12}.items():
+        evaluation = evaluate_run(tmp_path, step=asked)
+        assert evaluation["step"] == step
+        assert evaluation["test_loss"] == pytest.approx(losses[step], rel=1e-5)
+
+
 def trained(config, num_epochs):
     experiment = Experiment(config)
     carry = experiment.state, experiment.no_metrics()
@@ -164,6 +265,12 @@ def test_two_batches_to_an_update_are_one_batch_of_twice_the_size(linear):
 def test_a_run_too_short_for_one_update_is_refused(linear):
     optimizer = dataclasses.replace(linear.optimizer, accumulate=13)
     with pytest.raises(UserError, match="accumulate is 13: the run has only 12 batches"):
+        Experiment(dataclasses.replace(linear, optimizer=optimizer))
+
+
+def test_a_warm_up_that_leaves_no_batch_is_refused(linear):
+    optimizer = dataclasses.replace(linear.optimizer, warmup_epochs=2.95)
+    with pytest.raises(UserError, match="warmup-epochs is 2.95: it takes all of the run's 12 bat"):
         Experiment(dataclasses.replace(linear, optimizer=optimizer))
 
 

@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -174,6 +176,39 @@ def test_modern_lenet5_by_hand():
     params = random_params("lenet5-modern")
     logits = jax.jit(MODELS["lenet5-modern"]().apply)({"params": params}, images(3))
     assert_close(logits, reference(params, images(3)), 1e-5)
+
+
+def test_alexnet_for_32x32_by_hand():
+    @jax.jit
+    def reference(params, x):
+        def conv(name, features, x):
+            layer = nn.Conv(features, (3, 3), padding=1)
+            return nn.relu(layer.apply({"params": params[name]}, x))
+
+        def dense(name, features, x):
+            return nn.Dense(features).apply({"params": params[name]}, x)
+
+        def pool(x):
+            return linen_pooling.max_pool(x, (2, 2), (2, 2))
+
+        x = pool(conv("conv2", 128, pool(conv("conv1", 64, x))))
+        x = pool(conv("conv5", 128, conv("conv4", 128, conv("conv3", 192, x))))
+        x = nn.relu(dense("fc6", 512, x.reshape(len(x), -1)))
+        return dense("fc8", 10, nn.relu(dense("fc7", 512, x)))
+
+    params, x = random_params("alexnet-32"), images(3, "alexnet-32")
+    apply = jax.jit(functools.partial(MODELS["alexnet-32"]().apply, train=True))  # no dropout
+    assert_close(apply({"params": params}, x), reference(params, x), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["lenet5-modern", "alexnet-32"])
+def test_rectified_networks_start_with_variance_2_over_fan_in(name):
+    params = jax.jit(MODELS[name]().init)(jax.random.key(0), images(1, name))["params"]
+    output = max(params)  # linen's own initial values
+    for layer in params.keys() - {output}:
+        kernel = params[layer]["kernel"]
+        assert kernel.std() == pytest.approx((2 / kernel[..., 0].size) ** 0.5, rel=0.1)
+        assert not params[layer]["bias"].any()
 
 
 def test_lenet5_is_the_notebooks_network_without_its_softmax():

@@ -31,6 +31,14 @@ def test_a_resumed_log_has_each_step_once_and_no_torn_line(tmp_path):
     assert report.read_metrics(tmp_path)[-1]["train_loss"] == 0.5
 
 
+def test_a_line_torn_before_its_end_is_none_that_the_next_is_glued_to(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}')
+    log = report.MetricsLog(tmp_path, step=20)
+    log.write(30, {"train_loss": 0.5})
+    log.close()
+    assert steps_in(tmp_path) == [10, 20, 30]
+
+
 def test_tensorboard_events_hold_the_scalars(tmp_path):
     log = report.MetricsLog(tmp_path, step=0)
     log.write(7, {"test_accuracy": 0.75})

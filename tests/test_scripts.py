@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -89,11 +90,23 @@ def test_the_list_shows_every_preset_with_its_card():
         ),
         ("train.py", ["--epochs", "0"], "--epochs is 0: it must be at least 1"),
         ("train.py", ["--model", "resnet"], "no model is called 'resnet'"),
+        (
+            "train.py",
+            ["--transforms", "crop:sise=24"],
+            "'sise=24' in 'crop:sise=24' is not a field of crop with its value; it takes size: int",
+        ),
+        ("train.py", ["--transforms", "flap"], "no transform is called 'flap'; did you mean flip"),
         ("evaluate.py", ["no-such-folder"], "no-such-folder holds no run"),
+        ("evaluate.py", [__file__], f"{__file__} holds no run"),
     ],
 )
-def test_a_request_at_fault_ends_in_one_line(script, arguments, message, tmp_path):
-    place = ["--workdir", tmp_path] if script == "train.py" else []
-    done = run(script, *arguments, *place)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+def test_a_request_at_fault_ends_in_one_line(
+    script, arguments, message, tmp_path, monkeypatch, capsys
+):
+    place = ["--workdir", str(tmp_path)] if script == "train.py" else []
+    monkeypatch.setattr(sys, "argv", [script, *arguments, *place])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    error = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1

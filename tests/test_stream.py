@@ -186,6 +186,33 @@ def test_images_of_any_kind_become_colours_or_grey(mode, tmp_path):
         assert mode == "1" or np.abs(images[0].astype(int) - 204).max() < 4
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_of_sixteen_bits_the_upper_eight_are_taken(suffix, tmp_path):
+    path = tmp_path / f"image.{suffix}"
+    pixels = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
+    Image.fromarray(pixels).save(path)
+    stored = [Encoded(path.read_bytes(), 0, "image")]
+    for channels in (1, 3):
+        images = Images(stored, size=32, channels=channels, min_size=1, on_bad_image="refuse")
+        expected = np.broadcast_to((pixels >> 8)[..., None], (32, 32, channels))
+        np.testing.assert_array_equal(images[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((32, 32), 0.5, np.float32), "its pixels are floating-point numbers"),
+        (np.full((32, 32), 2**16, np.int32), "its pixels have more than 16 bits"),
+    ],
+)
+def test_pixels_of_unknown_range_make_a_bad_image(pixels, message, tmp_path):
+    Image.fromarray(pixels).save(tmp_path / "image.tif")
+    stored = [Encoded((tmp_path / "image.tif").read_bytes(), 0, "image")]
+    images = Images(stored, size=32, channels=1, min_size=1, on_bad_image="refuse")
+    with pytest.raises(UserError, match=f"image is a bad image: {message}"):
+        images[0]
+
+
 def test_a_folder_is_its_classes_and_their_images(folder):
     (folder / "train" / "cat" / "notes.txt").touch()
     dataset = opened(folder)

@@ -1,5 +1,6 @@
 """Transforms as dataclasses and as text."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +35,26 @@ def test_texts_as_people_write_them():
     assert from_text("affine:degrees=10,translate=2") == Affine(degrees=10.0, translate=2.0)
     assert to_text(Affine(degrees=10.0, shear=0.5)) == "affine:degrees=10.0,shear=0.5"
     assert to_text(Cutout(16)) == "cutout:size=16"
+
+
+def test_equal_transforms_are_the_same_text():
+    for ten in (10, np.float64(10), np.int32(10)):
+        assert to_text(Affine(degrees=ten)) == to_text(Affine(degrees=10.0))
+    assert to_text(RandomCrop(np.int64(24))) == to_text(RandomCrop(24.0)) == "crop:size=24"
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (RandomCrop(2.5), r"the size of RandomCrop\(size=2.5, padding=0\) must be of type int"),
+        (RandomCrop("24"), "must be of type int"),
+        (Affine(None), r"the degrees of Affine\(.*\) must be of type float"),
+        ("flip", r"'flip' is no transform, as jaxcnn.transforms.HorizontalFlip\(\) is"),
+    ],
+)
+def test_what_no_text_says_is_refused(transform, message):
+    with pytest.raises(UserError, match=message):
+        to_text(transform)
 
 
 @pytest.mark.parametrize(
