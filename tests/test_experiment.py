@@ -166,7 +166,7 @@ def test_the_images_of_the_curvature_are_the_first_of_the_epoch(config, monkeypa
     )
     state, _ = experiment.train(experiment.state, experiment.no_metrics(), 3)
     experiment.begin_epoch(state)
-    assert asked == [(1, 8)]
+    assert asked[0] == (1, 8)
 
 
 def test_a_line_of_the_log_is_of_the_steps_since_the_one_before(linear, tmp_path):
