@@ -24,7 +24,6 @@ from jaxcnn.models.alexnet import AlexNet32
 from jaxcnn.summary import IMAGE_SHAPES
 from jaxcnn.transforms import Affine, Cutout, HorizontalFlip, PCAColor, RandomCrop
 
-MODELS["alexnet-32"] = functools.partial(AlexNet32, dropout=0.5)
 NUM_STEPS = 4
 GRAY = (RandomCrop(28, 2), Affine(degrees=10))
 COLOR = (HorizontalFlip(), PCAColor(0.1), Cutout(8))
@@ -76,6 +75,7 @@ def main():
     num_devices, folder = int(sys.argv[1]), pathlib.Path(sys.argv[2])
     jax.config.update("jax_num_cpu_devices", num_devices)
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    MODELS["alexnet-32"] = functools.partial(AlexNet32, dropout=0.5)
     cases = {model: every_number(model) for model in sys.argv[3:]} or CASES
     for name, case in cases.items():
         if num_devices not in case[-1]:

@@ -1,6 +1,7 @@
 """The scripts as a user starts them."""
 
 import json
+import os
 import pathlib
 import runpy
 import subprocess
@@ -15,7 +16,8 @@ SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
 
 def run(script, *arguments, python=()):
     command = [sys.executable, *python, SCRIPTS / script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+    environment = os.environ | {"XLA_FLAGS": ""}  # with LLVM's optimizations, as a user's
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
 
 
 @pytest.fixture(scope="module")
