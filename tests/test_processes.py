@@ -226,7 +226,9 @@ def test_processes_that_cannot_be_found_are_one_message(tmp_path):
 
 def test_launch_recipes_call_what_there_is():
     recipes = SCRIPT.parent / "launch"
-    for script in recipes.glob("*.sh"):
+    scripts = {path.name: path for path in recipes.glob("*.sh")}
+    assert scripts.keys() == {"slurm.sh", "tpu_slice.sh"}
+    for script in scripts.values():
         subprocess.run(["bash", "-n", script], check=True)
         assert "scripts/train.py" in script.read_text()
     jobset = yaml.safe_load((recipes / "jobset.yaml").read_text())

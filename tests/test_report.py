@@ -4,6 +4,7 @@ import io
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
@@ -73,6 +74,57 @@ def test_pictures_are_written_whole(tmp_path):
             assert min(picture.size) > 200
             assert len(np.unique(np.asarray(picture))) > 2  # something is drawn
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved while it is asked for."""
+    saved = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, _: saved.append(figure))
+    return saved
+
+
+def test_mistakes_begin_with_the_surest_and_name_answer_and_truth(figures, tmp_path):
+    images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1).repeat(9, 1).repeat(9, 2)
+    probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
+    labels = np.array([1, 1, 1, 0])  # the third is right
+    report.save_mistakes(images, labels, probabilities, ("cat", "dog"), tmp_path, count=2)
+    (figure,) = figures
+    assert figure.get_suptitle().startswith("The 2 surest of 3 wrong answers")
+    shown = [axes for axes in figure.axes if axes.images]
+    titles = [axes.get_title() for axes in shown]
+    assert titles == ["cat (90.0%)\nis dog, #1", "dog (70.0%)\nis cat, #3"]
+    assert [int(axes.images[0].get_array()[0, 0]) for axes in shown] == [1, 3]
+
+
+def test_the_confusion_has_the_true_classes_in_rows(figures, tmp_path):
+    report.save_confusion(np.array([[5, 2], [0, 7]]), ("cat", "dog"), tmp_path)
+    (axes,) = figures[0].axes
+    texts = {text.get_text(): text.get_position() for text in axes.texts}
+    assert texts == {"5": (0, 0), "2": (1, 0), "7": (1, 1)}  # columns across, rows down
+    assert axes.get_title() == "2 errors in 14 images"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("answer", "true class")
+    assert axes.images[0].get_array().filled(0).tolist() == [[0, 2], [0, 0]]
+
+
+def test_curves_are_the_logs_losses_and_errors(figures, tmp_path):
+    lines = [
+        {"step": 1, "epoch": 0.5, "train_loss": 2.0, "train_accuracy": 0.5},
+        {"step": 2, "epoch": 1.0, "test_loss": 1.5, "test_accuracy": 0.75},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report.save_curves(tmp_path, tmp_path / "curves.png")
+    curves = {
+        (axes.get_ylabel(), line.get_label()): line.get_xydata().tolist()
+        for axes in figures[0].axes
+        for line in axes.lines
+    }
+    assert curves == {
+        ("loss (nats)", "train"): [[0.5, 2.0]],
+        ("loss (nats)", "test"): [[1.0, 1.5]],
+        ("error (%)", "train"): [[0.5, 50.0]],
+        ("error (%)", "test"): [[1.0, 25.0]],
+    }
 
 
 def test_the_evaluation_of_mnist_fits_into_eighty_columns(monkeypatch):
