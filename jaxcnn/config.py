@@ -144,7 +144,7 @@ FREE_FIELDS = (
 # How one start of a run is spread over devices: not kept with the run.
 LAUNCH_FIELDS = ("multihost", "coordinator", "num_processes", "process_id", "model_axis")
 # Fields of the optimizer that not every rule has, and the rules that do.
-_FIELDS_OF_RULES = {
+_RULES_WITH = {
     "momentum": ("sgd", "sgd-2012"),
     "nesterov": ("sgd",),
     "weight_decay": ("adamw", "sgd", "sgd-2012"),
@@ -180,7 +180,11 @@ def to_json(config: TrainConfig) -> str:
 
 def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays, and paths, as JSON has them."""
-    return value.tolist() if hasattr(value, "tolist") else os.fspath(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{value!r} is no number, text or path")
 
 
 def from_json(text: str) -> TrainConfig:
@@ -268,13 +272,15 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
                 f"--optimizer.{name.replace('_', '-')} is {getattr(optimizer, name)}: "
                 "it must be finite and not negative"
             )
-    for name, rules in _FIELDS_OF_RULES.items():
+    for name, rules in _RULES_WITH.items():
         value, default = getattr(optimizer, name), getattr(OptimizerConfig, name)
         if value != default and optimizer.name not in rules:
             raise UserError(
                 f"--optimizer.{name.replace('_', '-')} is {value}, and {optimizer.name} has none: "
-                f"choose --optimizer.name {' or '.join(rules)}, or leave it at {default}"
+                f"choose --optimizer.name {' or '.join(rules)}, or have it at {default}"
             )
+    if optimizer.decay_biases and not optimizer.weight_decay:
+        raise UserError("--optimizer.decay-biases goes with an --optimizer.weight-decay above 0")
     if optimizer.accumulate < 1:
         raise UserError(f"--optimizer.accumulate is {optimizer.accumulate}: it must be at least 1")
     if not 0 <= optimizer.warmup_epochs < epochs:

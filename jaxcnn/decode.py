@@ -111,7 +111,7 @@ class Images:
         mode = "L" if channels == 1 else "RGB"
         try:
             with Image.open(io.BytesIO(example.image)) as image:
-                sources.check_size(image, self._min_size)
+                sources.check_image(image, self._min_size)
                 # A far larger JPEG is read at a half or less.
                 image.draft(mode, (2 * size, 2 * size))
                 # Pillow's filter is wider where it shrinks: no aliasing.
@@ -127,12 +127,6 @@ class Images:
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:
-    """Of 16 bits a pixel the upper 8, where Pillow would put all above 255 at 255."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers")
-    if image.mode != "I" and not image.mode.startswith("I;16"):
-        return image
-    pixels = np.asarray(image)
-    if pixels.min() < 0 or pixels.max() >= 2**16:
-        raise ValueError("its pixels have more than 16 bits")
-    return Image.fromarray((pixels >> 8).astype(np.uint8))
+    """Of more bits the upper 8, where Pillow would put all above 255 at 255."""
+    surplus = sources.num_bits(image) - 8
+    return Image.fromarray((np.asarray(image) >> surplus).astype(np.uint8)) if surplus else image

@@ -2,8 +2,7 @@
 
 On a CPU a layer writes its outputs to memory where they are larger than the cache, and the next
 layer, and the way back, read them from there. A part of the batch at a time stays inside. Times of
-a training step on two cores, whole and in parts of so many images (those in README are of another
-hour):
+a training step on two cores, whole and in parts of so many images (README's are of another hour):
 
 - `lenet5`, 512 images: 22.4 ms, 18 to 21 in parts of 128; 2,048 images: 119 ms, 77;
 - `lenet5-modern`, 512 images: 194 ms, 132 in parts of 64;

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from jaxcnn import datasets
 from jaxcnn.errors import RunError, UserError
@@ -71,26 +71,41 @@ def open_source(name: str, data_dir: datasets.PathLike | None) -> Source:
     return _open_tfds(place, datasets.tfds_dir(data_dir))
 
 
-def check_size(image: Image.Image, min_size: int) -> None:
-    """Raises ValueError for an image whose shorter side is too short."""
+def check_image(image: Image.Image, min_size: int) -> None:
+    """Raises ValueError for an image of too few pixels, or of pixels whose range is not known."""
     if min(image.size) < min_size:
         width, height = image.size
         raise ValueError(f"it has {width}x{height} pixels, and --stream-min-size is {min_size}")
+    num_bits(image)
+
+
+def num_bits(image: Image.Image) -> int:
+    """Bits of a pixel's value: 8, or up to 16 in PNG, TIFF and PGM.
+
+    Raises:
+      ValueError: they are more, or of floating point.
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return 8
+    if image.mode.startswith("I;16") and isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0])
+    if image.mode != "F" and image.format in ("PNG", "PPM"):  # as Pillow scales them
+        return 16
+    raise ValueError(f"the range of its pixels is not known (Pillow's mode {image.mode})")
 
 
 def check_headers(source: Source, min_size: int) -> None:
     """Looks at the header of each file of a folder; records are not read for that.
 
     Raises:
-      UserError: some cannot be read, or tell of an image that is too small; says how many, and
-        names the first.
+      UserError: some cannot be read, or tell of a bad image; says how many, and names the first.
     """
     bad = []
     for split in (source.train, source.test):
         for path in split.paths if isinstance(split, _Files) else ():
             try:
                 with Image.open(path) as image:
-                    check_size(image, min_size)
+                    check_image(image, min_size)
             except Exception as error:  # Pillow's decoders raise whatever they come across
                 bad.append(f"{path}: {error}")
     if bad:

@@ -8,6 +8,7 @@ defaults: `crop:size=24`, `affine:degrees=10.0,translate=2.0`, `flip`.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import Annotated, get_type_hints
 
 import tyro
@@ -84,7 +85,8 @@ def to_text(transform: Transform) -> str:
     """A transform as text; `from_text` reads it back.
 
     Raises:
-      UserError: it is none, or a field is not of its type, as half a pixel.
+      UserError: it is not one of TRANSFORMS, or a field has a value of another type, as a size of
+        2.5.
     """
     names = [name for name, kind in TRANSFORMS.items() if isinstance(transform, kind)]
     if not names:
@@ -93,7 +95,8 @@ def to_text(transform: Transform) -> str:
     for field in dataclasses.fields(transform):
         given, kind = getattr(transform, field.name), types[field.name]
         try:
-            value = kind(given)  # of 10, of NumPy's 10, the same text as of 10.0
+            # Of 10, of NumPy's 10, the same text as of 10.0.
+            value = operator.index(given) if kind is int else kind(given)
             fits = value == given or value != value  # a NaN
         except (TypeError, ValueError):
             fits = False

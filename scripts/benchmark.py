@@ -1,6 +1,7 @@
 """Our speed beside others': python scripts/benchmark.py NETWORK --against torch,linen."""
 
 import dataclasses
+import inspect
 import itertools
 import json as json_module
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxcnn.errors import UserError, lookup, one_line_errors
+
+# Flags that go with some of --what alone: of train, infer and epoch, and of the others.
+OF_COMPARISONS = ("against", "batch_size", "image_size", "seconds", "dtype", "figure")
+OF = {"startup": (), "input": ("dataset", "seconds"), "scale": ("batch_size", "seconds")}
 
 
 def main(
@@ -45,17 +50,13 @@ def main(
         json: a file for every round, versions and the machine.
         figure: a picture of the time over the sizes, where several are measured.
     """
+    given = locals()
+    for name in sorted({*OF_COMPARISONS, "dataset"}.difference(OF.get(what, OF_COMPARISONS))):
+        if given[name] != inspect.signature(main).parameters[name].default:
+            raise UserError(f"--{name.replace('_', '-')} is not of --what {what}")
     for file in (json, figure):
         if file and not file.parent.is_dir():
             raise UserError(f"there is no folder {file.parent} to write {file.name} into")
-    of_comparisons = {"against", "batch-size", "image-size", "dtype", "figure"}
-    of_others = {"startup": set(), "input": {"dataset"}, "scale": {"batch-size"}}
-    given = {"against": against != "torch,linen", "batch-size": batch_size != (64,)}
-    given |= {"image-size": image_size, "dtype": dtype != "float32"}
-    given |= {"figure": figure, "dataset": dataset}
-    for name in given.keys() - of_others.get(what, of_comparisons):
-        if given[name]:
-            raise UserError(f"--{name} is not of --what {what}")
     for name, sizes in (("batch", batch_size), ("image", image_size)):
         if len({*sizes}) < len(sizes):
             raise UserError(f"--{name}-size has a size twice: {' '.join(map(str, sizes))}")

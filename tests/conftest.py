@@ -6,7 +6,7 @@ import tempfile
 # A cache of our own, inherited by the processes that tests start. Set before jaxcnn is imported.
 os.environ["JAXCNN_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxcnn-test-cache-")
 os.environ.setdefault("MPLBACKEND", "agg")
-# LLVM takes a fifth of the time with its optimizations. XLA_FLAGS set to nothing has them.
+# LLVM's optimizations are a fifth of the suite's time; XLA_FLAGS set to nothing brings them back.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax

@@ -366,6 +366,11 @@ def test_from_the_command_to_the_json(tmp_path):
         (["lenet5", "--what", "startup", "--batch-size", "8"], "--batch-size is not of --what st"),
         (["lenet5-mnist", "--what", "input", "--batch-size", "8"], "--batch-size is not of"),
         (["lenet5-mnist", "--what", "input", "--image-size", "8"], "--image-size is not of"),
+        (["lenet5", "--what", "startup", "--seconds", "5"], "--seconds is not of --what startup"),
+        (
+            ["lenet5", "--what", "startup", "--figure", "a.png", "--against", "linen"],
+            "--against is not of --what startup",
+        ),
         (["lenet5", "--figure", "out.png"], "--figure needs several of"),
         (["lenet5", "--batch-size", "8", "16", "8"], "--batch-size has a size twice: 8 16 8"),
         (["lenet5", "--dataset", "mnist"], "--dataset is not of --what train"),
@@ -390,11 +395,12 @@ def test_help_needs_no_jax():
     assert "tyro" in modules and not modules & {"jax", "torch"}
 
 
-def test_input_is_measured_beside_the_step_that_it_feeds(monkeypatch):
-    monkeypatch.setitem(MODELS, "mean-color", None)  # that it is gone afterwards
+def test_input_is_measured_beside_the_step_that_it_feeds():
+    models = {*MODELS}
     found = measure_input(PRESETS["lenet5-mnist5k"], rounds=2, seconds=0.2, say=lambda line: None)
     training, alone = found["images_per_second"].values()
     assert len(training) == len(alone) == 2 and 0 < max(training) < min(alone)
+    assert {*MODELS} == models
     console = Console(width=100, file=io.StringIO())
     print_input(found, console)
     ratio = statistics.median(fast / slow for fast, slow in zip(alone, training, strict=True))

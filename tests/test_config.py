@@ -26,7 +26,7 @@ from jaxcnn.pipeline import compose
 from jaxcnn.presets import PRESETS
 from jaxcnn.sources import PREFIXES
 from jaxcnn.summary import IMAGE_SHAPES
-from jaxcnn.transforms import Affine, HorizontalFlip, RandomCrop, Resize
+from jaxcnn.transforms import Affine, HorizontalFlip, RandomCrop
 
 STORED = {"mnist": (28, 1), "mnist5k": (28, 1), "cifar10": (32, 3)}  # size and channels
 
@@ -49,20 +49,6 @@ def test_presets_are_named_carded_and_can_be_built(name):
     assert views.shape == (4 * config.eval_views, *images.shape[1:])
     assert images.shape[1:] == IMAGE_SHAPES[config.model]
     jax.eval_shape(MODELS[config.model]().init, jax.random.key(0), images)
-
-
-def test_recipes_with_a_result_are_those_that_earned_it():
-    def recipe(name):
-        config = PRESETS[name]
-        return config.optimizer.learning_rate, config.batch_size, config.epochs, config.transforms
-
-    flip, crop = HorizontalFlip(), RandomCrop(32, padding=4)
-    assert recipe("lenet5-mnist") == (1e-3, 64, 10, ())
-    assert recipe("lenet5-1998-mnist") == (5e-4, 1, 20, ())
-    assert recipe("lenet5-1998-minibatch-mnist") == (2e-3, 64, 20, ())
-    assert recipe("alexnet-cifar10") == (1e-3, 64, 5, (Resize(224),))
-    assert recipe("alexnet-cifar10-32") == (0.03, 128, 20, (crop, flip))
-    assert recipe("cuda-convnet-18pct-cifar10") == (1.5e-3, 128, 60, (flip,))
 
 
 @given(st.from_type(TrainConfig))
@@ -106,7 +92,9 @@ def test_what_python_callers_write_is_the_same_run_as_its_json():
     [
         ("transforms", (RandomCrop(2.5),), "the size of RandomCrop"),
         ("transforms", ("flip",), "'flip' is no transform"),
-        ("card", 3j, "a field has a value that config.json cannot hold: .*complex"),
+        ("card", 3j, "a field has a value that config.json cannot hold: 3j is no number, text or"),
+        ("workdir", b"runs/x", "b'runs/x' is no number, text or path"),
+        ("optimizer", OptimizerConfig(learning_rate=abs), "built-in function abs> is no number"),
     ],
 )
 def test_what_json_cannot_hold_is_refused_before_the_run(field, value, message):
@@ -219,12 +207,20 @@ def test_values_out_of_range_are_refused_by_the_flags_name(field, value):
     ],
 )
 def test_what_a_rule_has_not_it_refuses_and_names_those_that_have_it(field, value, rules, rule):
-    config = TrainConfig(optimizer=replace(OptimizerConfig(name=rule), **{field: value}))
+    optimizer = replace(OptimizerConfig(name=rule), **{field: value})
     if rule in rules:
-        check(config)
+        decay = {"weight_decay": 0.1} if field == "decay_biases" else {}
+        check(TrainConfig(optimizer=replace(optimizer, **decay)))
     else:
-        with pytest.raises(UserError, match=f"{rule} has none: choose .* {' or '.join(rules)}, "):
-            check(config)
+        default = getattr(OptimizerConfig(), field)
+        message = f"{rule} has none: choose .* {' or '.join(rules)}, or have it at {default}$"
+        with pytest.raises(UserError, match=message):
+            check(TrainConfig(optimizer=optimizer))
+
+
+def test_biases_do_not_decay_where_nothing_does():
+    with pytest.raises(UserError, match="decay-biases goes with an --optimizer.weight-decay above"):
+        check(TrainConfig(optimizer=OptimizerConfig(name="sgd", decay_biases=True)))
 
 
 def test_a_config_from_before_the_newer_fields_has_their_defaults():

@@ -188,21 +188,22 @@ def test_a_line_of_the_log_is_of_the_steps_since_the_one_before(linear, tmp_path
         )
 
 
-def test_a_runs_time_is_that_of_all_its_starts(linear, tmp_path):
+def test_a_runs_time_is_that_of_all_its_starts(linear, tmp_path, monkeypatch):
     experiment = Experiment(linear)
+    monkeypatch.setattr(experiment, "compile", lambda: 7.0)
     with Checkpoints(tmp_path) as checkpoints:
         started = time.perf_counter() - 50
         run = train._start_or_resume(experiment, checkpoints, started)
         run.state, run.metrics = experiment.train(run.state, run.metrics, 2)
-        run.step, run.train_seconds, run.compile_seconds = 2, 1000.0, 100.0
+        run.step, run.train_seconds = 2, 2.0
         train.save_checkpoint(run, checkpoints, linear, evaluated=False)
         checkpoints.wait()
         again = train._start_or_resume(experiment, checkpoints, time.perf_counter())
     again.test = {"accuracy": 0.5, "loss": 1.0, "num_examples": 20}
     result = train._result(experiment, again)
-    assert result["train_seconds"] == 1000 and 100 <= result["compile_seconds"] < 150
+    assert result["train_seconds"] == 2.0 and result["compile_seconds"] == 7.0 + 7.0
     assert 50 <= result["total_seconds"] < 100
-    assert result["examples_per_second"] == pytest.approx(2 * 16 / 1000, abs=0.05)
+    assert result["examples_per_second"] == 2 * 16 / 2.0
     assert mean_metrics(again.metrics) == mean_metrics(run.metrics)
 
 
@@ -220,13 +221,17 @@ def test_a_second_signal_acts_as_ever_and_afterwards_all_are_as_before():
 
 def test_the_checkpoint_that_is_asked_for_is_evaluated(linear, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxcnn.insight.draw", lambda *_: {})  # the network has no filters
+    evaluate = Experiment.evaluate
+
+    def best_at_4(experiment, state):
+        return evaluate(experiment, state) | {"accuracy": 0.9 if int(state.step) == 4 else 0.5}
+
+    monkeypatch.setattr(Experiment, "evaluate", best_at_4)
     config = dataclasses.replace(linear, checkpoint_every_steps=100, workdir=str(tmp_path))
     train_and_evaluate(config)
     losses = {line["step"]: line["test_loss"] for line in read_metrics(tmp_path)}
-    accuracies = {line["step"]: line["test_accuracy"] for line in read_metrics(tmp_path)}
     assert [*losses] == [4, 8, 12] and len({*losses.values()}) == 3
-    best = max(accuracies, key=lambda step: (accuracies[step], step))
-    for asked, step in {8: 8, "best": best, None: 12}.items():
+    for asked, step in {"best": 4, 8: 8, None: 12}.items():
         evaluation = evaluate_run(tmp_path, step=asked)
         assert evaluation["step"] == step
         assert evaluation["test_loss"] == pytest.approx(losses[step], rel=1e-5)

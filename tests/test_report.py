@@ -32,7 +32,7 @@ def test_a_resumed_log_has_each_step_once_and_no_torn_line(tmp_path):
     assert report.read_metrics(tmp_path)[-1]["train_loss"] == 0.5
 
 
-def test_a_line_torn_before_its_end_is_none_that_the_next_is_glued_to(tmp_path):
+def test_a_last_line_without_its_newline_is_ended_before_the_next(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}')
     log = report.MetricsLog(tmp_path, step=20)
     log.write(30, {"train_loss": 0.5})
@@ -78,7 +78,7 @@ def test_pictures_are_written_whole(tmp_path):
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures that are saved while it is asked for."""
+    """A list of the figures that the test saves, in the place of files."""
     saved = []
     monkeypatch.setattr(report, "save_figure", lambda figure, _: saved.append(figure))
     return saved

@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -198,18 +199,26 @@ def test_of_sixteen_bits_the_upper_eight_are_taken(suffix, tmp_path):
         np.testing.assert_array_equal(images[0], expected)
 
 
-@pytest.mark.parametrize(
-    ("pixels", "message"),
-    [
-        (np.full((32, 32), 0.5, np.float32), "its pixels are floating-point numbers"),
-        (np.full((32, 32), 2**16, np.int32), "its pixels have more than 16 bits"),
-    ],
-)
-def test_pixels_of_unknown_range_make_a_bad_image(pixels, message, tmp_path):
-    Image.fromarray(pixels).save(tmp_path / "image.tif")
-    stored = [Encoded((tmp_path / "image.tif").read_bytes(), 0, "image")]
+def test_of_twelve_bits_the_upper_eight_are_taken(tmp_path):
+    Image.fromarray(np.full((32, 32), 0xFFFF, np.uint16)).save(tmp_path / "image.tif")
+    content = (tmp_path / "image.tif").read_bytes()
+    sixteen, twelve = (struct.pack("<HHIHH", 258, 3, 1, bits, 0) for bits in (16, 12))
+    assert content.count(sixteen) == 1  # BitsPerSample
+    stored = [Encoded(content.replace(sixteen, twelve), 0, "image")]
     images = Images(stored, size=32, channels=1, min_size=1, on_bad_image="refuse")
-    with pytest.raises(UserError, match=f"image is a bad image: {message}"):
+    assert np.all(images[0] == 255)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_of_unknown_range_make_a_bad_image(dtype, folder):
+    path = folder / "train" / "cat" / "unknown.tif"
+    Image.fromarray(np.ones((40, 40), dtype)).save(path)
+    message = f"{path}.*the range of its pixels is not known"
+    with pytest.raises(UserError, match=f"1 bad images: {message}"):
+        opened(folder)
+    stored = [Encoded(path.read_bytes(), 0, str(path))]
+    images = Images(stored, size=32, channels=1, min_size=1, on_bad_image="refuse")
+    with pytest.raises(UserError, match=message):
         images[0]
 
 

@@ -141,7 +141,7 @@ def test_the_seed_decides_the_run(finished, tmp_path):
     assert train_and_evaluate(config)["test_loss"] != finished[2]["test_loss"]
 
 
-def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(undisturbed, tmp_path):
+def test_killed_it_goes_on_to_the_same_bits(undisturbed, tmp_path):
     arguments = ("--epochs", 4, "--workdir", tmp_path, "--checkpoint-every-steps", 10)
     process = start(*arguments)
     wait_for(tmp_path / "checkpoints" / "70", process)
@@ -166,12 +166,20 @@ def stop(number, *arguments, folder):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert number.name in err and "goes on" in err and "Traceback" not in err
+    return err
 
 
 def test_ctrl_c_saves_a_checkpoint(tmp_path):
-    stop(signal.SIGINT, "--workdir", tmp_path, "--log-every-steps", 3, folder=tmp_path)
+    never = 10**6
+    err = stop(
+        signal.SIGINT,
+        *("--workdir", tmp_path, "--log-every-steps", 3, "--epochs", never),
+        *("--eval-every-epochs", never, "--checkpoint-every-steps", never),
+        folder=tmp_path,
+    )
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        assert len(checkpoints.steps()) == 1
+        (step,) = checkpoints.steps()
+    assert f"at step {step:,} of" in err
 
 
 def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(undisturbed, tmp_path):

@@ -51,10 +51,13 @@ def measure_input(
     """
     if rounds < 1 or not seconds > 0:
         raise UserError("--rounds must be at least 1, and --seconds above 0")
-    MODELS["mean-color"] = MeanColor
     plain = dataclasses.replace(config.optimizer, name="sgd")  # `diagonal-lm` asks for its network
     alone = dataclasses.replace(config, model="mean-color", dtype="float32", optimizer=plain)
-    sides = {"training": _Side(config), "input alone": _Side(alone)}
+    MODELS["mean-color"] = MeanColor  # while the name is looked up
+    try:
+        sides = {"training": _Side(config), "input alone": _Side(alone)}
+    finally:
+        del MODELS["mean-color"]
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-1, rounds):  # the first turn warms up
         if number >= 0:
