@@ -150,6 +150,14 @@ def print_evaluation(
 
 def save_curves(workdir: Path, path: Path) -> None:
     """Loss and error of both sets over the epochs, from `metrics.jsonl`, as a picture."""
+    from matplotlib.ticker import LogFormatter
+
+    class PlainLogFormatter(LogFormatter):
+        """Labels what LogFormatter has room for, as 0.6 and not 6e-01."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
     metrics = read_metrics(workdir)
     figure = make_figure(9, 3.6)
     for axes, name, label in zip(
@@ -165,8 +173,8 @@ def save_curves(workdir: Path, path: Path) -> None:
             y = 100 * (1 - y) if name == "accuracy" else y
             axes.plot(x, np.where(y > 0, y, np.nan), style, markersize=3, label=split)
         axes.set(xlabel="epoch", ylabel=label, yscale="log")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter(_sparse_label)
+        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            set_formatter(PlainLogFormatter(minor_thresholds=(3, 0.7)))
         axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False)
     save_figure(figure, path)
@@ -236,12 +244,6 @@ def _is_line_up_to(step: int, line: str) -> bool:
         return json.loads(line)["step"] <= step
     except (ValueError, KeyError, TypeError):
         return False
-
-
-def _sparse_label(value: float, _: int) -> str:
-    """Labels 2 and 5 of each decade: enough to read a log axis, few enough not to overlap."""
-    leading = f"{value:e}"[0]
-    return f"{value:g}" if leading in "25" else ""
 
 
 def make_figure(width: float, height: float) -> Figure:
