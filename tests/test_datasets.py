@@ -490,7 +490,6 @@ ask = importlib.util.find_spec  # asking whether it is installed is allowed, and
 importlib.util.find_spec = lambda name, *args: name != "tensorflow" and ask(name, *args) or None
 sys.meta_path.insert(0, NoTensorFlow)
 import numpy as np
-import PIL.Image
 from jaxcnn import datasets, tfds_builders
 tfds_builders.tfds.disable_progress_bar()
 data_dir, url, real_data_dir = sys.argv[1:]
