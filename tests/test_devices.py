@@ -76,7 +76,8 @@ def test_every_model_trains_the_same_on_any_number_of_devices(model, tmp_path):
         train_on(num_devices, tmp_path, model)
         # A bias starts at 0 and is updates alone: with AlexNet's large maps sums of 96,800 numbers
         # that nearly cancel, in which a maximum that rounding decided shows.
-        test_many_devices_train_as_one_does(model, num_devices, tmp_path, bias_tolerance=1e-2)
+        tolerance = 1e-2 if model in ("alexnet", "alexnet-2012") else 1e-5
+        test_many_devices_train_as_one_does(model, num_devices, tmp_path, tolerance)
 
 
 @pytest.mark.parametrize(("name", "num_devices"), [case for case in MANY if "split" not in case[0]])
