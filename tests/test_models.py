@@ -191,7 +191,12 @@ def test_alexnet_for_32x32_by_hand():
         def pool(x):
             return linen_pooling.max_pool(x, (2, 2), (2, 2))
 
-        x = pool(conv("conv2", 128, pool(conv("conv1", 64, x))))
+        def normalize(x):  # by the mean square of 9 neighbouring maps, those beyond the ends 0
+            squares = jnp.pad(x**2, [(0, 0)] * 3 + [(4, 4)])
+            windows = [squares[..., i : i + x.shape[-1]] for i in range(9)]
+            return x / jnp.sqrt(1 + sum(windows) / 9)
+
+        x = normalize(pool(conv("conv2", 128, normalize(pool(conv("conv1", 64, x))))))
         x = pool(conv("conv5", 128, conv("conv4", 128, conv("conv3", 192, x))))
         x = nn.relu(dense("fc6", 512, x.reshape(len(x), -1)))
         return dense("fc8", 10, nn.relu(dense("fc7", 512, x)))
