@@ -7,8 +7,9 @@ a training step on two cores, whole and in parts of so many images (README's are
 - `lenet5`, 512 images: 22.4 ms, 18 to 21 in parts of 128; 2,048 images: 119 ms, 77;
 - `lenet5-modern`, 512 images: 194 ms, 132 in parts of 64;
 - `cuda-convnet-18pct`, 128 images: 138 ms, 118 in parts of 32;
-- `alexnet-32`, 128 images: 257 ms, 222 in parts of 32, 245 of 16; inference on 1,000 at 1,108
-  images/s, at 1,530 in parts of 25, which is what it takes, and at 1,747 in parts of 50.
+- `alexnet-32`, 128 images, when it did not normalize responses: 257 ms, 222 in parts of 32, 245 of
+  16; inference on 1,000 at 1,108 images/s, at 1,530 in parts of 25, which is what it takes, and at
+  1,747 in parts of 50.
 
 Not where parameters are many: AlexNet's step of 64 images of 96x96 took 640 ms in two parts,
 466 whole.
