@@ -5,7 +5,7 @@ import inspect
 import itertools
 import json as json_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -50,18 +50,7 @@ def main(
         json: a file for every round, versions and the machine.
         figure: a picture of the time over the sizes, where several are measured.
     """
-    given = locals()
-    for name in sorted({*OF_COMPARISONS, "dataset"}.difference(OF.get(what, OF_COMPARISONS))):
-        if given[name] != inspect.signature(main).parameters[name].default:
-            raise UserError(f"--{name.replace('_', '-')} is not of --what {what}")
-    for file in (json, figure):
-        if file and not file.parent.is_dir():
-            raise UserError(f"there is no folder {file.parent} to write {file.name} into")
-    for name, sizes in (("batch", batch_size), ("image", image_size)):
-        if len({*sizes}) < len(sizes):
-            raise UserError(f"--{name}-size has a size twice: {' '.join(map(str, sizes))}")
-    if figure and (len(batch_size) > 1) == (len(image_size) > 1):
-        raise UserError("--figure needs several of --batch-size, or else of --image-size")
+    check(locals())
     from rich.console import Console
 
     from jaxcnn.benchmarks.compare import compare
@@ -106,6 +95,23 @@ def main(
         json.write_text(json_module.dumps(found, indent=2) + "\n")
     if figure:
         save_growth(found, figure)
+
+
+def check(given: dict[str, Any]) -> None:
+    """Refuses arguments of `main` that do not go together."""
+    what, figure = given["what"], given["figure"]
+    for name in sorted({*OF_COMPARISONS, "dataset"}.difference(OF.get(what, OF_COMPARISONS))):
+        if given[name] != inspect.signature(main).parameters[name].default:
+            raise UserError(f"--{name.replace('_', '-')} is not of --what {what}")
+    for file in (given["json"], figure):
+        if file and not file.parent.is_dir():
+            raise UserError(f"there is no folder {file.parent} to write {file.name} into")
+    sizes = {name: given[f"{name}_size"] for name in ("batch", "image")}
+    for name, its in sizes.items():
+        if len({*its}) < len(its):
+            raise UserError(f"--{name}-size has a size twice: {' '.join(map(str, its))}")
+    if figure and (len(sizes["batch"]) > 1) == (len(sizes["image"]) > 1):
+        raise UserError("--figure needs several of --batch-size, or else of --image-size")
 
 
 if __name__ == "__main__":

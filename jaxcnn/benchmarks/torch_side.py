@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,27 +39,9 @@ def prepare(job: Job) -> Prepared:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.set_float32_matmul_precision("high")  # TF32, which is JAX's default there
-    torch.manual_seed(0)
     channels_last = job.variant == "channels-last" or (job.variant == "compile" and on_gpu)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model = make(torch).to(device, memory_format=layout)
-    model.train(job.what != "infer")
-    if job.adam:
-        optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    else:
-        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
-    if job.variant == "compile":
-        model = torch.compile(model)
-    cross_entropy = torch.nn.functional.cross_entropy
-
-    def logits(images: Any) -> Any:
-        with torch.autocast(device.type, torch.bfloat16, enabled=job.dtype == "bfloat16"):
-            return model(images)
-
-    def train_step(images: Any, labels: Any) -> None:
-        optimizer.zero_grad()
-        cross_entropy(logits(images).float(), labels).backward()
-        optimizer.step()
+    logits, train_step = _forward_and_step(job, torch, make, device, layout)
 
     def wait() -> None:
         if on_gpu:
@@ -95,6 +78,33 @@ def prepare(job: Job) -> Prepared:
     name = torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads"
     versions = {"torch": torch.__version__}
     return Prepared({"train": train, "infer": infer, "epoch": epoch}[job.what], name, versions)
+
+
+def _forward_and_step(
+    job: Job, torch: Any, make: Callable[[Any], Any], device: Any, layout: Any
+) -> tuple[Callable[[Any], Any], Callable[[Any, Any], None]]:
+    """The network's function of images, and its training step of images and labels."""
+    torch.manual_seed(0)
+    model = make(torch).to(device, memory_format=layout)
+    model.train(job.what != "infer")
+    if job.adam:
+        optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
+    if job.variant == "compile":
+        model = torch.compile(model)
+    cross_entropy = torch.nn.functional.cross_entropy
+
+    def logits(images: Any) -> Any:
+        with torch.autocast(device.type, torch.bfloat16, enabled=job.dtype == "bfloat16"):
+            return model(images)
+
+    def train_step(images: Any, labels: Any) -> None:
+        optimizer.zero_grad()
+        cross_entropy(logits(images).float(), labels).backward()
+        optimizer.step()
+
+    return logits, train_step
 
 
 def lenet5(torch: Any) -> Any:
