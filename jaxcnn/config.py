@@ -46,9 +46,10 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     """Times a parameter, added to its gradient; `sgd` and `sgd-2012`. In `adamw`, apart from the
     gradient, times the learning rate, as in PyTorch."""
+    layer_decays: tuple[tuple[str, float], ...] = ()
+    """Pairs of a layer, as conv1, and its decay in the place of `weight_decay`."""
     decay_biases: bool = False
-    """With `weight_decay`: decay every parameter, else no bias and none of fewer than two
-    dimensions."""
+    """Decay every parameter, else no bias and none of fewer than two dimensions."""
     clip_norm: float = 0.0
     """Scale gradients down to this norm, all parameters together, before all else; 0 is never."""
     accumulate: int = 1
@@ -148,6 +149,7 @@ _RULES_WITH = {
     "momentum": ("sgd", "sgd-2012"),
     "nesterov": ("sgd",),
     "weight_decay": ("adamw", "sgd", "sgd-2012"),
+    "layer_decays": ("adamw", "sgd", "sgd-2012"),
     "decay_biases": ("adamw", "sgd", "sgd-2012"),
     "mu": ("diagonal-lm",),
 }
@@ -196,7 +198,8 @@ def from_json(text: str) -> TrainConfig:
     try:
         fields = json.loads(text)
         optimizer = fields["optimizer"]
-        optimizer["rate_steps"] = tuple(map(tuple, optimizer["rate_steps"]))
+        for name in ("rate_steps", "layer_decays"):
+            optimizer[name] = tuple(map(tuple, optimizer.get(name, ())))
         fields["optimizer"] = OptimizerConfig(**optimizer)
         fields["transforms"] = tuple(transforms.from_text(text) for text in fields["transforms"])
         for name in ("pixel_mean", "pixel_std"):
@@ -279,7 +282,14 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
                 f"--optimizer.{name.replace('_', '-')} is {value}, and {optimizer.name} has none: "
                 f"choose --optimizer.name {' or '.join(rules)}, or have it at {default}"
             )
-    if optimizer.decay_biases and not optimizer.weight_decay:
+    layers = [layer for layer, _ in optimizer.layer_decays]
+    decays = [decay for _, decay in optimizer.layer_decays]
+    if len({*layers}) < len(layers) or not all(0 <= decay < math.inf for decay in decays):
+        raise UserError(
+            f"--optimizer.layer-decays is {optimizer.layer_decays}: it must be pairs of a layer, "
+            "each once, and a number that is finite and not negative"
+        )
+    if optimizer.decay_biases and not any((optimizer.weight_decay, *decays)):
         raise UserError("--optimizer.decay-biases goes with an --optimizer.weight-decay above 0")
     if optimizer.accumulate < 1:
         raise UserError(f"--optimizer.accumulate is {optimizer.accumulate}: it must be at least 1")

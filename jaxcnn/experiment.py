@@ -97,6 +97,10 @@ class Experiment:
             raise UserError(
                 f"model {config.model} and dataset {config.dataset} do not fit: {error}"
             ) from error
+        layers = ", ".join(state_like.params)
+        for layer, _ in config.optimizer.layer_decays:
+            if layer not in state_like.params:
+                raise UserError(f"--optimizer.layer-decays names {layer}: there are {layers}")
         # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
         # eight times what the rest of this program does.
         on_cpu = self.mesh.devices.flat[0].platform == "cpu"

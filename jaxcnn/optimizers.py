@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -62,7 +63,8 @@ def make_optimizer(
 
     In this order: the mean gradient of `accumulate` batches, clipping, the rule with its decay, the
     rate of biases, the moving average of the parameters. A bias is a parameter called `bias`,
-    whatever its shape: locally connected layers have biases of three dimensions.
+    whatever its shape: locally connected layers have biases of three dimensions. A layer is all
+    parameters under one name of the network's.
 
     Args:
       config: the rule and what goes with it.
@@ -73,19 +75,16 @@ def make_optimizer(
     def rate(update: jax.Array) -> jax.Array:
         return schedule(update * config.accumulate)
 
-    mask = None if config.decay_biases else _is_decayed
+    decay = _add_decays(config)
     match config.name:
         case "adam":
             rule = optax.adam(rate)
         case "adamw":
-            rule = optax.adamw(rate, weight_decay=config.weight_decay, mask=mask)
+            rule = optax.chain(optax.scale_by_adam(), decay, optax.scale_by_learning_rate(rate))
         case "sgd":
-            rule = optax.sgd(rate, config.momentum, config.nesterov)
-            if config.weight_decay:
-                decay = optax.add_decayed_weights(config.weight_decay, mask)
-                rule = optax.chain(decay, rule)
+            rule = optax.chain(decay, optax.sgd(rate, config.momentum, config.nesterov))
         case "sgd-2012":
-            rule = sgd_2012(rate, config.momentum, config.weight_decay, mask)
+            rule = optax.chain(decay, sgd_2012(rate, config.momentum))
         case "diagonal-lm":
             rule = optax.chain(
                 scale_by_diagonal_curvature(config.mu), optax.scale_by_learning_rate(rate)
@@ -102,44 +101,43 @@ def make_optimizer(
 
 
 def sgd_2012(
-    learning_rate: optax.ScalarOrSchedule,
-    momentum: float,
-    weight_decay: float = 0.0,
-    mask: Callable[[optax.Params], Any] | None = None,
+    learning_rate: optax.ScalarOrSchedule, momentum: float
 ) -> optax.GradientTransformation:
-    """Gradient descent as AlexNet was trained: v <- momentum v - rate (weight_decay w + g), w += v.
+    """Gradient descent as AlexNet was trained: v <- momentum v - rate g, w += v.
 
     The rate is in the velocity, where PyTorch has it outside, w -= rate v. At a constant rate the
     two are the same; when it changes, the velocity of before keeps here the rate of before.
 
     Args:
       learning_rate: or a schedule of updates.
-      momentum: what is left of the velocity after an update, in [0, 1); 0.9 in the paper.
-      weight_decay: 5e-4 in the paper.
-      mask: parameters -> which of them decay; None is all. The paper writes the rule for a weight
-        w; cuda-convnet, which it was trained with, decays no bias.
+      momentum: what is left of the velocity after an update, in [0, 1); 0.9 in the paper. Its g is
+        the gradient with 5e-4 w added; cuda-convnet, which it was trained with, decays no bias.
 
     References:
       Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
       Networks", 2012, section 5.
     """
-    return optax.chain(
-        optax.add_decayed_weights(weight_decay, mask),
-        optax.scale_by_learning_rate(learning_rate),
-        optax.trace(momentum),
-    )
+    return optax.chain(optax.scale_by_learning_rate(learning_rate), optax.trace(momentum))
+
+
+def _add_decays(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adds to each gradient its parameter times the decay of its layer."""
+    of_layers = dict(config.layer_decays)
+
+    def add(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+        decay = of_layers.get(_name(path[:1]), config.weight_decay)
+        decays = config.decay_biases or (_name(path[-1:]) != "bias" and param.ndim >= 2)
+        return update + decay * param if decay and decays else update
+
+    return optax.stateless(partial(jax.tree_util.tree_map_with_path, add))
 
 
 def _is_bias(params: optax.Params) -> Any:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: jax.tree_util.keystr(path[-1:], simple=True) == "bias", params
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, _: _name(path[-1:]) == "bias", params)
 
 
-def _is_decayed(params: optax.Params) -> Any:
-    return jax.tree.map(
-        lambda is_bias, param: not is_bias and param.ndim >= 2, _is_bias(params), params
-    )
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True)
 
 
 class AverageParametersState(NamedTuple):

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -168,6 +169,10 @@ def test_a_list_is_as_good_as_a_tuple():
         ("optimizer.nesterov", True),  # with Adam, as the next
         ("optimizer.weight_decay", 0.1),
         ("optimizer.weight_decay", -0.1),
+        ("optimizer.layer_decays", (("conv1", 0.1),)),  # with Adam
+        ("optimizer.layer_decays", (("conv1", -0.1),)),
+        ("optimizer.layer_decays", (("conv1", math.nan),)),
+        ("optimizer.layer_decays", (("conv1", 0.1), ("conv1", 0.2))),
         ("optimizer.clip_norm", -1.0),
         ("optimizer.clip_norm", math.nan),
         ("optimizer.accumulate", 0),
@@ -202,6 +207,7 @@ def test_values_out_of_range_are_refused_by_the_flags_name(field, value):
         ("momentum", 0.5, ["sgd", "sgd-2012"]),
         ("nesterov", True, ["sgd"]),
         ("weight_decay", 0.1, ["adamw", "sgd", "sgd-2012"]),
+        ("layer_decays", (("conv1", 0.1),), ["adamw", "sgd", "sgd-2012"]),
         ("decay_biases", True, ["adamw", "sgd", "sgd-2012"]),
         ("mu", 0.4, ["diagonal-lm"]),
     ],
@@ -212,7 +218,7 @@ def test_what_a_rule_has_not_it_refuses_and_names_those_that_have_it(field, valu
         decay = {"weight_decay": 0.1} if field == "decay_biases" else {}
         check(TrainConfig(optimizer=replace(optimizer, **decay)))
     else:
-        default = getattr(OptimizerConfig(), field)
+        default = re.escape(str(getattr(OptimizerConfig(), field)))
         message = f"{rule} has none: choose .* {' or '.join(rules)}, or have it at {default}$"
         with pytest.raises(UserError, match=message):
             check(TrainConfig(optimizer=optimizer))
@@ -221,15 +227,17 @@ def test_what_a_rule_has_not_it_refuses_and_names_those_that_have_it(field, valu
 def test_biases_do_not_decay_where_nothing_does():
     with pytest.raises(UserError, match="decay-biases goes with an --optimizer.weight-decay above"):
         check(TrainConfig(optimizer=OptimizerConfig(name="sgd", decay_biases=True)))
+    of_layers = OptimizerConfig(name="sgd", decay_biases=True, layer_decays=(("conv1", 0.1),))
+    check(TrainConfig(optimizer=of_layers))
 
 
 def test_a_config_from_before_the_newer_fields_has_their_defaults():
     fields = json.loads(to_json(TrainConfig(epochs=3)))
     for name in ("label_smoothing", "ema_decay", "dtype"):
         del fields[name]
-    for name in ("bias_rate", "nesterov", "weight_decay", "decay_biases", "clip_norm"):
+    newer = "bias_rate nesterov weight_decay layer_decays decay_biases clip_norm accumulate"
+    for name in newer.split():
         del fields["optimizer"][name]
-    del fields["optimizer"]["accumulate"]
     assert from_json(json.dumps(fields)) == TrainConfig(epochs=3)
 
 

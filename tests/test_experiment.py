@@ -278,6 +278,13 @@ def test_a_warm_up_that_leaves_no_batch_is_refused(linear):
         Experiment(dataclasses.replace(linear, optimizer=optimizer))
 
 
+def test_a_decay_of_no_layer_is_refused(linear):
+    decays = (("Dense_0", 0.1), ("fc", 0.1))
+    optimizer = dataclasses.replace(linear.optimizer, layer_decays=decays)
+    with pytest.raises(UserError, match="^--optimizer.layer-decays names fc: there are Dense_0$"):
+        Experiment(dataclasses.replace(linear, optimizer=optimizer))
+
+
 def test_a_run_goes_on_with_its_mean_of_the_parameters_and_reports_that(linear, tmp_path):
     config = dataclasses.replace(linear, workdir=str(tmp_path))
     result = train_and_evaluate(config)

@@ -177,6 +177,25 @@ def test_neither_biases_nor_vectors_decay_unless_asked(name):
     assert is_moved(dataclasses.replace(config, decay_biases=True), 0.0) == everything
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd", "sgd-2012"])
+def test_layers_have_decays_of_their_own(name):
+    config = OptimizerConfig(
+        name=name, learning_rate=0.1, weight_decay=0.25, layer_decays=(("local", 2.0),)
+    )
+    zeros = jax.tree.map(np.zeros_like, PARAMS)
+    places = matrix_path(config, [zeros], PARAMS)
+    chex.assert_trees_all_close(places["dense"]["kernel"], np.full((1, 2, 2), 1 - 0.1 * 0.25))
+    chex.assert_trees_all_close(places["local"]["kernel"], np.full((1, 2, 2, 3), 1 - 0.1 * 2))
+    chex.assert_trees_all_equal(places["local"]["bias"], np.ones((1, 2, 2, 3), np.float32))
+    none = dataclasses.replace(config, layer_decays=(("local", 0.0),))
+    layer = {"kernel": False, "bias": False}
+    assert is_moved(none, 0.0)["local"] == layer
+    alone = dataclasses.replace(config, weight_decay=0.0, decay_biases=True)
+    layer = {"kernel": True, "bias": True}
+    expected = jax.tree.map(lambda _: False, PARAMS) | {"local": layer}
+    assert is_moved(alone, 0.0) == expected
+
+
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "sgd-2012", "diagonal-lm"])
 def test_biases_have_a_rate_of_their_own(name):
     decay = 0.1 if name not in ("adam", "diagonal-lm") else 0.0
