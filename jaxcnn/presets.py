@@ -156,7 +156,7 @@ ALEXNET_CIFAR10_32 = TrainConfig(
 AlexNet's plan at CIFAR-10's own size, with what came since: what 30 minutes of two cores can reach.
   command   python scripts/train.py alexnet-cifar10-32 --seed 0
   hardware  2 CPU cores: 27 min
-  accuracy  88.56% (seeds 0, 1, 2: 88.66, 88.60, 88.41), the mean of each image and its mirror image""",
+  accuracy  88.56% (seeds 0, 1, 2: 88.66, 88.60, 88.41), by an image and its mirror image""",
     model="alexnet-32",
     dataset="cifar10",
     transforms=(RandomCrop(32, padding=4), HorizontalFlip()),
