@@ -31,6 +31,8 @@ def draw(
 ) -> dict[str, Any]:
     """Writes `filters.png`, `feature_maps.png` and `shifts.png`; returns what is for JSON in them.
 
+    A network without maps has no picture of them, and one without kernels none of filters.
+
     Args:
       experiment: whose network it is.
       state: what was trained.
@@ -42,19 +44,24 @@ def draw(
     """
     inputs = experiment.to_input(images[image][None])
     maps = {name: np.asarray(x[0], np.float32) for name, x in feature_maps(state, inputs).items()}
-    first = next(iter(maps))
-    save_filters(np.asarray(state.eval_params[first]["kernel"]), first, workdir / "filters.png")
-    class_names = experiment.dataset.class_names
-    title = f"test image {image}\nclass: {class_names[labels[image]]}\nanswer: {answer}"
-    save_feature_maps(images[image], title, maps, workdir / "feature_maps.png")
+    layers = [name for name in maps if "kernel" in state.eval_params.get(name, {})]
+    if layers:
+        kernel = np.asarray(state.eval_params[layers[0]]["kernel"])
+        save_filters(kernel, layers[0], workdir / "filters.png")
+    if maps:
+        class_names = experiment.dataset.class_names
+        title = f"test image {image}\nclass: {class_names[labels[image]]}\nanswer: {answer}"
+        save_feature_maps(images[image], title, maps, workdir / "feature_maps.png")
 
     few = max(inputs.shape[1:3]) > LARGE and len(labels) > FEW_SHIFTED
     count = FEW_SHIFTED if few else len(labels)
+    rows = [i * len(labels) // count for i in range(count)]  # a folder's come class by class
     predict = functools.partial(experiment.predict_one_view, state)
-    first_images = np.stack([images[i] for i in range(count)])  # a stream decodes them one by one
-    accuracies = shift_accuracies(predict, first_images, labels[:count])
+    shifted = np.stack([images[row] for row in rows])  # a stream decodes them one by one
+    accuracies = shift_accuracies(predict, shifted, labels[rows])
     fill = "on a background of 0" if inputs.shape[-1] == 1 else "the edge repeated"
-    comment = f"{'the first' if few else 'all'} {count:,} test images, {fill}"
+    which = f"{count:,} of the {len(labels):,}" if few else f"all {count:,}"
+    comment = f"{which} test images, {fill}"
     save_shifts(accuracies, comment, workdir / "shifts.png")
     return {"shift_accuracies": accuracies, "num_shifted_examples": count}
 

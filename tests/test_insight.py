@@ -1,6 +1,7 @@
 """Inside a trained network: maps, shifts and their pictures."""
 
 import functools
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -78,6 +79,25 @@ def test_accuracy_under_shifts_is_the_mean_of_the_four_ways():
     accuracies = insight.shift_accuracies(predict, images, np.array([1, 0]))
     assert accuracies == [1.0, 0.75, 0.75, 0.75, 0.75]  # up and left, the first is lost
     assert insight.shift_accuracies(predict, images, np.array([1, 1]), max_pixels=1) == [0.5, 0.25]
+
+
+def test_images_to_shift_are_of_all_classes_though_they_come_class_by_class(monkeypatch, tmp_path):
+    labels = np.repeat([0, 1, 2], 1000)
+    images = np.broadcast_to(labels.astype(np.uint8)[:, None, None, None], (3000, 30, 30, 1))
+    seen = {}
+
+    def shift_accuracies(predict, images, labels):
+        seen.update(images=images, labels=labels)
+        return [1.0]
+
+    monkeypatch.setattr(insight, "feature_maps", lambda *_: {})
+    monkeypatch.setattr(insight, "shift_accuracies", shift_accuracies)
+    experiment = SimpleNamespace(to_input=lambda images: images, predict_one_view=print)
+    state = SimpleNamespace(eval_params={})
+    found = insight.draw(experiment, state, images, labels, 0, "a", tmp_path)
+    assert found == {"shift_accuracies": [1.0], "num_shifted_examples": 1000}
+    assert [(seen["labels"] == label).sum() for label in range(3)] == [334, 333, 333]
+    np.testing.assert_array_equal(seen["images"][:, 0, 0, 0], seen["labels"])
 
 
 @pytest.fixture
