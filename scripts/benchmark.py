@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxcnn.errors import UserError, lookup, one_line_errors
+from jaxcnn.errors import UserError, flag, lookup, one_line_errors
 
 # Flags that go with some of --what alone: of train, infer and epoch, and of the others.
 OF_COMPARISONS = ("against", "batch_size", "image_size", "seconds", "dtype", "figure")
@@ -54,7 +54,6 @@ def main(
     from rich.console import Console
 
     from jaxcnn.benchmarks.compare import compare
-    from jaxcnn.benchmarks.growth import save_growth
     from jaxcnn.benchmarks.job import Job
     from jaxcnn.benchmarks.startup import measure_startup, print_startup
     from jaxcnn.benchmarks.table import figures, print_comparison
@@ -94,6 +93,8 @@ def main(
     if json:
         json.write_text(json_module.dumps(found, indent=2) + "\n")
     if figure:
+        from jaxcnn.benchmarks.growth import save_growth  # late: it takes jax along, see `compare`
+
         save_growth(found, figure)
 
 
@@ -102,10 +103,12 @@ def check(given: dict[str, Any]) -> None:
     what, figure = given["what"], given["figure"]
     for name in sorted({*OF_COMPARISONS, "dataset"}.difference(OF.get(what, OF_COMPARISONS))):
         if given[name] != inspect.signature(main).parameters[name].default:
-            raise UserError(f"--{name.replace('_', '-')} is not of --what {what}")
+            raise UserError(f"{flag(name)} is not of --what {what}")
     for file in (given["json"], figure):
         if file and not file.parent.is_dir():
             raise UserError(f"there is no folder {file.parent} to write {file.name} into")
+        if file and file.is_dir():
+            raise UserError(f"{file} is a folder; name a file to write")
     sizes = {name: given[f"{name}_size"] for name in ("batch", "image")}
     for name, its in sizes.items():
         if len({*its}) < len(its):

@@ -107,6 +107,8 @@ class _Side:
         started = time.perf_counter()
         while took < seconds:
             in_epoch = self._step % experiment.steps_per_epoch
+            if in_epoch == 0:
+                self._state = experiment.begin_epoch(self._state)
             stop = self._step + min(self._chunk, experiment.steps_per_epoch - in_epoch)
             self._state, self._metrics = experiment.train(self._state, self._metrics, stop)
             self._step = int(self._state.step)  # waits for the device

@@ -46,9 +46,11 @@ def prepare_jaxcnn(job: Job) -> Prepared:
     """
     model = lookup("network", job.network, MODELS)(dtype=jnp.dtype(job.dtype))
     make_run = {"train": _our_train, "infer": _our_infer, "epoch": _our_epochs}[job.what]
-    multiply_adds = summarize(model, _image_shape(job)).multiply_adds
-    passes = 1 if job.what == "infer" else 3  # forward, and the gradients of inputs and weights
-    return _prepared(make_run(job, model), flops=2 * passes * multiply_adds * job.images_per_step)
+    summary = summarize(model, _image_shape(job))
+    multiply_adds = summary.multiply_adds
+    if job.what != "infer":  # the gradients of weights, and of inputs but for the images
+        multiply_adds = 3 * multiply_adds - summary.layers[0].multiply_adds
+    return _prepared(make_run(job, model), flops=2 * multiply_adds * job.images_per_step)
 
 
 def prepare_linen(job: Job) -> Prepared:
