@@ -151,6 +151,7 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint is of another model or a newer format.
           DamagedCheckpoint: what is on disk is not what was saved, or cannot be read.
+          RunError: it does not fit into memory.
         """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
@@ -173,6 +174,8 @@ class Checkpoints:
         except UserError:
             raise
         except Exception as error:  # damage surfaces as many types, from JSON's to TensorStore's
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise RunError(f"no memory to read {where} into: {_first_line(error)}") from error
             raise DamagedCheckpoint(f"{where} cannot be read: {_first_line(error)}") from error
         if int(_checksum(restored)) != metadata["checksum"]:
             raise DamagedCheckpoint(f"{where} is damaged: its checksum differs from the saved one")
@@ -186,7 +189,7 @@ class Checkpoints:
 
         Raises:
           UserError: the checkpoint is of another model or a newer format.
-          RunError: there are checkpoints, and all are damaged.
+          RunError: there are checkpoints, and all are damaged; or one does not fit into memory.
         """
         steps = self.steps()
         for step in reversed(steps):

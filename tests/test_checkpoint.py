@@ -111,6 +111,25 @@ def test_a_checkpoint_that_could_not_be_read_once_is_not_lost(tmp_path, monkeypa
         chex.assert_trees_all_equal(checkpoints.restore(state_at(0), 2)[0], state_at(2))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory, 3 GiB")],
+    ids=["host", "device"],
+)
+def test_a_checkpoint_for_which_there_is_no_memory_is_not_damaged(error, tmp_path, monkeypatch):
+    directory = tmp_path / "checkpoints"
+    saved(directory, 1, 2)
+
+    def no_memory(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", no_memory)
+    with Checkpoints(directory) as checkpoints:
+        with pytest.raises(RunError, match="^no memory to read .*checkpoints/2 into: .*"):
+            checkpoints.restore_latest(state_at(0))
+        assert checkpoints.steps() == [1, 2]
+
+
 @pytest.fixture
 def broken_tasks():
     """Collects what Orbax's failed tasks leave, so that it warns in the test that broke them."""
