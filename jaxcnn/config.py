@@ -10,13 +10,14 @@ import dataclasses
 import itertools
 import json
 import math
+import operator
 import os
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
 from jaxcnn import transforms
-from jaxcnn.errors import UserError
+from jaxcnn.errors import UserError, flag
 from jaxcnn.transforms import TransformArgument
 
 
@@ -165,14 +166,17 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any,
     }
 
 
-def to_fields(config: TrainConfig) -> dict[str, Any]:
-    """The config in what JSON has, without LAUNCH_FIELDS; transforms are texts."""
-    fields: dict[str, Any] = json.loads(to_json(config))
-    return fields
+def with_whole_paths(config: TrainConfig) -> TrainConfig:
+    """The config with the folder of its images by its path from the root, as a run keeps it."""
+    kind, colon, folder = config.dataset.partition(":")
+    if kind != "folder":
+        return config
+    path = os.path.abspath(os.path.expanduser(folder))
+    return dataclasses.replace(config, dataset=f"{kind}{colon}{path}")
 
 
 def to_json(config: TrainConfig) -> str:
-    """The config as JSON text; `from_json` reads it back."""
+    """The config as JSON text, without LAUNCH_FIELDS; `from_json` reads it back."""
     fields = dataclasses.asdict(config)
     for name in LAUNCH_FIELDS:
         del fields[name]
@@ -220,28 +224,22 @@ def check(config: TrainConfig) -> None:
         "checkpoint_every_steps stream_size stream_min_size model_axis"
     )
     for name in at_least_one.split():
-        if getattr(config, name) < 1:
-            raise UserError(
-                f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be at least 1"
-            )
+        if _whole(name, getattr(config, name)) < 1:
+            raise UserError(f"{flag(name)} is {getattr(config, name)}: it must be at least 1")
     _check_choices(config)
     _check_choices(config.optimizer, "optimizer.")
     try:
         to_json(config)
     except TypeError as error:
         raise UserError(f"a field has a value that config.json cannot hold: {error}") from None
-    if not 0 <= config.seed < 2**32:
+    if not 0 <= _whole("seed", config.seed) < 2**32:
         raise UserError(f"--seed is {config.seed}: it must be in [0, 2^32)")
     for name in ("label_smoothing", "ema_decay"):
         if not 0 <= getattr(config, name) < 1:
-            raise UserError(
-                f"--{name.replace('_', '-')} is {getattr(config, name)}: it must be in [0, 1)"
-            )
+            raise UserError(f"{flag(name)} is {getattr(config, name)}: it must be in [0, 1)")
     for name in ("coordinator", "num_processes", "process_id"):
         if getattr(config, name) is not None and not config.multihost:
-            raise UserError(
-                f"--{name.replace('_', '-')} is {getattr(config, name)}: it goes with --multihost"
-            )
+            raise UserError(f"{flag(name)} is {getattr(config, name)}: it goes with --multihost")
     _check_optimizer(config.optimizer, config.epochs)
     if not all(math.isfinite(mean) for mean in config.pixel_mean):
         raise UserError(f"--pixel-mean is {config.pixel_mean}: every value must be finite")
@@ -255,16 +253,24 @@ def _check_choices(config: Any, prefix: str = "") -> None:
         choices, value = get_args(hint), getattr(config, name)
         if get_origin(hint) is Literal and value not in choices:
             raise UserError(
-                f"--{prefix}{name.replace('_', '-')} is {value!r}: it must be one of "
+                f"{flag(prefix + name)} is {value!r}: it must be one of "
                 f"{', '.join(map(str, choices))}"
             )
+
+
+def _whole(name: str, value: Any) -> int:
+    """The value, if it is a whole number: a call from Python comes unchecked."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UserError(f"{flag(name)} is {value!r}: it must be a whole number") from None
 
 
 def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
     for name in ("learning_rate", "bias_rate", "mu"):
         if not 0 < getattr(optimizer, name) < math.inf:
             raise UserError(
-                f"--optimizer.{name.replace('_', '-')} is {getattr(optimizer, name)}: "
+                f"{flag('optimizer.' + name)} is {getattr(optimizer, name)}: "
                 "it must be positive and finite"
             )
     if not 0 <= optimizer.momentum < 1:
@@ -272,14 +278,14 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
     for name in ("weight_decay", "clip_norm"):
         if not 0 <= getattr(optimizer, name) < math.inf:
             raise UserError(
-                f"--optimizer.{name.replace('_', '-')} is {getattr(optimizer, name)}: "
+                f"{flag('optimizer.' + name)} is {getattr(optimizer, name)}: "
                 "it must be finite and not negative"
             )
     for name, rules in _RULES_WITH.items():
         value, default = getattr(optimizer, name), getattr(OptimizerConfig, name)
         if value != default and optimizer.name not in rules:
             raise UserError(
-                f"--optimizer.{name.replace('_', '-')} is {value}, and {optimizer.name} has none: "
+                f"{flag('optimizer.' + name)} is {value}, and {optimizer.name} has none: "
                 f"choose --optimizer.name {' or '.join(rules)}, or have it at {default}"
             )
     layers = [layer for layer, _ in optimizer.layer_decays]
@@ -291,7 +297,7 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
         )
     if optimizer.decay_biases and not any((optimizer.weight_decay, *decays)):
         raise UserError("--optimizer.decay-biases goes with an --optimizer.weight-decay above 0")
-    if optimizer.accumulate < 1:
+    if _whole("optimizer.accumulate", optimizer.accumulate) < 1:
         raise UserError(f"--optimizer.accumulate is {optimizer.accumulate}: it must be at least 1")
     if not 0 <= optimizer.warmup_epochs < epochs:
         raise UserError(
@@ -314,7 +320,7 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in to_fields(config).items():
+    for name, value in json.loads(to_json(config)).items():
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": v for inner, v in value.items()}
         else:

@@ -71,6 +71,7 @@ def import_run(file: Path, run: Path, config: TrainConfig) -> None:
     """
     config = dataclasses.replace(config, workdir=str(run))
     configs.check(config)
+    config = configs.with_whole_paths(config)
     entries = read_weights(file)
     experiment = Experiment(config)
     state = experiment.state
@@ -82,7 +83,7 @@ def import_run(file: Path, run: Path, config: TrainConfig) -> None:
         run_of_step_0 = Run(
             mesh.replicate(state, experiment.mesh), experiment.no_metrics(), time.perf_counter()
         )
-        save_checkpoint(run_of_step_0, checkpoints, config, evaluated=False)
+        save_checkpoint(run_of_step_0, checkpoints, evaluated=False)
         checkpoints.wait()
         # Last: a config without its checkpoint would be a run from random parameters.
         workdirs.write_atomically(workdir / "config.json", configs.to_json(config))

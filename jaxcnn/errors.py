@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -45,14 +45,27 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-def lookup(kind: str, name: str, table: Mapping[str, Value]) -> Value:
-    """`table[name]`, or an error that offers the nearest names.
+def flag(field: str) -> str:
+    """A config's field as the command line has it."""
+    return f"--{field.replace('_', '-')}"
+
+
+def lookup(
+    kind: str, name: str, table: Mapping[str, Value], *, others: Sequence[str] = ()
+) -> Value:
+    """`table[name]`, or an error that offers the nearest names, and all.
+
+    Args:
+      kind: of what ("preset", "model", ...).
+      name: as it was given.
+      table: the names there are.
+      others: what can be asked for beside them, for the message.
 
     Raises:
-      UserError: there is no such name; `kind` says of what ("preset", "model", ...).
+      UserError: there is no such name.
     """
     if name in table:
         return table[name]
     close = difflib.get_close_matches(name, table, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(table)}"
-    raise UserError(f"no {kind} is called {name!r}; {hint}")
+    hint = f"did you mean {' or '.join(close)}? There" if close else "there"
+    raise UserError(f"no {kind} is called {name!r}; {hint} are {', '.join([*table, *others])}")

@@ -189,13 +189,17 @@ class Experiment:
 
     @functools.cached_property
     def _predict_program(self) -> Callable[[TrainState, jax.Array], jax.Array]:
-        options = evaluation(self.config, self.to_input, self.mesh, views=1)
+        options = evaluation(
+            self.config, self.to_input, self.mesh, views=1, num_images=len(self.dataset.test_images)
+        )
         return mesh.jit(functools.partial(predict, **options), self.mesh)
 
 
 def _open(config: TrainConfig) -> tuple[Any, Callable[..., Any]]:
     """The config's dataset, and the way in which its images come to the steps."""
     if not config.dataset.startswith(sources.PREFIXES):
+        others = ("folder:DIR", "tfds:NAME")
+        lookup("dataset", config.dataset, datasets.DATASETS, others=others)
         dataset = datasets.load(
             config.dataset, data_dir=config.data_dir, manual_dir=config.manual_dir
         )

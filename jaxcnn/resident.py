@@ -30,10 +30,15 @@ class Predictions(NamedTuple):
 
 
 def evaluation(
-    config: TrainConfig, to_input: Callable[..., Array], devices: Mesh, *, views: int
+    config: TrainConfig,
+    to_input: Callable[..., Array],
+    devices: Mesh,
+    *,
+    views: int,
+    num_images: int,
 ) -> dict[str, Any]:
     """What `evaluate` and `predict` are told; of several views the fewer examples are a step."""
-    num_examples = -(-config.eval_batch_size // views)
+    num_examples = min(-(-config.eval_batch_size // views), num_images)
     return {
         "transform": functools.partial(to_input, views=views),
         "batch_size": mesh.round_up(num_examples, devices),
@@ -71,7 +76,13 @@ class Resident:
         self._epoch: int | None = None  # the one that `_epoch_order` is of
         self._train_set = mesh.replicate((dataset.train_images, dataset.train_labels), devices)
         self._test_set = mesh.replicate((dataset.test_images, dataset.test_labels), devices)
-        self._evaluation = evaluation(config, transforms[1], devices, views=config.eval_views)
+        self._evaluation = evaluation(
+            config,
+            transforms[1],
+            devices,
+            views=config.eval_views,
+            num_images=len(dataset.test_images),
+        )
 
     def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
         """The first images of an epoch's order, as stored."""

@@ -32,13 +32,11 @@ class StreamedDataset:
     """What `datasets.Dataset` is for a set in memory; labels come with the images.
 
     Attributes:
-      name: as it was asked for.
       train_images: what to learn from.
       test_images: what no training step may see.
       class_names: what each label means.
     """
 
-    name: str
     train_images: Images
     test_images: Images
     class_names: tuple[str, ...]
@@ -82,7 +80,7 @@ def load(
         )
         for examples in (source.train, source.test)
     )
-    return StreamedDataset(name, train, test, source.class_names)
+    return StreamedDataset(train, test, source.class_names)
 
 
 def first_images(
@@ -170,7 +168,13 @@ class Streamed:
         self._seed = config.seed
         self._batch_size = config.batch_size
         self._steps_per_epoch = len(dataset.train_images) // config.batch_size
-        self._evaluation = evaluation(config, transforms[1], devices, views=config.eval_views)
+        self._evaluation = evaluation(
+            config,
+            transforms[1],
+            devices,
+            views=config.eval_views,
+            num_images=len(dataset.test_images),
+        )
         self._eval_batch_size = self._evaluation["batch_size"]
         self._devices = devices
         self._transforms = transforms

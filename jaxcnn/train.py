@@ -54,6 +54,7 @@ def train_and_evaluate(config: TrainConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     configs.check(config)
+    config = configs.with_whole_paths(config)
     with processes.joined(config), workdirs.claim(config) as workdir:
         report.console.quiet = not processes.is_first()
         if (result := workdirs.read_result(workdir)) is not None:
@@ -116,9 +117,7 @@ def _start_or_resume(experiment: Experiment, checkpoints: Checkpoints, started: 
     return run
 
 
-def save_checkpoint(
-    run: Run, checkpoints: Checkpoints, config: TrainConfig, *, evaluated: bool
-) -> None:
+def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> None:
     """Saves what a start of the same config goes on from.
 
     Raises:
@@ -135,7 +134,7 @@ def save_checkpoint(
     }
     checkpoints.save(
         run.state,
-        {"config": configs.to_fields(config), "progress": progress},
+        {"progress": progress},
         test_accuracy=run.test["accuracy"] if evaluated and run.test else None,
     )
 
@@ -173,7 +172,7 @@ def _train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: 
             # The same in all processes, whichever of them was told to stop.
             stopping = processes.largest(received[0] if received else 0)
             if evaluated or stopping or run.step % config.checkpoint_every_steps == 0:
-                save_checkpoint(run, checkpoints, config, evaluated=evaluated)
+                save_checkpoint(run, checkpoints, evaluated=evaluated)
             if stopping and run.step < experiment.total_steps:
                 checkpoints.wait()
                 raise Interrupted(run.step, experiment.total_steps, stopping)

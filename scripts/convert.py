@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxcnn.config import TrainConfig
-from jaxcnn.errors import UserError, lookup, one_line_errors
+from jaxcnn.errors import UserError, flag, lookup, one_line_errors
 from jaxcnn.presets import PRESETS
 from jaxcnn.transforms import TransformArgument
 
@@ -58,7 +58,7 @@ def main(
     if from_file and step is not None:
         raise UserError(f"--step is of a run's checkpoint, and {source} is a file of weights")
     if to_file and given:
-        raise UserError(f"{source} has its own config: leave {', '.join(map(_flag, given))} away")
+        raise UserError(f"{source} has its own config: leave {', '.join(map(flag, given))} away")
     config = TrainConfig() if preset is None else lookup("preset", preset, PRESETS)
     config = dataclasses.replace(config, **given, data_dir=data_dir, manual_dir=manual_dir)
 
@@ -70,10 +70,6 @@ def main(
     else:
         import_run(source, target, config)
         print(f"Written: {target}, a run of step 0; python scripts/evaluate.py {target}")
-
-
-def _flag(field: str) -> str:
-    return f"--{field.replace('_', '-')}"
 
 
 if __name__ == "__main__":

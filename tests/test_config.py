@@ -146,7 +146,9 @@ def test_a_list_is_as_good_as_a_tuple():
     ("field", "value"),
     [
         ("batch_size", 0),
+        ("batch_size", "8"),
         ("epochs", -1),
+        ("epochs", 2.5),
         ("eval_batch_size", 0),
         ("eval_every_epochs", 0),
         ("eval_views", 3),
@@ -157,6 +159,7 @@ def test_a_list_is_as_good_as_a_tuple():
         ("log_every_steps", 0),
         ("checkpoint_every_steps", 0),
         ("seed", -1),
+        ("seed", 0.5),
         ("seed", 2**32),
         ("pixel_std", (0.5, 0.0, 0.5)),
         ("pixel_std", (math.nan,)),
@@ -176,6 +179,7 @@ def test_a_list_is_as_good_as_a_tuple():
         ("optimizer.clip_norm", -1.0),
         ("optimizer.clip_norm", math.nan),
         ("optimizer.accumulate", 0),
+        ("optimizer.accumulate", 1.5),
         ("model_axis", 0),
         ("coordinator", "localhost:1234"),  # without --multihost, as the next two
         ("num_processes", 2),
@@ -259,12 +263,13 @@ def test_the_ends_of_the_ranges_are_accepted():
     check(TrainConfig(eval_every_epochs=1, checkpoint_every_steps=1, seed=2**32 - 1))
 
 
-def test_lookup_offers_the_nearest_names():
+def test_lookup_offers_the_nearest_names_and_all():
     table = {"lenet5": 1, "lenet5-tanh": 2, "alexnet": 3}
     assert lookup("model", "lenet5-tanh", table) == 2
-    with pytest.raises(
-        UserError, match="no model is called 'lenet5-tan'; did you mean lenet5-tanh"
-    ):
+    near = "no model is called 'lenet5-tan'; did you mean lenet5-tanh or .*? There are lenet5, len"
+    with pytest.raises(UserError, match=near):
         lookup("model", "lenet5-tan", table)
-    with pytest.raises(UserError, match="there are lenet5, lenet5-tanh, alexnet$"):
+    with pytest.raises(UserError, match="; there are lenet5, lenet5-tanh, alexnet$"):
         lookup("model", "vgg", table)
+    with pytest.raises(UserError, match="there are lenet5, lenet5-tanh, alexnet, file:PATH$"):
+        lookup("model", "vgg", table, others=["file:PATH"])

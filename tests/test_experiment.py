@@ -195,7 +195,7 @@ def test_a_runs_time_is_that_of_all_its_starts(linear, tmp_path, monkeypatch):
         run = train._start_or_resume(experiment, checkpoints, started)
         run.state, run.metrics = experiment.train(run.state, run.metrics, 2)
         run.step, run.train_seconds = 2, 2.0
-        train.save_checkpoint(run, checkpoints, linear, evaluated=False)
+        train.save_checkpoint(run, checkpoints, evaluated=False)
         checkpoints.wait()
         again = train._start_or_resume(experiment, checkpoints, time.perf_counter())
     again.test = {"accuracy": 0.5, "loss": 1.0, "num_examples": 20}
@@ -219,7 +219,6 @@ def test_a_second_signal_acts_as_ever_and_afterwards_all_are_as_before():
 
 
 def test_the_checkpoint_that_is_asked_for_is_evaluated(linear, tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxcnn.insight.draw", lambda *_: {})  # the network has no filters
     evaluate = Experiment.evaluate
 
     def best_at_4(experiment, state):
@@ -234,6 +233,16 @@ def test_the_checkpoint_that_is_asked_for_is_evaluated(linear, tmp_path, monkeyp
         evaluation = evaluate_run(tmp_path, step=asked)
         assert evaluation["step"] == step
         assert evaluation["test_loss"] == pytest.approx(losses[step], rel=1e-5)
+    # The network has neither filters nor maps.
+    assert {path.stem for path in tmp_path.glob("*.png")} == {
+        *("curves", "confusion", "mistakes", "shifts"),
+    }
+
+
+def test_an_evaluation_step_is_no_larger_than_the_test_set(linear):
+    for eval_batch_size, views, expected in ((6, 1, 6), (1000, 1, 20), (1000, 2, 20), (6, 2, 4)):
+        config = dataclasses.replace(linear, eval_batch_size=eval_batch_size, eval_views=views)
+        assert Experiment(config)._feed._evaluation["batch_size"] == expected
 
 
 def trained(config, num_epochs):

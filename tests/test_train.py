@@ -225,7 +225,7 @@ def test_parameters_that_are_not_finite_are_not_saved(finished, tmp_path):
     run = train.Run(state, experiment.no_metrics(), started=0.0)
     with Checkpoints(tmp_path) as checkpoints:
         with pytest.raises(RunError, match="a parameter is not finite at step 0"):
-            train.save_checkpoint(run, checkpoints, experiment.config, evaluated=False)
+            train.save_checkpoint(run, checkpoints, evaluated=False)
         assert checkpoints.steps() == []
 
 
@@ -238,6 +238,7 @@ def test_parameters_that_are_not_finite_are_not_saved(finished, tmp_path):
         ({"epochs": -1}, "--epochs is -1"),
         ({"model": "lenet"}, "no model is called 'lenet'; did you mean lenet5"),
         ({"dataset": "mnist5"}, "no dataset is called 'mnist5'; did you mean mnist5k"),
+        ({"dataset": "folders:x"}, "there are mnist5k, mnist, cifar10, folder:DIR, tfds:NAME$"),
         ({"pixel_mean": (0.1, 0.2, 0.3)}, "mean has 3 values for images of 1 channels"),
     ],
 )
