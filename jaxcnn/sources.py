@@ -187,7 +187,7 @@ def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
 
     try:
         builder = builder_from_files(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
+    except (tfds.core.DatasetNotFoundError, ValueError):  # ValueError: it cannot be a name
         raise UserError(
             f"tensorflow-datasets has prepared no {name} in {data_dir}; --data-dir or "
             "TFDS_DATA_DIR names another place"
@@ -204,6 +204,8 @@ def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
             f"{name} has {', '.join(features)} in {', '.join(splits)}; it needs image and label, "
             "in train and validation or test"
         )
+    if not isinstance(features["label"], tfds.features.ClassLabel):
+        raise UserError(f"{name} has labels that are no classes: {features['label']}")
     decoders = {"image": tfds.decode.SkipDecoding()}
     train, test = (
         _Records(builder.as_data_source(split, decoders=decoders), f"{name} {split}")

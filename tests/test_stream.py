@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -301,6 +302,26 @@ def test_tfds_streamed_is_tfds_loaded():
 def test_tfds_that_is_not_there_is_one_message(tmp_path):
     with pytest.raises(UserError, match="prepared no imagenet2012 in .*--data-dir"):
         load("tfds:imagenet2012", data_dir=tmp_path, size=8, min_size=1, on_bad_image="skip")
+    for name in ("", "oxford-pets", "mnist:3.0"):  # no names of TFDS's
+        with pytest.raises(UserError, match=f"prepared no {name} in "):
+            open_source(f"tfds:{name}", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("features", "splits", "message"),
+    [
+        ({"image": None}, ("train", "test"), "has image in train, test; it needs image and label"),
+        ({"image": None, "label": None}, ("train",), "has image, label in train; it needs"),
+        ({"image": None, "label": 1}, ("train", "test"), "has labels that are no classes: 1"),
+    ],
+)
+def test_tfds_of_something_else_than_classes_is_refused(features, splits, message, monkeypatch):
+    builder = SimpleNamespace(info=SimpleNamespace(features=features, splits=splits))
+    name = "tensorflow_datasets.core.read_only_builder.builder_from_files"
+    monkeypatch.setattr(name, lambda *_, **__: builder)
+    monkeypatch.setattr("jaxcnn.tfds_builders.has_random_access", lambda _: True)
+    with pytest.raises(UserError, match=f"^boxes {message}"):
+        open_source("tfds:boxes", None)
 
 
 def config_of(folder, workdir, **fields):
@@ -409,6 +430,16 @@ def test_what_is_skipped_in_the_test_set_is_not_counted(folder, tmp_path):
         evaluate_run(tmp_path / "run", image=21)
     evaluation = evaluate_run(tmp_path / "run")
     assert evaluation["num_test_examples"] == np.sum(evaluation["confusion"]) == 21
+
+
+def test_a_run_finds_its_folder_of_images_from_elsewhere(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    config = config_of(f"{folder.name}/", tmp_path / "run", epochs=1)
+    assert train_and_evaluate(config)["dataset"] == f"folder:{folder}"
+    monkeypatch.chdir(folder)
+    assert evaluate_run(tmp_path / "run")["num_test_examples"] == 21
+    same = config_of(f"../{folder.name}", tmp_path / "run", epochs=1)
+    assert train_and_evaluate(same)["steps"] == 15
 
 
 def test_hidden_files_and_folders_are_passed_over(folder):
