@@ -10,6 +10,7 @@ from flax.linen import pooling as linen_pooling
 
 from jaxcnn.models import MODELS
 from jaxcnn.step import cross_entropy
+from jaxcnn.summary import IMAGE_SHAPES
 
 LENET5 = {"C1": 156, "C3": 2_416, "C5": 48_120, "F6": 10_164, "output": 850}
 
@@ -58,14 +59,6 @@ NUM_PARAMETERS = {
     "alexnet-2012": ALEXNET_2012,
     "cuda-convnet-18pct": CUDA_CONVNET_18PCT,
     "cuda-convnet-11pct": CUDA_CONVNET_11PCT,
-}
-
-IMAGE_SHAPES = dict.fromkeys(NUM_PARAMETERS, (28, 28, 1)) | {
-    "alexnet": (224, 224, 3),
-    "alexnet-32": (32, 32, 3),
-    "alexnet-2012": (224, 224, 3),
-    "cuda-convnet-18pct": (32, 32, 3),
-    "cuda-convnet-11pct": (24, 24, 3),
 }
 
 # What the names say: the activation, and linen's pooling.

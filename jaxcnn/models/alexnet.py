@@ -81,8 +81,9 @@ class AlexNet32(nn.Module):
     Five convolutions, pooled after the first, the second and the last, and three dense layers, as
     in `AlexNet`; but all kernels are of 3x3 at stride 1, windows of pooling do not overlap, and
     there are fewer maps, 64-128-192-128-128, and units, 512. Kernels start with variance
-    2 / fan-in. Response normalization follows the first two layers, as in 2012 but after pooling,
-    where it is cheaper, and stronger: x / sqrt(1 + the mean square of 9 neighbouring maps).
+    2 / fan-in, those of fc8 with 1 / fan-in. Response normalization follows the first two layers,
+    as in 2012 but after pooling, where it is cheaper, and stronger: x / sqrt(1 + the mean square of
+    9 neighbouring maps).
 
     Attributes:
       num_classes: width of the output.

@@ -71,8 +71,9 @@ class LeNet5(nn.Module):
 class LeNet5Modern(nn.Module):
     """LeNet-5's plan with what came since: 78,258 parameters for 28x28 images, 10 classes.
 
-    Rectified units, pooling by maximum, initial kernels of variance 2 / fan-in and more maps in C1
-    and C3; C5 is smaller and there is no F6, so that the size stays that of LeNet-5.
+    Rectified units, pooling by maximum, initial kernels of variance 2 / fan-in (1 / fan-in in the
+    output) and more maps in C1 and C3; C5 is smaller and there is no F6, so that the size stays
+    that of LeNet-5.
 
     Attributes:
       num_classes: width of the output.
