@@ -104,7 +104,7 @@ class TrainConfig:
     seed: int = 0
     """Decides the initial parameters, the order of each epoch and every other random choice."""
     log_every_steps: int = 100
-    """Training metrics are means over this many steps."""
+    """Training metrics are means over this many steps, or those since an evaluation."""
     eval_every_epochs: int = 1
     """The test set is evaluated, and a checkpoint saved, this often and at the end."""
     eval_batch_size: int = 1000
@@ -168,11 +168,10 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any,
 
 def with_whole_paths(config: TrainConfig) -> TrainConfig:
     """The config with the folder of its images by its path from the root, as a run keeps it."""
-    kind, colon, folder = config.dataset.partition(":")
-    if kind != "folder":
+    if not config.dataset.startswith("folder:"):
         return config
-    path = os.path.abspath(os.path.expanduser(folder))
-    return dataclasses.replace(config, dataset=f"{kind}{colon}{path}")
+    path = os.path.abspath(os.path.expanduser(config.dataset.removeprefix("folder:")))
+    return dataclasses.replace(config, dataset=f"folder:{path}")
 
 
 def to_json(config: TrainConfig) -> str:
@@ -210,7 +209,7 @@ def from_json(text: str) -> TrainConfig:
             fields[name] = tuple(fields[name])
         return TrainConfig(**fields)
     except (TypeError, AttributeError, KeyError, ValueError, UserError) as error:
-        raise UserError(f"config.json is not a config of this version of jaxcnn: {error}") from None
+        raise UserError(f"is not a config of this version of jaxcnn, or damaged: {error}") from None
 
 
 def check(config: TrainConfig) -> None:

@@ -51,7 +51,7 @@ class Experiment:
         """
         if config.compilation_cache:
             _use_compilation_cache()
-        lookup("model", config.model, MODELS)  # before the data: a wrong name is said at once
+        check_names(config)  # before the data: a wrong name is said at once
         dataset, feed = _open(config)
         num_examples = len(dataset.train_images)
         if config.batch_size > num_examples:
@@ -195,11 +195,21 @@ class Experiment:
         return mesh.jit(functools.partial(predict, **options), self.mesh)
 
 
-def _open(config: TrainConfig) -> tuple[Any, Callable[..., Any]]:
-    """The config's dataset, and the way in which its images come to the steps."""
+def check_names(config: TrainConfig) -> None:
+    """Looks the model and the dataset up.
+
+    Raises:
+      UserError: there is none of that name.
+    """
+    lookup("model", config.model, MODELS)
     if not config.dataset.startswith(sources.PREFIXES):
         others = ("folder:DIR", "tfds:NAME")
         lookup("dataset", config.dataset, datasets.DATASETS, others=others)
+
+
+def _open(config: TrainConfig) -> tuple[Any, Callable[..., Any]]:
+    """The config's dataset, and the way in which its images come to the steps."""
+    if not config.dataset.startswith(sources.PREFIXES):
         dataset = datasets.load(
             config.dataset, data_dir=config.data_dir, manual_dir=config.manual_dir
         )

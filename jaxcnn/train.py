@@ -26,7 +26,7 @@ from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import RunError
 from jaxcnn.evaluate import mean_metrics
-from jaxcnn.experiment import Experiment
+from jaxcnn.experiment import Experiment, check_names
 from jaxcnn.step import Metrics, TrainState
 
 # Between two looks at the device: what the bar waits, and signals where nothing is evaluated.
@@ -54,6 +54,7 @@ def train_and_evaluate(config: TrainConfig) -> dict[str, Any]:
     """
     started = time.perf_counter()
     configs.check(config)
+    check_names(config)
     config = configs.with_whole_paths(config)
     with processes.joined(config), workdirs.claim(config) as workdir:
         report.console.quiet = not processes.is_first()
@@ -154,12 +155,12 @@ def _train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: 
         for _ in _train_chunks(experiment, run):
             bar.update(task, completed=run.step)
             line: dict[str, float] = {}
-            if run.step % config.log_every_steps == 0:
+            evaluated = _is_evaluated(experiment, run.step)
+            if evaluated or run.step % config.log_every_steps == 0:
                 line["learning_rate"] = float(experiment.schedule(run.step - 1))
                 line |= {f"train_{name}": v for name, v in mean_metrics(run.metrics).items()}
                 run.metrics = experiment.no_metrics()
                 bar.update(task, metrics=f"loss {line['train_loss']:.4f}")
-            evaluated = _is_evaluated(experiment, run.step)
             if evaluated:
                 run.test = experiment.evaluate(run.state)
                 line |= {f"test_{name}": run.test[name] for name in ("loss", "accuracy")}

@@ -47,10 +47,15 @@ def claim(config: TrainConfig) -> Iterator[Path]:
     Of several processes, the first claims it for all.
 
     Raises:
-      UserError: it cannot be written, another process trains in it, or it holds a run of another
-        config.
+      UserError: it cannot be written or is of a name that Orbax does not read again, another
+        process trains in it, or it holds a run of another config that has come to a checkpoint.
     """
     workdir = Path(config.workdir or f"runs/{config.preset}-seed{config.seed}").expanduser()
+    if any(character in str(workdir.absolute()) for character in "[]\\"):
+        raise UserError(
+            f"the run's folder is {workdir.absolute()}, and checkpoints below a path with [, ] or "
+            "\\ cannot be read again; choose another --workdir"
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
@@ -67,7 +72,7 @@ def claim(config: TrainConfig) -> Iterator[Path]:
             raise UserError(
                 f"another process is training in {workdir}; choose another --workdir"
             ) from None
-        if (workdir / "config.json").exists():
+        if (workdir / "config.json").exists() and _has_checkpoint(workdir):
             _refuse_another_run(config, workdir)
         yield workdir
 
@@ -85,6 +90,8 @@ def read_config(
         config = configs.from_json(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir} holds no run: there is no {path}") from None
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
     return dataclasses.replace(
         config,
         data_dir=data_dir or config.data_dir,
@@ -96,6 +103,12 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
     """What a finished run left, or None if the run is not finished."""
     path = workdir / "result.json"
     return json.loads(path.read_text()) if path.exists() else None
+
+
+def _has_checkpoint(workdir: Path) -> bool:
+    """Whether anything would be lost with the run: one that cannot be read counts, too."""
+    folders = workdir / "checkpoints", workdir / "unreadable"
+    return any(path.name.isdigit() for folder in folders for path in folder.glob("*"))
 
 
 def _refuse_another_run(config: TrainConfig, workdir: Path) -> None:

@@ -1,5 +1,6 @@
 """Train a network: python scripts/train.py [PRESET] [--field value ...]."""
 
+import dataclasses
 import sys
 
 import tyro
@@ -28,10 +29,10 @@ def main() -> None:
     named = bool(arguments) and not arguments[0].startswith("-")
     name = arguments.pop(0) if named else DEFAULT_PRESET
     cards = "\n\n".join(f"{name}\n{config.card}" for name, config in PRESETS.items())
-    if arguments == ["--list"]:
-        print(cards)
-        return
     with one_line_errors():
+        if arguments == ["--list"]:
+            print(cards, flush=True)
+            return
         preset = lookup("preset", name, PRESETS)
         config = tyro.cli(
             type(preset),
@@ -40,6 +41,8 @@ def main() -> None:
             default=preset,
             args=arguments,
         )
+        if (config.model, config.dataset) != (preset.model, preset.dataset):
+            config = dataclasses.replace(config, preset="custom", card="")  # no preset's run
         from jaxcnn.train import train_and_evaluate  # after the parsing: it takes jax along
 
         train_and_evaluate(config)

@@ -83,6 +83,23 @@ def test_the_list_shows_every_preset_with_its_card():
 
 
 @pytest.mark.parametrize(
+    ("flags", "preset"),
+    [
+        (["--epochs", "3"], "lenet5-mnist"),
+        (["--model", "lenet5-relu"], "custom"),
+        (["--dataset", "folder:images"], "custom"),
+    ],
+)
+def test_another_model_or_dataset_is_no_presets_run(flags, preset, monkeypatch):
+    configs = []
+    monkeypatch.setattr("jaxcnn.train.train_and_evaluate", configs.append)
+    monkeypatch.setattr(sys, "argv", ["train.py", "lenet5-mnist", *flags])
+    runpy.run_path(str(SCRIPTS / "train.py"), run_name="__main__")
+    (config,) = configs
+    assert config.preset == preset and bool(config.card) == (preset != "custom")
+
+
+@pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
         (

@@ -16,7 +16,7 @@ import pytest
 
 from jaxcnn import PRESETS, train, train_and_evaluate, workdir
 from jaxcnn.checkpoint import Checkpoints
-from jaxcnn.config import OptimizerConfig
+from jaxcnn.config import OptimizerConfig, to_json
 from jaxcnn.datasets import DATASETS, Dataset
 from jaxcnn.errors import RunError, UserError
 from jaxcnn.experiment import Experiment
@@ -256,6 +256,27 @@ def test_images_of_another_size_are_refused(tmp_path, monkeypatch):
     config = dataclasses.replace(SHORT, dataset="wide", workdir=str(tmp_path))
     with pytest.raises(UserError, match=r"lenet5-tanh and dataset wide do not fit: .*28, 28"):
         train_and_evaluate(config)
+
+
+@pytest.mark.parametrize("name", ["run [1]", "run]", "back\\slash"])
+def test_a_folder_that_orbax_would_not_read_again_is_refused(name, tmp_path):
+    config = dataclasses.replace(SHORT, workdir=str(tmp_path / name / "run"))
+    with pytest.raises(UserError, match=r"checkpoints below a path with \[, \] or .* --workdir"):
+        train_and_evaluate(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_a_checkpoint_gives_its_folder_to_another(tmp_path):
+    (tmp_path / "config.json").write_text(to_json(SHORT))
+    other = dataclasses.replace(SHORT, seed=5, workdir=str(tmp_path))
+    with workdir.claim(other):
+        pass
+    (tmp_path / "unreadable" / "5").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds a run of another config: seed is 0 there and 5"):
+        with workdir.claim(other):
+            pass
+    with pytest.raises(UserError, match="no model is called 'lenet'"):  # said before that
+        train_and_evaluate(dataclasses.replace(other, model="lenet"))
 
 
 def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):
