@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -30,19 +33,36 @@ def one_line_errors() -> Iterator[None]:
 
     Raises:
       SystemExit: 2 for a `UserError`, 1 for an `OSError` or a `RunError`, unless a signal stopped
-        the run, which is 128 and its number; 130 for Ctrl-C.
+        the run, which is 128 and its number. Ctrl-C ends the process with 130, at once: raised in
+        the middle of an import or a callback, KeyboardInterrupt is a traceback or lost.
     """
+
+    def end(*_: object) -> None:
+        if sys.stdout.isatty():
+            os.write(1, b"\x1b[?25h")  # shows the cursor, which a progress bar hides
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+
+    before = None  # the handler; only the main thread may set one
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGINT, end)
     try:
         yield
     except (UserError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except BrokenPipeError:  # who read the output, as head does, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(RunError.exit_code) from None
     except OSError as error:  # a full disk, a folder that may not be written: it names the file
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(RunError.exit_code) from None
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # of a time before
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 def flag(field: str) -> str:

@@ -1,5 +1,9 @@
 """Failures that are expected end in one line and a status; bugs keep their traceback."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from jaxcnn.errors import RunError, UserError, one_line_errors
@@ -22,6 +26,45 @@ def test_an_expected_failure_is_one_line(error, status, said, capsys):
     with pytest.raises(SystemExit) as end, one_line_errors():
         raise error
     assert end.value.code == status and capsys.readouterr().err == said
+
+
+CTRL_C_IN_A_CALLBACK = """
+import gc, os, signal
+from jaxcnn.errors import one_line_errors
+
+gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))  # its exceptions are ignored
+with one_line_errors():
+    gc.collect()
+    print("went on")
+"""
+
+
+def test_ctrl_c_ends_wherever_it_comes():
+    command = [sys.executable, "-c", CTRL_C_IN_A_CALLBACK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_the_handler_of_before_is_back_afterwards():
+    before = signal.getsignal(signal.SIGINT)
+    with one_line_errors():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_reader_that_has_enough_is_no_traceback():
+    code = (
+        "from jaxcnn.errors import one_line_errors\n"
+        "with one_line_errors():\n"
+        "    for _ in range(10**6): print('a line')\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert writer.stdout.readline() == "a line\n"
+    writer.stdout.close()
+    assert writer.wait(timeout=60) == 1 and writer.stderr.read() == ""
+    writer.stderr.close()
 
 
 def test_a_bug_is_not_hidden():
