@@ -20,6 +20,8 @@ from jaxcnn import sources
 from jaxcnn.errors import UserError
 from jaxcnn.sources import Encoded, Examples
 
+MOST_WARNINGS = 20  # of bad images of a split; beyond, one for every thousand
+
 _logger = logging.getLogger(__name__)
 
 
@@ -103,7 +105,8 @@ class Images:
             with self._lock:  # two threads may meet it at once, one of them in search of a good one
                 if row not in self._bad:
                     self._bad.add(row)
-                    _logger.warning("%s; skipped, the %d. of its split", error, len(self._bad))
+                    if (number := len(self._bad)) <= MOST_WARNINGS or number % 1000 == 0:
+                        _logger.warning("%s; skipped, number %d of its split", error, number)
             return None
 
     def _decode(self, example: Encoded) -> np.ndarray:

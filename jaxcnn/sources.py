@@ -75,7 +75,9 @@ def check_image(image: Image.Image, min_size: int) -> None:
     """Raises ValueError for an image of too few pixels, or of pixels whose range is not known."""
     if min(image.size) < min_size:
         width, height = image.size
-        raise ValueError(f"it has {width}x{height} pixels, and --stream-min-size is {min_size}")
+        raise ValueError(
+            f"it has {width}x{height} pixels, fewer than the {min_size} of --stream-min-size"
+        )
     num_bits(image)
 
 
@@ -110,10 +112,13 @@ def check_headers(source: Source, min_size: int) -> None:
                 bad.append(f"{path}: {error}")
     if bad:
         more = f" and {len(bad) - 3:,} others" if len(bad) > 3 else ""
-        raise UserError(f"{len(bad):,} bad images: {'; '.join(bad[:3])}{more}; {ADVICE}")
+        raise UserError(f"bad images, {len(bad):,}: {'; '.join(bad[:3])}{more}; {ADVICE}")
 
 
-ADVICE = "repair or remove what is bad, or use --on-bad-image skip"
+ADVICE = (
+    "repair or remove what is bad, or use --on-bad-image skip (or, for small images, "
+    "a smaller --stream-min-size)"
+)
 
 
 class _Files:
@@ -174,13 +179,17 @@ class _Records:
         return len(self._source)
 
     def __getitem__(self, row: int) -> Encoded:
-        example = self._source[int(row)]
+        try:
+            example = self._source[int(row)]
+        except Exception as error:  # array_record's own, and Grain's
+            raise RunError(f"cannot read {self._name}, image {row}: {error}") from error
         return Encoded(example["image"], int(example["label"]), f"{self._name}, image {row}")
 
 
 def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
     # Late, because importing TFDS takes most of a second.
     import tensorflow_datasets as tfds
+    from google.protobuf import json_format
     from tensorflow_datasets.core.read_only_builder import builder_from_files
 
     from jaxcnn.tfds_builders import has_random_access
@@ -189,9 +198,11 @@ def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
         builder = builder_from_files(name, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError):  # ValueError: it cannot be a name
         raise UserError(
-            f"tensorflow-datasets has prepared no {name} in {data_dir}; --data-dir or "
+            f"tensorflow-datasets has prepared no {name!r} in {data_dir}; --data-dir or "
             "TFDS_DATA_DIR names another place"
         ) from None
+    except json_format.ParseError as error:
+        raise UserError(f"{name} in {data_dir} is damaged; prepare it anew. {error}") from None
     if not has_random_access(builder):
         raise UserError(
             f"{builder.data_dir} holds records that only TensorFlow reads; prepare them anew with "

@@ -17,6 +17,7 @@ import types
 import numpy as np
 import requests
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from jaxtyping import Int32, UInt8
 from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
@@ -98,7 +99,13 @@ def prepared_builder(
     Raises:
       UserError: the data is not there and cannot be prepared; says what was tried and what to do.
     """
-    builder = BUILDERS[name](data_dir=data_dir, version=version)
+    try:
+        builder = BUILDERS[name](data_dir=data_dir, version=version)
+    except json_format.ParseError as error:
+        raise UserError(
+            f"{data_dir / name / version} is damaged; remove that folder, and it is prepared anew. "
+            f"The cause: {error}"
+        ) from error
     if _is_prepared(builder) and not _is_readable(builder):
         builder = BUILDERS[name](data_dir=beside, version=version)
     if not _is_prepared(builder):

@@ -317,6 +317,15 @@ def test_a_folder_that_is_no_dataset_is_named(tmp_path, originals):
         datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
 
 
+@pytest.mark.parametrize("text", ["", "{"])
+def test_a_damaged_description_of_the_data_is_named(text, tmp_path, originals):
+    folder = tmp_path / "mnist" / "3.0.1"
+    datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
+    (folder / "dataset_info.json").write_text(text)
+    with pytest.raises(UserError, match=f"^{folder} is damaged; remove that folder"):
+        tfds_builders.prepared_builder("mnist", "3.0.1", tmp_path, tmp_path / "beside", None)
+
+
 def test_damaged_data_is_named(tmp_path, originals):
     datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
     folder = tmp_path / "data" / "mnist" / "3.0.1"

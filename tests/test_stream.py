@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn import datasets, evaluate_run, mesh, train, train_and_evaluate
+from jaxcnn import datasets, evaluate_run, mesh, sources, train, train_and_evaluate
 from jaxcnn.checkpoint import Checkpoints
 from jaxcnn.config import TrainConfig, to_json
 from jaxcnn.decode import Images
@@ -138,8 +138,15 @@ def test_a_bad_image_is_skipped_for_the_next_good_one_and_named(caplog):
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 3  # each once, though met twice
     assert all(sum(f"number {n} is a bad image" in m for m in messages) == 1 for n in instead)
-    assert any("the 3. of its split" in message for message in messages)
+    assert any("number 3 of its split" in message for message in messages)
     assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_many_bad_images_are_not_all_named(caplog, monkeypatch):
+    monkeypatch.setattr("jaxcnn.decode.MOST_WARNINGS", 2)
+    order_of(numbered(20, bad=range(15)), batch_size=20)
+    ends = [record.getMessage().split("; ")[-1] for record in caplog.records]
+    assert ends == ["skipped, number 1 of its split", "skipped, number 2 of its split"]
 
 
 def test_evaluation_counts_bad_images_for_nothing():
@@ -215,7 +222,7 @@ def test_pixels_of_unknown_range_make_a_bad_image(dtype, folder):
     path = folder / "train" / "cat" / "unknown.tif"
     Image.fromarray(np.ones((40, 40), dtype)).save(path)
     message = f"{path}.*the range of its pixels is not known"
-    with pytest.raises(UserError, match=f"1 bad images: {message}"):
+    with pytest.raises(UserError, match=f"bad images, 1: {message}"):
         opened(folder)
     stored = [Encoded(path.read_bytes(), 0, str(path))]
     images = Images(stored, size=32, channels=1, min_size=1, on_bad_image="refuse")
@@ -263,11 +270,13 @@ def test_bad_headers_are_refused_before_training_all_at_once(folder):
         path.write_bytes(b"no image")
     small = folder / "val" / "dog" / "a.png"
     save_image(small, 100, 31)
-    with pytest.raises(UserError, match="5 bad images: .*bad0.jpg.* and 2 others; .*skip"):
+    with pytest.raises(UserError, match="bad images, 5: .*bad0.jpg.* and 2 others; .*skip"):
         opened(folder)
     for path in paths:
         path.unlink()
-    with pytest.raises(UserError, match="a.png: it has 100x31 pixels, and --stream-min-size is 32"):
+    with pytest.raises(
+        UserError, match="a.png: it has 100x31 pixels, fewer than the 32 of --stream"
+    ):
         opened(folder)
     assert len(opened(folder, min_size=31).test_images) == 22
     assert len(opened(folder, "skip").test_images) == 22
@@ -300,10 +309,10 @@ def test_tfds_streamed_is_tfds_loaded():
 
 
 def test_tfds_that_is_not_there_is_one_message(tmp_path):
-    with pytest.raises(UserError, match="prepared no imagenet2012 in .*--data-dir"):
+    with pytest.raises(UserError, match="prepared no 'imagenet2012' in .*--data-dir"):
         load("tfds:imagenet2012", data_dir=tmp_path, size=8, min_size=1, on_bad_image="skip")
     for name in ("", "oxford-pets", "mnist:3.0"):  # no names of TFDS's
-        with pytest.raises(UserError, match=f"prepared no {name} in "):
+        with pytest.raises(UserError, match=f"prepared no '{name}' in "):
             open_source(f"tfds:{name}", tmp_path)
 
 
@@ -322,6 +331,20 @@ def test_tfds_of_something_else_than_classes_is_refused(features, splits, messag
     monkeypatch.setattr("jaxcnn.tfds_builders.has_random_access", lambda _: True)
     with pytest.raises(UserError, match=f"^boxes {message}"):
         open_source("tfds:boxes", None)
+
+
+def test_damaged_records_are_one_message(tmp_path, monkeypatch):
+    class Cut:
+        def __getitem__(self, row):
+            raise RuntimeError("open() failed")
+
+    with pytest.raises(RunError, match="^cannot read boxes train, image 3: open.. failed"):
+        sources._Records(Cut(), "boxes train")[3]
+    (tmp_path / "boxes" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "boxes" / "1.0.0" / "features.json").write_text("{}")
+    (tmp_path / "boxes" / "1.0.0" / "dataset_info.json").write_text("{")
+    with pytest.raises(UserError, match=f"boxes in {tmp_path} is damaged"):
+        open_source("tfds:boxes", tmp_path)
 
 
 def config_of(folder, workdir, **fields):
