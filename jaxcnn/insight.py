@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxcnn.experiment import Experiment
-from jaxcnn.report import make_figure, save_figure
+from jaxcnn.report import make_figure, save_figure, shortened
 from jaxcnn.step import TrainState
 
 MAPS_SHOWN = 16  # of each layer
@@ -50,7 +50,8 @@ def draw(
         save_filters(kernel, layers[0], workdir / "filters.png")
     if maps:
         class_names = experiment.dataset.class_names
-        title = f"test image {image}\nclass: {class_names[labels[image]]}\nanswer: {answer}"
+        truth = shortened(class_names[labels[image]], 16)
+        title = f"test image {image}\nclass: {truth}\nanswer: {shortened(answer, 16)}"
         save_feature_maps(images[image], title, maps, workdir / "feature_maps.png")
 
     few = max(inputs.shape[1:3]) > LARGE and len(labels) > FEW_SHIFTED
@@ -149,7 +150,7 @@ def save_filters(
     axes.axis("off")
     axes.set_title(
         f"The {features} kernels of {layer}, {height}x{width}x{channels}\n"
-        "mid-grey is 0, each scaled by its own largest weight",
+        "mid-grey is 0, brighter positive; each scaled by its own largest weight",
         fontsize=11,
     )
     save_figure(figure, path)
@@ -207,7 +208,8 @@ def save_shifts(accuracies: Sequence[float], comment: str, path: Path) -> None:
     axes.set(xlabel="shift (pixels)", ylabel="accuracy (%)", xticks=range(len(accuracies)))
     axes.margins(x=0.08, y=0.12)
     axes.grid(alpha=0.3)
-    axes.set_title(f"Shifted up, down, left and right, the mean:\n{comment}", fontsize=10)
+    title = f"Shifted up, down, left and right, the mean, in one view:\n{comment}"
+    axes.set_title(title, fontsize=10)
     save_figure(figure, path)
 
 

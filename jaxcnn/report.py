@@ -135,8 +135,13 @@ def print_evaluation(
     title = "Rows are the true class, columns the answer"
     # Ten columns of four digits or letters and two of percentages fit into 80 without padding.
     table = Table("class", title=title, box=box.SIMPLE, padding=0)
-    for name in class_names:
-        table.add_column(escape(name[:4]), justify="right")
+    room = (console.width - max(map(len, class_names)) - 20) // len(class_names) - 1
+    headings = [name[: max(4, room)] for name in class_names]
+    if len({*headings}) < len(headings):
+        headings = [str(i) for i in range(len(class_names))]
+        class_names = [f"{i} {name}" for i, name in enumerate(class_names)]
+    for heading in headings:
+        table.add_column(escape(heading), justify="right")
     for heading in ("recall", "precision"):
         table.add_column(heading, justify="right", style="bold")
     for i, name in enumerate(class_names):
@@ -144,7 +149,8 @@ def print_evaluation(
             f"[bold green]{count}[/]" if i == j else str(count) if count else "[dim]·[/]"
             for j, count in enumerate(confusion[i])
         ]
-        table.add_row(escape(name), *counts, f"{recall[i]:.1%}", f"{precision[i]:.1%}")
+        parts = ("-" if np.isnan(part) else f"{part:.1%}" for part in (recall[i], precision[i]))
+        table.add_row(escape(name), *counts, *parts)
     console.print(table)
 
 
@@ -163,7 +169,7 @@ def save_curves(workdir: Path, path: Path) -> None:
     for axes, name, label in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "error (%)"), strict=True
     ):
-        for split, style in (("train", "C0-"), ("test", "C1o-")):
+        for split, color in (("train", "C0"), ("test", "C1")):
             points = [
                 (line["epoch"], line[f"{split}_{name}"])
                 for line in metrics
@@ -171,7 +177,8 @@ def save_curves(workdir: Path, path: Path) -> None:
             ]
             x, y = np.array(points or [(np.nan, np.nan)]).T
             y = 100 * (1 - y) if name == "accuracy" else y
-            axes.plot(x, np.where(y > 0, y, np.nan), style, markersize=3, label=split)
+            style = "o-" if split == "test" or len(points) == 1 else "-"
+            axes.plot(x, np.where(y > 0, y, np.nan), color + style, markersize=3, label=split)
         axes.set(xlabel="epoch", ylabel=label, yscale="log")
         for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             set_formatter(PlainLogFormatter(minor_thresholds=(3, 0.7)))
@@ -232,11 +239,16 @@ def save_mistakes(
         image = images[i]
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
         axes.set_title(
-            f"{class_names[predictions[i]]} ({confidence[i]:.1%})\n"
-            f"is {class_names[labels[i]]}, #{i}",
+            f"{shortened(class_names[predictions[i]], 11)} ({confidence[i]:.1%})\n"
+            f"is {shortened(class_names[labels[i]], 11)}, #{i}",
             fontsize=8,
         )
     save_figure(figure, path)
+
+
+def shortened(name: str, length: int) -> str:
+    """The name in at most so many letters."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def _is_line_up_to(step: int, line: str) -> bool:

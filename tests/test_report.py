@@ -137,6 +137,32 @@ def test_the_evaluation_of_mnist_fits_into_eighty_columns(monkeypatch):
     assert "…" not in text and text.count("1135") == 10 and text.count("100.0%") == 20
 
 
+@pytest.mark.parametrize(
+    ("names", "width", "head", "first"),
+    [
+        (("circles", "squares"), 80, "class   circles squares recall precision", "circles"),
+        (("class one", "class two"), 40, "class       0 1 recall precision", "0 class one"),
+    ],
+)
+def test_columns_are_told_apart(names, width, head, first, monkeypatch):
+    console = Console(file=io.StringIO(), width=width)
+    monkeypatch.setattr(report, "console", console)
+    recall, precision = np.array([1.0, 0.0]), np.array([0.75, np.nan])
+    confusion = np.array([[3, 0], [1, 0]])
+    report.print_evaluation({"accuracy": 0.75, "loss": 0.1}, confusion, precision, recall, names)
+    lines = [line.strip() for line in console.file.getvalue().splitlines()]
+    assert any(line.split() == head.split() for line in lines)
+    assert any(
+        line.startswith(first) and line.endswith("100.0% 75.0%".split()[1]) for line in lines
+    )
+    assert lines[-2].endswith("-") or lines[-1].endswith("-")
+
+
+def test_long_names_are_shortened():
+    assert report.shortened("automobile", 10) == "automobile"
+    assert report.shortened("automobiles", 10) == "automobil…"
+
+
 def test_many_classes_are_two_lines(monkeypatch):
     console = Console(file=io.StringIO(), width=80)
     monkeypatch.setattr(report, "console", console)
