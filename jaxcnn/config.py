@@ -82,7 +82,8 @@ class TrainConfig:
     """What becomes of streamed images that are too small or cannot be decoded: the run is refused,
     or another image is taken in training, and evaluation counts one less."""
     transforms: tuple[TransformArgument, ...] = ()
-    """What images go through, in this order, before their pixels are normalized."""
+    """What images go through, in this order, before their pixels are normalized: resize, crop, flip,
+    affine, pca-color or cutout; a wrong field is answered with those that there are."""
     pixel_mean: tuple[float, ...] = (0.5,)
     """Subtracted from pixels in [0, 1]; one value, or one for each channel."""
     pixel_std: tuple[float, ...] = (0.5,)
