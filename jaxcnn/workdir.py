@@ -48,7 +48,8 @@ def claim(config: TrainConfig) -> Iterator[Path]:
 
     Raises:
       UserError: it cannot be written or is of a name that Orbax does not read again, another
-        process trains in it, or it holds a run of another config that has come to a checkpoint.
+        process trains in it, or it holds a run of another config that has come to a checkpoint or
+        a result.
     """
     workdir = Path(config.workdir or f"runs/{config.preset}-seed{config.seed}").expanduser()
     if any(character in str(workdir.absolute()) for character in "[]\\"):
@@ -72,7 +73,7 @@ def claim(config: TrainConfig) -> Iterator[Path]:
             raise UserError(
                 f"another process is training in {workdir}; choose another --workdir"
             ) from None
-        if (workdir / "config.json").exists() and _has_checkpoint(workdir):
+        if (workdir / "config.json").exists() and _has_come_to_something(workdir):
             _refuse_another_run(config, workdir)
         yield workdir
 
@@ -105,14 +106,16 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def _has_checkpoint(workdir: Path) -> bool:
-    """Whether anything would be lost with the run: one that cannot be read counts, too."""
+def _has_come_to_something(workdir: Path) -> bool:
+    """Whether anything would be lost with the run: a checkpoint, readable or not, or a result."""
     folders = workdir / "checkpoints", workdir / "unreadable"
-    return any(path.name.isdigit() for folder in folders for path in folder.glob("*"))
+    return (workdir / "result.json").exists() or any(
+        path.name.isdigit() for folder in folders for path in folder.glob("*")
+    )
 
 
 def _refuse_another_run(config: TrainConfig, workdir: Path) -> None:
-    differing = configs.differences(config, read_config(workdir))
+    differing = configs.differences(config, configs.with_whole_paths(read_config(workdir)))
     if differing:
         fields = ", ".join(
             f"{name} is {theirs!r} there and {ours!r} here"

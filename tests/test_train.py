@@ -271,10 +271,13 @@ def test_a_run_without_a_checkpoint_gives_its_folder_to_another(tmp_path):
     other = dataclasses.replace(SHORT, seed=5, workdir=str(tmp_path))
     with workdir.claim(other):
         pass
-    (tmp_path / "unreadable" / "5").mkdir(parents=True)
-    with pytest.raises(UserError, match="holds a run of another config: seed is 0 there and 5"):
-        with workdir.claim(other):
-            pass
+    for lost in ("unreadable/5", "checkpoints/5", "result.json"):
+        (tmp_path / lost).mkdir(parents=True)
+        with pytest.raises(UserError, match="holds a run of another config: seed is 0 there and 5"):
+            with workdir.claim(other):
+                pass
+        (tmp_path / lost).rmdir()
+    (tmp_path / "checkpoints" / "5").mkdir()
     with pytest.raises(UserError, match="no model is called 'lenet'"):  # said before that
         train_and_evaluate(dataclasses.replace(other, model="lenet"))
 
