@@ -9,6 +9,7 @@ array_record.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -196,13 +197,16 @@ def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
 
     try:
         builder = builder_from_files(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError):  # ValueError: it cannot be a name
+    except (
+        json_format.ParseError,
+        json.JSONDecodeError,
+    ) as error:  # before ValueError, which it is
+        raise UserError(f"{name} in {data_dir} is damaged; prepare it anew ({error})") from None
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # ValueError: it can be no name
         raise UserError(
-            f"tensorflow-datasets has prepared no {name!r} in {data_dir}; --data-dir or "
-            "TFDS_DATA_DIR names another place"
+            f"tensorflow-datasets has prepared no {name!r} in {data_dir} that can be read; "
+            f"--data-dir or TFDS_DATA_DIR names another place ({error})"
         ) from None
-    except json_format.ParseError as error:
-        raise UserError(f"{name} in {data_dir} is damaged; prepare it anew. {error}") from None
     if not has_random_access(builder):
         raise UserError(
             f"{builder.data_dir} holds records that only TensorFlow reads; prepare them anew with "

@@ -97,20 +97,15 @@ def prepared_builder(
       manual_dir: the original files, to prepare from instead of downloading them.
 
     Raises:
-      UserError: the data is not there and cannot be prepared; says what was tried and what to do.
+      UserError: the data is not there and cannot be prepared, or its description is damaged; says
+        what was tried and what to do.
     """
-    try:
-        builder = BUILDERS[name](data_dir=data_dir, version=version)
-    except json_format.ParseError as error:
-        raise UserError(
-            f"{data_dir / name / version} is damaged; remove that folder, and it is prepared anew. "
-            f"The cause: {error}"
-        ) from error
+    builder = _builder(name, version, data_dir)
     if _is_prepared(builder) and not _is_readable(builder):
-        builder = BUILDERS[name](data_dir=beside, version=version)
+        builder = _builder(name, version, beside)
     if not _is_prepared(builder):
         _prepare(builder, data_dir / "downloads", manual_dir)
-        builder = BUILDERS[name](data_dir=builder.data_dir_root, version=version)
+        builder = _builder(name, version, builder.data_dir_root)
     return builder
 
 
@@ -140,6 +135,16 @@ def read_split(
             f"The cause: {error}"
         ) from error
     return np.stack(images), np.array(labels, np.int32)
+
+
+def _builder(name: str, version: str, data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
+    try:
+        return BUILDERS[name](data_dir=data_dir, version=version)
+    except json_format.ParseError as error:
+        raise UserError(
+            f"{pathlib.Path(data_dir, name, version)} is damaged; remove that folder, and it is "
+            f"prepared anew. The cause: {error}"
+        ) from error
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
