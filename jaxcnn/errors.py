@@ -33,8 +33,9 @@ def one_line_errors() -> Iterator[None]:
 
     Raises:
       SystemExit: 2 for a `UserError`, 1 for an `OSError` or a `RunError`, unless a signal stopped
-        the run, which is 128 and its number. Ctrl-C ends the process with 130, at once: raised in
-        the middle of an import or a callback, KeyboardInterrupt is a traceback or lost.
+        the run, which is 128 and its number. Ctrl-C ends the process with 130, at once, and
+        what it has in temporary folders stays: raised in the middle of an import or a callback,
+        KeyboardInterrupt is a traceback or lost.
     """
 
     def end(*_: object) -> None:
@@ -43,11 +44,13 @@ def one_line_errors() -> Iterator[None]:
         os.write(2, b"interrupted\n")
         os._exit(130)
 
-    before = None  # the handler; only the main thread may set one
-    if threading.current_thread() is threading.main_thread():
+    before = None  # the handler; only the main thread may set one, and what is ignored stays so
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         before = signal.signal(signal.SIGINT, end)
     try:
         yield
+        sys.stdout.flush()  # here, where a reader that has gone is no traceback
     except (UserError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -57,7 +60,7 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:  # a full disk, a folder that may not be written: it names the file
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(RunError.exit_code) from None
-    except KeyboardInterrupt:  # of a time before
+    except KeyboardInterrupt:  # raised under another handler; `processes` raises it again
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     finally:

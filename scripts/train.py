@@ -31,7 +31,7 @@ def main() -> None:
     cards = "\n\n".join(f"{name}\n{config.card}" for name, config in PRESETS.items())
     with one_line_errors():
         if arguments == ["--list"]:
-            print(cards, flush=True)
+            print(cards)
             return
         preset = lookup("preset", name, PRESETS)
         config = tyro.cli(

@@ -52,17 +52,31 @@ def test_the_handler_of_before_is_back_afterwards():
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_reader_that_has_enough_is_no_traceback():
+def test_what_is_ignored_stays_ignored():
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + CTRL_C_IN_A_CALLBACK
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+@pytest.mark.parametrize("num_lines", [1, 10**6])
+def test_a_reader_that_has_enough_is_no_traceback(num_lines, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     code = (
+        "import sys\n"
         "from jaxcnn.errors import one_line_errors\n"
         "with one_line_errors():\n"
-        "    for _ in range(10**6): print('a line')\n"
+        "    sys.stdin.readline()\n"
+        f"    for _ in range({num_lines}): print('a line')\n"
     )
     writer = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert writer.stdout.readline() == "a line\n"
     writer.stdout.close()
+    writer.stdin.close()  # now, with nobody to read, it begins
     assert writer.wait(timeout=60) == 1 and writer.stderr.read() == ""
     writer.stderr.close()
 
