@@ -106,7 +106,9 @@ class Images:
                 if row not in self._bad:
                     self._bad.add(row)
                     if (number := len(self._bad)) <= MOST_WARNINGS or number % 1000 == 0:
-                        _logger.warning("%s; skipped, number %d of its split", error, number)
+                        _logger.warning(
+                            "%s; skipped, bad image number %d of its split", error, number
+                        )
             return None
 
     def _decode(self, example: Encoded) -> np.ndarray:

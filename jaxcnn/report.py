@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from jaxcnn import processes
 from jaxcnn.workdir import write_atomically
@@ -134,23 +135,25 @@ def print_evaluation(
         return
     title = "Rows are the true class, columns the answer"
     # Ten columns of four digits or letters and two of percentages fit into 80 without padding.
-    table = Table("class", title=title, box=box.SIMPLE, padding=0)
     room = (console.width - max(map(len, class_names)) - 20) // len(class_names) - 1
     headings = [name[: max(4, room)] for name in class_names]
-    if len({*headings}) < len(headings):
+    if room < max(4, len(str(confusion.max()))):
+        title, headings = "Which class was taken for which does not fit here: see confusion.png", []
+    elif len({*headings}) < len(headings):
         headings = [str(i) for i in range(len(class_names))]
         class_names = [f"{i} {name}" for i, name in enumerate(class_names)]
+    table = Table("class", title=title, box=box.SIMPLE, padding=0)
     for heading in headings:
-        table.add_column(escape(heading), justify="right")
+        table.add_column(Text(heading), justify="right")
     for heading in ("recall", "precision"):
         table.add_column(heading, justify="right", style="bold")
     for i, name in enumerate(class_names):
         counts = [
             f"[bold green]{count}[/]" if i == j else str(count) if count else "[dim]·[/]"
-            for j, count in enumerate(confusion[i])
+            for j, count in enumerate(confusion[i][: len(headings)])
         ]
         parts = ("-" if np.isnan(part) else f"{part:.1%}" for part in (recall[i], precision[i]))
-        table.add_row(escape(name), *counts, *parts)
+        table.add_row(Text(name), *counts, *parts)
     console.print(table)
 
 

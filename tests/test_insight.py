@@ -96,7 +96,7 @@ def test_images_to_shift_are_of_all_classes_though_they_come_class_by_class(monk
     state = SimpleNamespace(eval_params={})
     found = insight.draw(experiment, state, images, labels, 0, "a", tmp_path)
     assert found == {"shift_accuracies": [1.0], "num_shifted_examples": 1000}
-    assert [(seen["labels"] == label).sum() for label in range(3)] == [334, 333, 333]
+    assert all(280 < (seen["labels"] == label).sum() < 390 for label in range(3))
     np.testing.assert_array_equal(seen["images"][:, 0, 0, 0], seen["labels"])
 
 

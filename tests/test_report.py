@@ -138,24 +138,33 @@ def test_the_evaluation_of_mnist_fits_into_eighty_columns(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("names", "width", "head", "first"),
+    ("names", "width", "head", "first", "second"),
     [
-        (("circles", "squares"), 80, "class   circles squares recall precision", "circles"),
-        (("class one", "class two"), 40, "class       0 1 recall precision", "0 class one"),
+        ((":dog:", "[b]x\\"), 80, "class :dog: [b]x\\ recall precision", ":dog:", "[b]x\\"),
+        (("class a", "class b"), 40, "class 0 1 recall precision", "0 class a", "1 class b"),
     ],
 )
-def test_columns_are_told_apart(names, width, head, first, monkeypatch):
+def test_columns_are_told_apart(names, width, head, first, second, monkeypatch):
     console = Console(file=io.StringIO(), width=width)
     monkeypatch.setattr(report, "console", console)
     recall, precision = np.array([1.0, 0.0]), np.array([0.75, np.nan])
     confusion = np.array([[3, 0], [1, 0]])
     report.print_evaluation({"accuracy": 0.75, "loss": 0.1}, confusion, precision, recall, names)
-    lines = [line.strip() for line in console.file.getvalue().splitlines()]
-    assert any(line.split() == head.split() for line in lines)
-    assert any(
-        line.startswith(first) and line.endswith("100.0% 75.0%".split()[1]) for line in lines
-    )
-    assert lines[-2].endswith("-") or lines[-1].endswith("-")
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert head.split() in lines
+    assert [*first.split(), "3", "·", "100.0%", "75.0%"] in lines
+    assert [*second.split(), "1", "0", "0.0%", "-"] in lines
+
+
+def test_a_matrix_that_does_not_fit_is_left_to_the_picture(monkeypatch):
+    console = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(report, "console", console)
+    names, ones = [f"class {i}" for i in range(20)], np.ones(20)
+    means = {"accuracy": 1.0, "loss": 0.1}
+    report.print_evaluation(means, 1000 * np.eye(20, dtype=int), ones, ones, names)
+    text = console.file.getvalue()
+    assert "confusion.png" in text and "…" not in text
+    assert ["class", "19", "100.0%", "100.0%"] in [line.split() for line in text.splitlines()]
 
 
 def test_long_names_are_shortened():
