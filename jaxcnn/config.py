@@ -82,8 +82,8 @@ class TrainConfig:
     """What becomes of streamed images that are too small or cannot be decoded: the run is refused,
     or another image is taken in training, and evaluation counts one less."""
     transforms: tuple[TransformArgument, ...] = ()
-    """What images go through, in this order, before their pixels are normalized: resize, crop, flip,
-    affine, pca-color or cutout; a wrong field is answered with those that there are."""
+    """What images go through, in this order, before their pixels are normalized: resize, crop,
+    flip, affine, pca-color or cutout; a wrong field is answered with those that there are."""
     pixel_mean: tuple[float, ...] = (0.5,)
     """Subtracted from pixels in [0, 1]; one value, or one for each channel."""
     pixel_std: tuple[float, ...] = (0.5,)
@@ -129,7 +129,8 @@ class TrainConfig:
     model_axis: int = 1
     """Devices that share AlexNet's fully connected layers, each with a part of them."""
     workdir: str | None = None
-    """The run's folder; by default runs/<preset>-seed<seed>."""
+    """The run's folder; by default runs/<preset>-seed<seed>, or runs/custom-seed<seed> where model
+    or dataset are not the preset's."""
     data_dir: str | None = None
     """Where prepared datasets are; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     manual_dir: str | None = None

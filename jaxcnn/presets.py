@@ -115,7 +115,7 @@ cuda-convnet's network of 18% error, its update and its pixels in 0..255; a cosi
 140 epochs in three steps, mirrored images, one weight decay for all layers, and the mean of a
 channel in the place of each pixel's.
   command   python scripts/train.py cuda-convnet-18pct-cifar10 --seed 0
-  hardware  2 CPU cores: 26 min on one machine, 52 min on a slower one
+  hardware  2 CPU cores: 30 min, with other work beside
   accuracy  81.83% (seeds 0, 1, 2: 81.65, 81.53, 82.32); that network's is 82%""",
     model="cuda-convnet-18pct",
     dataset="cifar10",
