@@ -222,3 +222,11 @@ PRESETS = {
         ALEXNET_2012_IMAGENET,
     )
 }
+
+
+def custom_unless_preset(config: TrainConfig) -> TrainConfig:
+    """The config, without name and card of a preset whose model or dataset it has not."""
+    preset = PRESETS.get(config.preset)
+    if preset and (config.model, config.dataset) == (preset.model, preset.dataset):
+        return config
+    return dataclasses.replace(config, preset="custom", card="")

@@ -8,7 +8,7 @@ import tyro
 
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError, flag, lookup, one_line_errors
-from jaxcnn.presets import PRESETS
+from jaxcnn.presets import PRESETS, custom_unless_preset
 from jaxcnn.transforms import TransformArgument
 
 
@@ -68,7 +68,7 @@ def main(
         step = export_run(source, target, step=step, data_dir=data_dir, manual_dir=manual_dir)
         print(f"Written: {target}, the parameters of {source} at step {step:,}")
     else:
-        import_run(source, target, config)
+        import_run(source, target, custom_unless_preset(config))
         print(f"Written: {target}, a run of step 0; python scripts/evaluate.py {target}")
 
 

@@ -1,12 +1,11 @@
 """Train a network: python scripts/train.py [PRESET] [--field value ...]."""
 
-import dataclasses
 import sys
 
 import tyro
 
 from jaxcnn.errors import lookup, one_line_errors
-from jaxcnn.presets import PRESETS
+from jaxcnn.presets import PRESETS, custom_unless_preset
 
 DEFAULT_PRESET = "lenet5-mnist5k"
 
@@ -41,11 +40,9 @@ def main() -> None:
             default=preset,
             args=arguments,
         )
-        if (config.model, config.dataset) != (preset.model, preset.dataset):
-            config = dataclasses.replace(config, preset="custom", card="")  # no preset's run
         from jaxcnn.train import train_and_evaluate  # after the parsing: it takes jax along
 
-        train_and_evaluate(config)
+        train_and_evaluate(custom_unless_preset(config))
 
 
 if __name__ == "__main__":

@@ -476,6 +476,7 @@ def test_training_goes_on_from_imported_weights(imported, entries, monkeypatch):
     assert run.step == 0 and run.metrics == experiment.no_metrics() and run.test is None
     assert experiment.config.workdir == str(imported)
     recipe = dataclasses.replace(PRESETS["lenet5-mnist5k"], model="lenet5", workdir=str(imported))
+    recipe = dataclasses.replace(recipe, preset="custom", card="")
     recipe = dataclasses.replace(recipe, pixel_mean=(0.25,), pixel_std=(0.5,))
     assert recipe == experiment.config
 
