@@ -211,7 +211,7 @@ def from_json(text: str) -> TrainConfig:
             fields[name] = tuple(fields[name])
         return TrainConfig(**fields)
     except (TypeError, AttributeError, KeyError, ValueError, UserError) as error:
-        raise UserError(f"is not a config of this version of jaxcnn, or damaged: {error}") from None
+        raise UserError(f"not a config of this version of jaxcnn, or damaged: {error}") from None
 
 
 def check(config: TrainConfig) -> None:

@@ -189,9 +189,8 @@ class Experiment:
 
     @functools.cached_property
     def _predict_program(self) -> Callable[[TrainState, jax.Array], jax.Array]:
-        options = evaluation(
-            self.config, self.to_input, self.mesh, views=1, num_images=len(self.dataset.test_images)
-        )
+        num_images = len(self.dataset.test_images)
+        options = evaluation(self.config, self.to_input, self.mesh, num_images, views=1)
         return mesh.jit(functools.partial(predict, **options), self.mesh)
 
 

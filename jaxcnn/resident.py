@@ -33,11 +33,15 @@ def evaluation(
     config: TrainConfig,
     to_input: Callable[..., Array],
     devices: Mesh,
-    *,
-    views: int,
     num_images: int,
+    *,
+    views: int | None = None,
 ) -> dict[str, Any]:
-    """What `evaluate` and `predict` are told; of several views the fewer examples are a step."""
+    """What `evaluate` and `predict` are told; of several views the fewer examples are a step.
+
+    The views are the config's unless given; no step is larger than `num_images`.
+    """
+    views = config.eval_views if views is None else views
     num_examples = min(-(-config.eval_batch_size // views), num_images)
     return {
         "transform": functools.partial(to_input, views=views),
@@ -76,13 +80,7 @@ class Resident:
         self._epoch: int | None = None  # the one that `_epoch_order` is of
         self._train_set = mesh.replicate((dataset.train_images, dataset.train_labels), devices)
         self._test_set = mesh.replicate((dataset.test_images, dataset.test_labels), devices)
-        self._evaluation = evaluation(
-            config,
-            transforms[1],
-            devices,
-            views=config.eval_views,
-            num_images=len(dataset.test_images),
-        )
+        self._evaluation = evaluation(config, transforms[1], devices, len(dataset.test_images))
 
     def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
         """The first images of an epoch's order, as stored."""

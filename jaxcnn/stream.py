@@ -168,13 +168,7 @@ class Streamed:
         self._seed = config.seed
         self._batch_size = config.batch_size
         self._steps_per_epoch = len(dataset.train_images) // config.batch_size
-        self._evaluation = evaluation(
-            config,
-            transforms[1],
-            devices,
-            views=config.eval_views,
-            num_images=len(dataset.test_images),
-        )
+        self._evaluation = evaluation(config, transforms[1], devices, len(dataset.test_images))
         self._eval_batch_size = self._evaluation["batch_size"]
         self._devices = devices
         self._transforms = transforms

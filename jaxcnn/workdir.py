@@ -92,7 +92,7 @@ def read_config(
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir} holds no run: there is no {path}") from None
     except UserError as error:
-        raise UserError(f"{path} {error}") from None
+        raise UserError(f"{path}: {error}") from None
     return dataclasses.replace(
         config,
         data_dir=data_dir or config.data_dir,
