@@ -15,9 +15,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import Int
+
+from jaxcnn.layers.convolution import convolution_p, xla_convolution
 
 _CALLS = ("jit", "pjit", "closed_call", "checkpoint", "custom_jvp_call", "custom_vjp_call", "cond")
 NOWHERE = (1 << 30, -1)  # the first and last place of a unit that sees none
@@ -158,8 +161,11 @@ def follow(eqn: JaxprEqn, operands: Sequence[Value], tally: Tally) -> list[Value
 
 
 def _inner(eqn: JaxprEqn) -> Jaxpr | None:
-    """The program within an equation; of several for different platforms the last, the default."""
+    """Return the program within an equation; XLA's own operations where platforms differ."""
     params = eqn.params
+    if eqn.primitive is convolution_p:
+        avals = (jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in eqn.invars)
+        return jax.make_jaxpr(functools.partial(xla_convolution, **params))(*avals).jaxpr
     if eqn.primitive.name not in _CALLS:
         return None
     closed = params.get("jaxpr", params.get("call_jaxpr", params.get("branches", (None,))[-1]))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from jaxcnn import mesh
-from jaxcnn.layers import batch_minor
+from jaxcnn.layers.cpu_convolution import batch_minor
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.models import MODELS
 from jaxcnn.step import create_state, train_step

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxcnn.layers import winograd as module
-from jaxcnn.layers.winograd import (
+from jaxcnn.layers.cpu_convolution import winograd as module
+from jaxcnn.layers.cpu_convolution.winograd import (
     POINTS,
     TILE,
     _matrices,

@@ -1,70 +1,43 @@
-"""One convolution, two lowerings: XLA's own, and its sums in another order where XLA is slow.
+"""A drop-in `lax.conv_general_dilated` that is fast on a CPU and differentiates in every mode.
 
-On a CPU XLA is slow at several kinds of float32 convolution, the more so inside a loop over
-training steps, and all of them can be written otherwise, with the same sums:
+XLA is slow at several kinds of float32 convolution on a CPU, more so inside a loop over training
+steps. `cpu_convolution/` computes the same sums in another order. GPU and TPU programs hold XLA's
+own convolution. The choice is made when a program is lowered for a platform, so modules,
+parameters and checkpoints are those of `flax.linen`:
 
-- Few channels, such as LeNet-5's: far below the matrix-product rate. A banded (Toeplitz) matrix
-  made of the kernel yields a small tile of outputs at once; the zeros in it cost fewer
-  multiplications than the product saves. It meets bands of rows and columns of one image
-  (`bands.py`), or, twice as fast, patches of many that lie side by side (`batch_minor.py`).
-- Many channels: XLA's convolution runs at the rate of its matrix products, and Winograd's takes
-  fewer of them, for kernels of 3x3 and 5x5 (`winograd.py`).
-- The gradient of the kernel, elsewhere: as a convolution over 16 images at a time, their number
-  taking the channels' place, where there are few channels (pairs of rows as twice the features took
-  300 us for LeNet-5's C1, 600 without); else as one product for each row of the kernel
-  (`_kernel_gradient`).
-- A stride over few channels, AlexNet's first layer: each block of stride x stride pixels becomes
-  the channels of one pixel (`_space_to_depth`). Groups are convolutions of their own.
+    nn.Conv(..., conv_general_dilated=conv_general_dilated)
 
-XLA's convolution into few features uses one core only. Cutting the batch in two or four for it
-gained nothing, nor did two CPU devices in the place of one with two threads (LeNet-5 trained on
-14,100 images/s, not 19,100).
+The convolution and its two gradients are three primitives, each bilinear in its two operands:
 
-`nn.Conv(..., conv_general_dilated=conv_general_dilated)` takes it; modules, parameters and
-checkpoints do not know. The platform is chosen when the program is lowered: GPU and TPU programs
-hold XLA's convolution.
+    outputs         = convolution(images, kernel)
+    images_gradient = convolution_images_gradient(outputs, kernel)
+    kernel_gradient = convolution_kernel_gradient(images, outputs)
+
+They share one trilinear form, <outputs, convolution(images, kernel)>, so each is the transpose of
+the other two. Those six rules are all that JAX needs for forward mode, reverse mode and every
+higher derivative. Each operand may have leading axes beyond the four of a convolution; a primitive
+then computes one convolution for each index along them, which is what `vmap` asks for.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
-from jaxcnn.layers import batch_minor
-from jaxcnn.layers.bands import bands
-from jaxcnn.layers.padding import Pads
-from jaxcnn.layers.winograd import winograd, winograd_kernel_gradient
+from jaxcnn.layers.cpu_convolution import lowering
+from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
 
-# From so many images on, those of few channels lie side by side.
-MIN_BATCH = 16
-# Up to so many channels in and out, both beat XLA's convolution forwards. From the three of a
-# colour image bands do, up to so many features; images side by side do not (cuda-convnet-18pct's
-# step of 128 images 149 ms in bands, 214 side by side), nor either from one channel into 24.
-MAX_BAND_CHANNELS = 16
-MAX_COLOR_FEATURES = 64
-# Up to so many channels in and out, the kernel's gradient is a convolution.
-MAX_GRADIENT_CHANNELS = 32
-# Up to so many features its rows are taken in pairs, as twice the features.
-MAX_PHASED_FEATURES = 8
-# The images of that convolution: of 2 to 128, 16 were fastest for LeNet-5's layers, up to 3 times.
-GRADIENT_IMAGES = 16
-# From so many channels in and out, kernels of 3x3 and 5x5 are faster in fewer multiplications.
-MIN_WINOGRAD_CHANNELS = {3: 32, 5: 64}
-# Up to so many channels in, a stride is taken apart: with more, it skips too much work.
+# Strided convolutions of more input channels stay with XLA.
 MAX_STRIDED_CHANNELS = 4
-
-
-_NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def conv_general_dilated(
@@ -78,17 +51,16 @@ def conv_general_dilated(
     feature_group_count: int = 1,
     **kwargs: Any,
 ) -> Float[Array, "batch *output_space features"]:
-    """`jax.lax.conv_general_dilated`, the same arguments and values, in matrix products on a CPU.
+    """Convolve `lhs` with `rhs`: `jax.lax.conv_general_dilated`, with fast lowerings on a CPU.
 
-    What is float32, [batch, height, width, channels], not dilated and padded by less than the
-    kernel takes the other lowering on a CPU, with groups or without; with a stride, if the channels
-    are few. All else takes XLA's, as does what asks for a precision or the like.
+    Arguments, values and errors are those of `jax.lax.conv_general_dilated`. The fast lowerings
+    apply to undilated float32 convolutions of [batch, height, width, channels] whose padding is
+    smaller than the kernel and, with a stride, that have at most MAX_STRIDED_CHANNELS channels,
+    grouped or not. Any other call is `jax.lax.conv_general_dilated`, including one that sets
+    `precision`, `preferred_element_type` or `batch_group_count`.
 
-    Differentiable in both arrays, backwards as often as wanted; where the other lowering is taken,
-    JAX refuses forward mode (`jax.jvp`, `jax.hessian`). An infinity or NaN in the images may spread
-    over the tile of outputs that it meets, where XLA's stays within the kernel's reach.
-    `jax.export` for a CPU wants `DisabledSafetyCheck.custom_call("LayoutConstraint")`, with which
-    images are laid side by side.
+    An infinity or NaN in the images may spread beyond the kernel's reach on a CPU, over the tile of
+    outputs that is computed with it.
     """
 
     def xla(lhs: Array, rhs: Array) -> Array:
@@ -104,42 +76,46 @@ def conv_general_dilated(
             **kwargs,
         )
 
-    output_shape = jax.eval_shape(xla, lhs, rhs).shape  # lax's own errors, if there are any
+    output_shape = jax.eval_shape(xla, lhs, rhs).shape  # raises lax's own errors
     if not _is_nhwc(lhs, rhs, dimension_numbers):
         return xla(lhs, rhs)
+    sizes = *lhs.shape[1:], *rhs.shape
     if (
-        {*(lhs_dilation or ()), *(rhs_dilation or ())} - {1}
+        not all(isinstance(size, int) for size in sizes)  # symbolic, for `jax.export`
+        or {*(lhs_dilation or ()), *(rhs_dilation or ())} - {1}
         or {lhs.dtype, rhs.dtype} != {jnp.dtype(jnp.float32)}
         or any(value is not None for value in kwargs.values())
         or 0 in output_shape
         or (set(window_strides) != {1} and lhs.shape[-1] > MAX_STRIDED_CHANNELS)
     ):
         return _by_device(xla, lhs, rhs)
-    pads = _pads(lhs.shape, rhs.shape, window_strides, padding)
-    # Beyond k - 1 a gradient would crop; what crops forwards, and that, XLA may do alone.
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    pads = tuple((int(low), int(high)) for low, high in padding)
+    # With more padding a gradient would crop.
     if any(not 0 <= p < k for k, pair in zip(rhs.shape, pads, strict=False) for p in pair):
         return _by_device(xla, lhs, rhs)
-
-    def on_cpu(lhs: Array, rhs: Array) -> Array:
-        groups = feature_group_count
-        by_group = zip(jnp.split(lhs, groups, -1), jnp.split(rhs, groups, -1), strict=True)
-        outputs = [_convolve(x, k, tuple(window_strides), pads) for x, k in by_group]
-        return outputs[0] if groups == 1 else jnp.concatenate(outputs, axis=-1)
-
-    def by_platform(lhs: Array, rhs: Array) -> Array:
-        return lax.platform_dependent(lhs, rhs, cpu=on_cpu, default=xla)
-
-    return _by_device(by_platform, lhs, rhs)
+    geometry = Geometry(
+        lhs.shape[1:3], rhs.shape[:2], tuple(window_strides), pads, feature_group_count
+    )
+    return _by_device(
+        lambda lhs, rhs: convolution_p.bind(*_vary_alike(lhs, rhs), geometry=geometry), lhs, rhs
+    )
 
 
 def _by_device(convolve: Callable[[Array, Array], Array], lhs: Array, rhs: Array) -> Array:
-    """`convolve(lhs, rhs)`; where a mesh is set, each of its devices convolves its own images.
+    """Return `convolve(lhs, rhs)`; under a mesh each device convolves its own images.
 
-    Left to itself, the partitioner sends all images to all devices: for a loop over images, as in
-    `_kernel_gradient`, and for XLA's own convolution in groups (openxla/xla#47945).
+    The partitioner alone would send all images to all devices, for a loop over images as in
+    `cpu_convolution/kernel_gradient.py` and for XLA's own grouped convolution (openxla/xla#47945).
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.size < 2 or len(lhs) % mesh.size or {*mesh.axis_types} != {AxisType.Auto}:
+    if (
+        mesh.size < 2
+        or not isinstance(lhs.shape[0], int)
+        or lhs.shape[0] % mesh.size
+        or {*mesh.axis_types} != {AxisType.Auto}
+    ):
         return convolve(lhs, rhs)
     images = PartitionSpec(mesh.axis_names)  # over all axes
     return jax.shard_map(
@@ -149,162 +125,185 @@ def _by_device(convolve: Callable[[Array, Array], Array], lhs: Array, rhs: Array
 
 def _is_nhwc(lhs: Array, rhs: Array, dimension_numbers: Any) -> bool:
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    return lhs.ndim == 4 and numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, _NHWC)
+    return lhs.ndim == 4 and numbers == lax.conv_dimension_numbers(lhs.shape, rhs.shape, NHWC)
 
 
-def _pads(
-    image_shape: Sequence[int],
-    kernel_shape: Sequence[int],
-    strides: Sequence[int],
-    padding: str | Sequence[tuple[int, int]],
-) -> Pads:
-    """As `lax` resolves them."""
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(image_shape[1:3], kernel_shape[:2], strides, padding)
-    return tuple((int(low), int(high)) for low, high in padding)
+def _vary_alike(*arrays: Array) -> list[Array]:
+    """Mark arrays as varying over the same axes of a caller's `shard_map`, as lax does."""
+    varying = [_varying(array) for array in arrays]
+    missing = [tuple(frozenset().union(*varying) - axes) for axes in varying]
+    return [_pcast(array, axes) if axes else array for array, axes in zip(arrays, missing)]
 
 
-def _convolve(images: Array, kernel: Array, strides: tuple[int, ...], pads: Pads) -> Array:
-    """A convolution without groups and dilation."""
-    if strides != (1, 1):
-        images = jnp.pad(images, ((0, 0), *pads, (0, 0)))
-        images, kernel = _space_to_depth(images, kernel, strides)
-        pads = ((0, 0), (0, 0))
-    if images.shape[1:3] == kernel.shape[:2] and not np.any(pads):  # a dense layer
-        outputs = images.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
-        return outputs.reshape(len(images), 1, 1, -1)
-    return _unstrided(images, kernel, pads)
+def _varying(array: Array) -> frozenset[str]:
+    aval = jax.typeof(array)
+    return aval.vma if hasattr(aval, "vma") else aval.manual_axis_type.varying
 
 
-def _space_to_depth(images: Array, kernel: Array, strides: tuple[int, ...]) -> tuple[Array, Array]:
-    """Images and kernel of the same convolution at stride 1."""
-    batch, *sizes, channels = images.shape
-    kernel_sizes = kernel.shape[:2]
-    blocks = [-(-k // s) for k, s in zip(kernel_sizes, strides, strict=True)]
-    # As many blocks of pixels as there are outputs, and as the kernel reaches beyond the last.
-    counts = [
-        (n - k) // s + b for n, k, s, b in zip(sizes, kernel_sizes, strides, blocks, strict=True)
-    ]
-    wanted = [c * s for c, s in zip(counts, strides, strict=True)]
-    missing = [(0, max(0, w - n)) for w, n in zip(wanted, sizes, strict=True)]
-    images = jnp.pad(images, ((0, 0), *missing, (0, 0)))[:, : wanted[0], : wanted[1]]
-    images = images.reshape(batch, counts[0], strides[0], counts[1], strides[1], channels)
-    images = images.transpose(0, 1, 3, 2, 4, 5).reshape(batch, *counts, -1)
-    missing = [(0, b * s - k) for b, s, k in zip(blocks, strides, kernel_sizes, strict=True)]
-    kernel = jnp.pad(kernel, (*missing, (0, 0), (0, 0)))
-    kernel = kernel.reshape(blocks[0], strides[0], blocks[1], strides[1], channels, -1)
-    kernel = kernel.transpose(0, 2, 1, 3, 4, 5)
-    return images, kernel.reshape(*blocks, -1, kernel.shape[-1])
+def _pcast(array: Array, axes: tuple[str, ...]) -> Array:
+    if hasattr(lax, "pcast"):
+        return lax.pcast(array, axes, to="varying")
+    return lax.pvary(array, axes)  # jax 0.7
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _unstrided(images: Array, kernel: Array, pads: Pads) -> Array:
-    """A convolution at stride 1."""
-    images = _pad(images, pads)
-    if _is_minimal(kernel):
-        return winograd(images, kernel)
-    if _lie_side_by_side(images, kernel):
-        return batch_minor.convolve(images, kernel)
-    if _is_narrow(kernel):
-        return bands(images, kernel)
-    return lax.conv_general_dilated(images, kernel, (1, 1), "VALID", dimension_numbers=_NHWC)
+# What each primitive computes, as XLA's own operations. Operands have four axes.
 
 
-def _unstrided_forward(
-    images: Array, kernel: Array, pads: Pads
-) -> tuple[Array, tuple[Array, Array]]:
-    return _unstrided(images, kernel, pads), (images, kernel)
-
-
-def _unstrided_backward(
-    pads: Pads, arrays: tuple[Array, Array], gradient: Array
-) -> tuple[Array, Array]:
-    images, kernel = arrays
-    if _lie_side_by_side(images, kernel):
-        gradient = batch_minor.lay_side_by_side(gradient)
-    if _is_minimal(kernel):
-        of_kernel = winograd_kernel_gradient(_pad(images, pads), gradient, kernel.shape)
-    else:
-        of_kernel = _kernel_gradient(_pad(images, pads), gradient)
-    if _lie_side_by_side(images, kernel):
-        padded = jax.eval_shape(partial(_pad, pads=pads), images).shape
-        of_images = batch_minor.images_gradient(gradient, kernel, padded)
-        _, pullback = jax.vjp(partial(_pad, pads=pads), images)
-        return *pullback(of_images), of_kernel
-    if _is_narrow(kernel):
-        _, pullback = jax.vjp(lambda images: bands(_pad(images, pads), kernel), images)
-        return *pullback(gradient), of_kernel
-    turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    margins = tuple(
-        (k - 1 - low, k - 1 - high) for k, (low, high) in zip(kernel.shape[:2], pads, strict=True)
+def xla_convolution(
+    images: Float[Array, "batch height width channels"],
+    kernel: Float[Array, "kernel_height kernel_width channels_per_group features"],
+    *,
+    geometry: Geometry,
+) -> Float[Array, "batch rows columns features"]:
+    """Convolve images with a kernel."""
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        geometry.strides,
+        geometry.pads,
+        dimension_numbers=NHWC,
+        feature_group_count=geometry.groups,
     )
-    return _unstrided(gradient, turned, margins), of_kernel
 
 
-_unstrided.defvjp(_unstrided_forward, _unstrided_backward)
+def xla_images_gradient(
+    outputs: Float[Array, "batch rows columns features"],
+    kernel: Float[Array, "kernel_height kernel_width channels_per_group features"],
+    *,
+    geometry: Geometry,
+) -> Float[Array, "batch height width channels"]:
+    """Return the gradient of <outputs, convolution(images, kernel)> by the images."""
+    convolve = lambda images: xla_convolution(images, kernel, geometry=geometry)  # noqa: E731
+    images = jax.ShapeDtypeStruct(geometry.image_shape(outputs, kernel), outputs.dtype)
+    return jax.linear_transpose(convolve, images)(outputs)[0]
 
 
-def _is_narrow(kernel: Array) -> bool:
-    _, _, channels, features = kernel.shape
-    of_color = channels == 3 and features <= MAX_COLOR_FEATURES
-    return of_color or max(channels, features) <= MAX_BAND_CHANNELS
+def xla_kernel_gradient(
+    images: Float[Array, "batch height width channels"],
+    outputs: Float[Array, "batch rows columns features"],
+    *,
+    geometry: Geometry,
+) -> Float[Array, "kernel_height kernel_width channels_per_group features"]:
+    """Return the gradient of <outputs, convolution(images, kernel)> by the kernel."""
+    convolve = lambda kernel: xla_convolution(images, kernel, geometry=geometry)  # noqa: E731
+    kernel = jax.ShapeDtypeStruct(geometry.kernel_shape(images, outputs), images.dtype)
+    return jax.linear_transpose(convolve, kernel)(outputs)[0]
 
 
-def _lie_side_by_side(images: Array, kernel: Array) -> bool:
-    return len(images) >= MIN_BATCH and max(kernel.shape[2:]) <= MAX_BAND_CHANNELS
+# The primitives
 
 
-def _is_minimal(kernel: Array) -> bool:
-    taps, width, *channels = kernel.shape
-    return taps == width and min(channels) >= MIN_WINOGRAD_CHANNELS.get(taps, math.inf)
+def _primitive(
+    name: str,
+    result_shape: Callable[[Geometry, Any, Any], tuple[int, ...]],
+    xla: Callable[..., Array],
+    cpu: Callable[..., Array],
+) -> Primitive:
+    """Make a primitive with two operands, without its derivatives and its batching."""
+    primitive = Primitive(name)
+
+    @primitive.def_abstract_eval
+    def _(first: Any, second: Any, *, geometry: Geometry) -> Any:
+        return first.update(shape=result_shape(geometry, first, second), weak_type=False)
+
+    compiled = jax.jit(primitive.bind, static_argnames="geometry")
+
+    @primitive.def_impl
+    def _(*operands: Array, geometry: Geometry) -> Array:
+        # A program of its own, under `jax_disable_jit` too: there, `bind` would call itself.
+        with jax.disable_jit(False):
+            return compiled(*operands, geometry=geometry)
+
+    def lower(
+        fun: Callable[..., Array],
+        context: mlir.LoweringRuleContext,
+        *operands: Any,
+        geometry: Geometry,
+    ) -> Any:
+        # Without the axes of a `shard_map` over which the operands vary, which loops would check.
+        avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
+        fun = partial(fun, geometry=geometry)
+        for _ in avals[0].shape[:-4]:
+            fun = jax.vmap(fun)
+        return mlir.lower_fun(fun, multiple_results=False)(
+            context.replace(avals_in=avals), *operands
+        )
+
+    def lower_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, geometry: Geometry) -> Any:
+        fun = xla
+        if all(isinstance(size, int) for size in context.avals_in[0].shape):
+            # An exported program must not hold layout constraints: JAX keeps no promise about them.
+            for_export = context.module_context.lowering_parameters.for_export
+            fun = partial(cpu, constrain_layouts=not for_export)
+        return lower(fun, context, *operands, geometry=geometry)
+
+    mlir.register_lowering(primitive, partial(lower, xla))
+    mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
+    return primitive
 
 
-def _pad(images: Array, pads: Pads) -> Array:
-    return jnp.pad(images, ((0, 0), *pads, (0, 0)))
+convolution_p = _primitive(
+    "convolution", Geometry.output_shape, xla_convolution, lowering.convolution
+)
+images_gradient_p = _primitive(
+    "convolution_images_gradient",
+    Geometry.image_shape,
+    xla_images_gradient,
+    lowering.images_gradient,
+)
+kernel_gradient_p = _primitive(
+    "convolution_kernel_gradient",
+    Geometry.kernel_shape,
+    xla_kernel_gradient,
+    lowering.kernel_gradient,
+)
+
+# Each rule: the cotangent of a primitive's result, the two operands (the one that is asked for is
+# a placeholder), and the gradient of <result, cotangent>.
+ad.defbilinear(
+    convolution_p,
+    lambda outputs, _, kernel, **p: images_gradient_p.bind(outputs, kernel, **p),
+    lambda outputs, images, _, **p: kernel_gradient_p.bind(images, outputs, **p),
+)
+ad.defbilinear(
+    images_gradient_p,
+    lambda images, _, kernel, **p: convolution_p.bind(images, kernel, **p),
+    lambda images, outputs, _, **p: kernel_gradient_p.bind(images, outputs, **p),
+)
+ad.defbilinear(
+    kernel_gradient_p,
+    lambda kernel, _, outputs, **p: images_gradient_p.bind(outputs, kernel, **p),
+    lambda kernel, images, _, **p: convolution_p.bind(images, kernel, **p),
+)
 
 
-def _kernel_gradient(images: Array, gradient: Array) -> Array:
-    """The sums of image[y + a, x + b, c] gradient[y, x, o] over y and x, as [a, b, c, o]."""
-    (batch, height, width, channels), (_, rows, columns, features) = images.shape, gradient.shape
-    if batch >= GRADIENT_IMAGES and max(channels, features) <= MAX_GRADIENT_CHANNELS:
-        return _kernel_gradient_by_images(images, gradient)
-    kernel_shape = height - rows + 1, width - columns + 1, channels, features
-    shifted = [images[:, :, b : b + columns] for b in range(kernel_shape[1])]
-    wide = jnp.concatenate(shifted, axis=-1)  # [batch, height, columns, b and c]
-    flat = gradient.reshape(-1, features)
-    products = [
-        wide[:, a : a + rows].reshape(len(flat), -1).T @ flat for a in range(kernel_shape[0])
-    ]
-    return jnp.stack(products).reshape(kernel_shape)
+def _batch(
+    primitive: Primitive,
+    operands: Sequence[Array],
+    axes: Sequence[int | None],
+    *,
+    geometry: Geometry,
+) -> tuple[Array, int]:
+    """Apply a primitive to operands that `vmap` batched along `axes`, None for not batched."""
+    first, second = (
+        operand if axis is None else jnp.moveaxis(operand, axis, 0)
+        for operand, axis in zip(operands, axes, strict=True)
+    )
+    if axes[1] is None and primitive is not kernel_gradient_p:
+        # One kernel: the batch joins that of the images.
+        size, num_images = first.shape[0], first.shape[-4]
+        first = jnp.moveaxis(first, 0, -5)
+        first = first.reshape(*first.shape[:-5], size * num_images, *first.shape[-3:])
+        result = primitive.bind(first, second, geometry=geometry)
+        shape = *result.shape[:-4], size, num_images, *result.shape[-3:]
+        return jnp.moveaxis(result.reshape(shape), -5, 0), 0
+    size = second.shape[0] if axes[0] is None else first.shape[0]
+    if axes[0] is None:
+        first = jnp.broadcast_to(first, (size, *first.shape))
+    if axes[1] is None:
+        second = jnp.broadcast_to(second, (size, *second.shape))
+    return primitive.bind(first, second, geometry=geometry), 0
 
 
-def _kernel_gradient_by_images(images: Array, gradient: Array) -> Array:
-    """The same as a convolution of images and gradient, GRADIENT_IMAGES at a time."""
-    (batch, height, width, channels), (_, rows, columns, features) = images.shape, gradient.shape
-    kernel_height, kernel_width = height - rows + 1, width - columns + 1
-    # Rows in turns go to `phases` images, and in the gradient to as many times the features.
-    phases = 2 if features <= MAX_PHASED_FEATURES and rows % 2 == 0 else 1
-    parts = -(-batch // GRADIENT_IMAGES)
-
-    def cut(array: Array, axes: tuple[int, ...]) -> Array:
-        missing = parts * GRADIENT_IMAGES - batch, -array.shape[1] % phases
-        array = jnp.pad(array, (*((0, n) for n in missing), (0, 0), (0, 0)))
-        array = array.reshape(parts, GRADIENT_IMAGES, -1, phases, *array.shape[2:])
-        return array.transpose(0, *axes)
-
-    def add(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
-        # In the dimensions' usual order: XLA is slow at any other.
-        part = lax.conv_general_dilated(*arrays, (1, 1), "VALID", dimension_numbers=_NHWC)
-        return total + part, None
-
-    lhs = cut(images, (5, 3, 2, 4, 1))  # [parts, channels, phases, rows, columns, images]
-    lhs = lhs.reshape(parts, channels * phases, *lhs.shape[3:])
-    rhs = cut(gradient, (2, 4, 1, 3, 5))  # [parts, rows, columns, images, phases, features]
-    rhs = rhs.reshape(*rhs.shape[:4], phases * features)
-    blocks = lhs.shape[2] - rhs.shape[1] + 1
-    start = jnp.zeros((channels * phases, blocks, kernel_width, phases * features))
-    total, _ = lax.scan(add, start, (lhs, rhs), unroll=8)  # eight at a time, on all cores
-    total = total.reshape(channels, phases, blocks, kernel_width, phases, features)
-    total = total.transpose(4, 2, 1, 3, 0, 5)
-    total = total.reshape(phases, blocks * phases, kernel_width, channels, features)
-    return functools.reduce(jnp.add, [t[p : p + kernel_height] for p, t in enumerate(total)])
+for _primitive_ in (convolution_p, images_gradient_p, kernel_gradient_p):
+    batching.primitive_batchers[_primitive_] = partial(_batch, _primitive_)

@@ -57,8 +57,8 @@ def bands(
     matrix = jnp.einsum(
         "yxco,yar,xbq->abcrqo",
         kernel,
-        taps(kernel_height, band_height, TILE_ROWS),
-        taps(kernel_width, band_width, tile_width),
+        taps(kernel_height, band_height, TILE_ROWS, kernel.dtype),
+        taps(kernel_width, band_width, tile_width, kernel.dtype),
         precision=lax.Precision.HIGHEST,
     )  # [band_height, band_width, channels, TILE_ROWS, tile_width, features]
     tiles = flat @ matrix.reshape(band_size, TILE_ROWS * tile_width * features)
@@ -68,10 +68,12 @@ def bands(
     return outputs[:, :rows_out]
 
 
-def taps(kernel_size: int, band: int, tile: int) -> Float[np.ndarray, "kernel_size band tile"]:
-    """1 where output `tile` sees input `band` through tap `kernel_size`, else 0."""
+def taps(
+    kernel_size: int, band: int, tile: int, dtype: np.dtype
+) -> Float[np.ndarray, "kernel_size band tile"]:
+    """Return 1 where output `tile` sees input `band` through tap `kernel_size`, else 0."""
     tap, inner, outer = np.ogrid[:kernel_size, :band, :tile]
-    return (inner == outer + tap).astype(np.float32)
+    return (inner == outer + tap).astype(dtype)
 
 
 def _tile_width(columns_out: int, values_per_column: int, kernel_width: int) -> int:

@@ -63,17 +63,17 @@ def winograd_kernel_gradient(
     kernel_shape: tuple[int, ...],
 ) -> Float[Array, "taps taps channels features"]:
     """What `winograd` sends back to its kernel; `gradient` is that of its outputs."""
-    zeros = jnp.zeros(kernel_shape)
+    kernel = jax.ShapeDtypeStruct(kernel_shape, images.dtype)
 
     def of_part(images: Array, gradient: Array) -> Array:
-        _, pullback = jax.vjp(lambda kernel: _filter(images, kernel), zeros)
-        return pullback(gradient)[0]
+        return jax.linear_transpose(lambda kernel: _filter(images, kernel), kernel)(gradient)[0]
 
     parts = _parts(images, kernel_shape)
     if len(parts) == 1:
         return of_part(images, gradient)
     arrays = parts, _cut(gradient, len(parts))
-    total, _ = lax.scan(lambda total, part: (total + of_part(*part), None), zeros, arrays)
+    start = jnp.zeros_like(images, shape=kernel_shape)
+    total, _ = lax.scan(lambda total, part: (total + of_part(*part), None), start, arrays)
     return total
 
 
@@ -96,7 +96,7 @@ def _cut(array: Array, num_parts: int) -> Array:
 def _filter(images: Array, kernel: Array) -> Array:
     batch, height, width, channels = images.shape
     taps, _, _, features = kernel.shape
-    for_outputs, for_kernel, for_images = _matrices(taps)
+    for_outputs, for_kernel, for_images = (m.astype(images.dtype) for m in _matrices(taps))
     rows, columns = (-(-(size - taps + 1) // TILE) for size in (height, width))  # of tiles
     missing = [(0, TILE * n + taps - 1 - size) for n, size in ((rows, height), (columns, width))]
     images = jnp.pad(images, ((0, 0), *missing, (0, 0)))
@@ -132,7 +132,7 @@ def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     b = np.linalg.inv(powers(taps + 1)).round(12).T
     scale = 1 / np.where(b, np.abs(b), np.inf).min(axis=1, keepdims=True)
     a, g = powers(TILE).T, powers(taps) / scale
-    return a.astype(np.float32), g.astype(np.float32), (scale * b).round().astype(np.float32)
+    return a, g, (scale * b).round()
 
 
 def _combine(weights: np.ndarray, arrays: Sequence[Array]) -> Array:

@@ -24,14 +24,13 @@ from __future__ import annotations
 import functools
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float, Int
 
-from jaxcnn.layers.bands import taps
+from jaxcnn.layers.cpu_convolution.bands import taps
 
 TILE = 2  # outputs of a tile, along each side
 
@@ -53,13 +52,14 @@ def side_by_side(
 def one_by_one(
     rows: Float[Array, "channels height width batch"],
 ) -> Float[Array, "batch height width channels"]:
-    """Back to images, which go on lying side by side."""
-    return with_layout_constraint(rows.transpose(3, 1, 2, 0), Layout((3, 1, 2, 0)))
+    """Return the images, which still lie side by side in memory."""
+    images = with_layout_constraint(rows.transpose(3, 1, 2, 0), Layout((3, 1, 2, 0)))
+    # JAX misreads the result of a program whose last operation is a layout constraint (see
+    # docs/layout_constraint.md). XLA removes this multiplication, but only after it has decided
+    # how results lie in memory.
+    return images * np.ones((), images.dtype)
 
 
-# Compiled even where the caller does not: a constraint outside a program would tie its array to the
-# device that it is on.
-@jax.jit
 def lay_side_by_side(
     images: Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch height width channels"]:
@@ -67,7 +67,6 @@ def lay_side_by_side(
     return one_by_one(side_by_side(images))
 
 
-@jax.jit
 def convolve(
     images: Float[Array, "batch height width channels"],
     kernel: Float[Array, "kernel_height kernel_width channels features"],
@@ -86,7 +85,6 @@ def convolve(
     return one_by_one(outputs[:, :height, :width])
 
 
-@functools.partial(jax.jit, static_argnums=2)
 def images_gradient(
     gradient: Float[Array, "batch height-kernel_height+1 width-kernel_width+1 features"],
     kernel: Float[Array, "kernel_height kernel_width channels features"],
@@ -100,7 +98,10 @@ def images_gradient(
     tiles = rows.reshape(-1, geometry.tiles[0], TILE, geometry.tiles[1], TILE, batch)
     tiles = tiles.transpose(2, 4, 0, 1, 3, 5).reshape(TILE * TILE * len(rows), -1)
     patches = (geometry.matrix(kernel).T @ tiles).reshape(-1, batch)
-    parts = [_take(patches, rows) * inside for rows, inside in geometry.image_rows()]
+    parts = [
+        _take(patches, rows) * inside.astype(patches.dtype)
+        for rows, inside in geometry.image_rows()
+    ]
     total = functools.reduce(jnp.add, parts).reshape(channels, *geometry.padded_images, batch)
     return one_by_one(total[:, :height, :width])
 
@@ -145,7 +146,10 @@ class _Tiles:
 
     def matrix(self, kernel: Array) -> Array:
         """What takes a patch to a tile: [outputs of a tile and features, patch_size]."""
-        of_axes = [taps(k, n, TILE) for k, n in zip(kernel.shape[:2], self._patch, strict=True)]
+        of_axes = [
+            taps(k, n, TILE, kernel.dtype)
+            for k, n in zip(kernel.shape[:2], self._patch, strict=True)
+        ]
         banded = jnp.einsum(
             "yxco,yap,xbq->pqoabc", kernel, *of_axes, precision=lax.Precision.HIGHEST
         )
@@ -175,8 +179,7 @@ class _Tiles:
                 inside = inside & (b < patch_width) & (0 <= tile_x) & (tile_x < wide)
                 number = (a * patch_width + b) * self._channels + c
                 rows = np.where(inside, (number * tall + tile_y) * wide + tile_x, 0)
-                rows, inside = rows.ravel().astype(np.int32), inside.reshape(-1, 1)
-                found.append((rows, inside.astype(np.float32)))
+                found.append((rows.ravel().astype(np.int32), inside.reshape(-1, 1)))
         return found
 
 
