@@ -53,11 +53,11 @@ def random_crop(
     padded = jnp.pad(images, sides, constant_values=fill)
     _check_size(size, padded)
     batch, height, width, channels = padded.shape
-    limits = jnp.array([[height - size + 1], [width - size + 1]])
-    starts = jax.random.randint(key, (2, batch), 0, limits)
+    limits = jnp.array([[height - size + 1], [width - size + 1]], jnp.int32)
+    starts = jax.random.randint(key, (2, batch), 0, limits, jnp.int32)
 
     def cut(image: Array, top: Array, left: Array) -> Array:
-        return lax.dynamic_slice(image, (top, left, 0), (size, size, channels))
+        return lax.dynamic_slice(image, (top, left, np.int32(0)), (size, size, channels))
 
     # On a 2-core CPU 0.5 ms for 128 of CIFAR's images and 1 ms for 32 of 256 x 256 (uint8): up to 5
     # times as fast as gathering rows, then columns, and 100 times as one-hot matrix products.
@@ -118,7 +118,7 @@ def horizontal_flip(
       Krizhevsky et al. 2012, section 4.1.
     """
     _check(images)
-    mirrored = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
+    mirrored = jax.random.bernoulli(key, jnp.float32(0.5), (len(images), 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
 
@@ -163,9 +163,9 @@ def affine(
         limit = {"scale": 1, "shear": 90}.get(name, math.inf)
         if not 0 <= value < limit:
             raise ValueError(f"{name} is {value}; expected at least 0 and below {limit}.")
-    draws = jax.random.uniform(key, (5, len(images)), minval=-1.0, maxval=1.0)
-    angle = jnp.deg2rad(degrees) * draws[0]
-    slope = jnp.tan(jnp.deg2rad(shear) * draws[1])
+    draws = jax.random.uniform(key, (5, len(images)), jnp.float32, minval=-1.0, maxval=1.0)
+    angle = jnp.deg2rad(jnp.float32(degrees)) * draws[0]
+    slope = jnp.tan(jnp.deg2rad(jnp.float32(shear)) * draws[1])
     size = 1 + scale * draws[2]
     cos, sin = jnp.cos(angle) / size, jnp.sin(angle) / size
     # The inverse of s R K, row by row: where the value of an output pixel comes from.
@@ -195,8 +195,8 @@ def warp(
     _, height, width, channels = images.shape
     # A border of one pixel is all of the plane that is needed: what lies beyond is clipped to it.
     framed = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=fill)
-    down = jnp.arange(height)[:, None] - (height - 1) / 2
-    right = jnp.arange(width)[None, :] - (width - 1) / 2
+    down = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
+    right = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
 
     def source(image: Array, inverse: Array, shift: Array) -> Array:
         y, x = down - shift[0], right - shift[1]
@@ -282,7 +282,7 @@ def pca_color(
             f"components are of shape {components.shape} for images of {channels} channels; "
             f"expected {(channels, channels)}, as color_components gives for such images."
         )
-    amounts = std * jax.random.normal(key, (len(images), channels))
+    amounts = std * jax.random.normal(key, (len(images), channels), jnp.float32)
     # Not in the reduced precision that a GPU or TPU has for matrix products.
     colors = jnp.matmul(amounts, components, precision=lax.Precision.HIGHEST)
     return images + colors[:, None, None, :]
@@ -323,11 +323,12 @@ def cutout(
             f"fill has {len(values)} values for images of {channels} channels: "
             f"give one value, or {channels}"
         )
-    centers = jax.random.randint(key, (2, batch), 0, jnp.array([[height], [width]]))
+    limits = jnp.array([[height], [width]], jnp.int32)
+    centers = jax.random.randint(key, (2, batch), 0, limits, jnp.int32)
     starts = centers - size // 2
 
     def covered(start: Array, length: int) -> Array:
-        distance = jnp.arange(length)[None, :] - start[:, None]
+        distance = jnp.arange(length, dtype=jnp.int32)[None, :] - start[:, None]
         return (0 <= distance) & (distance < size)
 
     rows, columns = covered(starts[0], height), covered(starts[1], width)

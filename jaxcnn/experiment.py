@@ -82,8 +82,10 @@ class Experiment:
         transforms = for_training, self.to_input = compose(
             config.transforms, dataset.sample, config.pixel_mean, config.pixel_std
         )
+        with jax.transfer_guard("allow"):  # the seed has to reach the device
+            keys = tuple(jax.random.split(jax.random.key(config.seed), 5))
         init_key, order_key, step_key, image_key, self._curvature_key = mesh.replicate(
-            tuple(jax.random.split(jax.random.key(config.seed), 5)), self.mesh
+            keys, self.mesh
         )
         model = _make_model(config, len(dataset.class_names))
         try:
@@ -123,6 +125,11 @@ class Experiment:
     def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
         """Steps from that of `state` to `stop`, in one epoch; takes `state` and `metrics`."""
         return self._feed.train(state, metrics, stop)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        with jax.transfer_guard("allow"):  # optax's constants have to reach the device
+            return float(self.schedule(step))
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Mean `loss` and `accuracy` over the whole test set, and `num_examples` it counted."""
@@ -170,7 +177,7 @@ class Experiment:
         return functools.partial(create_state, model, tx, image_shape, label_smoothing=smoothing)
 
     @functools.cached_property
-    def _curvature_program(self) -> jax.stages.Compiled:
+    def _curvature_program(self) -> Callable[..., TrainState]:
         def estimate(state: TrainState, images: jax.Array, key: jax.Array) -> TrainState:
             def draw(params: Any, image: jax.Array) -> jax.Array:
                 return state.apply_fn({"params": params}, image, method="draw")
@@ -181,11 +188,8 @@ class Experiment:
             return state.replace(opt_state=opt_state)
 
         images = self._feed.first_images(0, CURVATURE_EXAMPLES)
-        return (
-            mesh.jit(estimate, self.mesh, mesh.shardings(self.state), donate_argnums=0)
-            .lower(self.state, images, self._curvature_key)
-            .compile()
-        )
+        program = mesh.jit(estimate, self.mesh, mesh.shardings(self.state), donate_argnums=0)
+        return mesh.compile_for(program, self.state, images, self._curvature_key)
 
     @functools.cached_property
     def _predict_program(self) -> Callable[[TrainState, jax.Array], jax.Array]:

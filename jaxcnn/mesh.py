@@ -106,6 +106,11 @@ def jit(function: Callable[..., Any], mesh: Mesh, out_shardings: Any = None, **o
     return jax.jit(on_mesh, out_shardings=out_shardings or replicated(mesh), **options)
 
 
+def compile_for(function: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+    """Compile a jitted function for arguments like these; as it is under `jax_disable_jit`."""
+    return function if jax.config.jax_disable_jit else function.lower(*args).compile()
+
+
 def shardings(tree: Any) -> Any:
     """How each array of `tree` lies on the devices."""
     return jax.tree.map(lambda leaf: leaf.sharding, tree)

@@ -134,7 +134,7 @@ class Resident:
         return mesh.jit(shuffle, self._devices)
 
     @functools.cached_property
-    def _train_program(self) -> jax.stages.Compiled:
+    def _train_program(self) -> Callable[..., Any]:
         program = functools.partial(
             train_steps,
             transform=self._transforms[0],
@@ -142,23 +142,20 @@ class Resident:
             sharding=mesh.batch_sharding(self._devices),
         )
         out = mesh.shardings(self._state), mesh.replicated(self._devices)
-        return (
-            mesh.jit(program, self._devices, out, donate_argnums=(0, 1))
-            .lower(
-                self._state,
-                mesh.replicate(zero_metrics(), self._devices),
-                *self._train_set,
-                self._order(0),
-                self._scalar(0),
-                self._keys,
-            )
-            .compile()
+        return mesh.compile_for(
+            mesh.jit(program, self._devices, out, donate_argnums=(0, 1)),
+            self._state,
+            mesh.replicate(zero_metrics(), self._devices),
+            *self._train_set,
+            self._order(0),
+            self._scalar(0),
+            self._keys,
         )
 
     @functools.cached_property
-    def _evaluate_program(self) -> jax.stages.Compiled:
+    def _evaluate_program(self) -> Callable[..., Any]:
         program = functools.partial(evaluate, **self._evaluation)
-        return mesh.jit(program, self._devices).lower(self._state, *self._test_set).compile()
+        return mesh.compile_for(mesh.jit(program, self._devices), self._state, *self._test_set)
 
     def _scalar(self, value: int) -> Any:
         return mesh.replicate(np.int32(value), self._devices)

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
@@ -42,6 +43,12 @@ class TrainState(train_state.TrainState):
         """What is evaluated and exported: the mean that the optimizer keeps, or the parameters."""
         return optax.tree_utils.tree_get(self.opt_state, "ema_params", self.params)
 
+    def apply_gradients(self, *, grads: Any, **replacements: Any) -> TrainState:
+        """Return the state after one update of the optimizer."""
+        # Under strict promotion, optax refuses its own powers of a float and a count of steps.
+        with jax.numpy_dtype_promotion("standard"):
+            return super().apply_gradients(grads=grads, **replacements)
+
 
 def cross_entropy(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
@@ -61,7 +68,7 @@ def smoothed_cross_entropy(
       Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception Architecture for Computer
       Vision", 2016, section 7.
     """
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1], dtype=jnp.float32), smoothing)
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
@@ -83,7 +90,7 @@ def create_state(
       key: decides the initial parameters.
       label_smoothing: of cross-entropy in training, in [0, 1); not of a model's own loss.
     """
-    params = model.init(key, jnp.zeros((1, *image_shape)))["params"]
+    params = model.init(key, jnp.zeros((1, *image_shape), jnp.float32))["params"]
     loss_fn = eval_loss_fn = getattr(model, "loss_fn", cross_entropy)
     if label_smoothing:
         loss_fn = _smoothing_loss(label_smoothing)
@@ -104,11 +111,11 @@ def _smoothing_loss(smoothing: float) -> Callable[[Any, jax.Array], jax.Array]:
 
 
 def zero_metrics() -> Metrics:
-    """The sums of no example, for `train_step`'s metrics."""
+    """Return zero-initialized metric sums, on the host."""
     return {
-        "loss": jnp.zeros((), jnp.float32),
-        "correct": jnp.zeros((), jnp.int32),
-        "count": jnp.zeros((), jnp.int32),
+        "loss": np.zeros((), np.float32),
+        "correct": np.zeros((), np.int32),
+        "count": np.zeros((), np.int32),
     }
 
 
@@ -132,7 +139,7 @@ def train_step(
                 {"params": params}, batch["image"], train=True, rngs={"dropout": key}
             )
             losses = state.loss_fn(outputs, batch["label"])
-            correct = (outputs.argmax(-1) == batch["label"]).sum()
+            correct = (_answers(outputs) == batch["label"]).sum(dtype=jnp.int32)
             count = jnp.int32(len(losses))
             return losses.mean(), {"loss": losses.sum(), "correct": correct, "count": count}
 
@@ -220,14 +227,20 @@ def train_stored(
     return state, jax.tree.map(jnp.add, metrics, step_metrics)
 
 
+def _answers(outputs: Float[Array, "batch classes"]) -> Int[Array, " batch"]:
+    """Return the class of the largest output, as int32."""
+    return jax.lax.argmax(outputs, 1, jnp.int32)
+
+
 def eval_step(state: TrainState, batch: Batch, *, num_parts: int = 1) -> Metrics:
     """Metrics of a batch, in parts as in `train_step`; where the mask is False, of nothing."""
     labels, mask = batch["label"], batch["mask"]
     by_class = log_probabilities(state, batch["image"], len(labels), num_parts=num_parts)
     losses = -jnp.take_along_axis(by_class, labels[:, None], axis=-1)[:, 0]
     losses = jnp.where(mask, losses, 0)
-    correct = mask & (by_class.argmax(-1) == labels)
-    return {"loss": losses.sum(), "correct": correct.sum(), "count": mask.sum()}
+    correct = mask & (_answers(by_class) == labels)
+    correct, count = correct.sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32)
+    return {"loss": losses.sum(), "correct": correct, "count": count}
 
 
 def log_probabilities(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import grain
@@ -252,7 +252,7 @@ class Streamed:
         return iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
 
     @functools.cached_property
-    def _train_program(self) -> jax.stages.Compiled:
+    def _train_program(self) -> Callable[..., Any]:
         program = functools.partial(
             train_stored,
             transform=self._transforms[0],
@@ -260,14 +260,16 @@ class Streamed:
         )
         metrics = mesh.replicate(zero_metrics(), self._devices)
         out = mesh.shardings(self._state), mesh.replicated(self._devices)
-        return (
-            mesh.jit(program, self._devices, out, donate_argnums=(0, 1))
-            .lower(self._state, metrics, self._batch_like(self._batch_size), self._keys)
-            .compile()
+        return mesh.compile_for(
+            mesh.jit(program, self._devices, out, donate_argnums=(0, 1)),
+            self._state,
+            metrics,
+            self._batch_like(self._batch_size),
+            self._keys,
         )
 
     @functools.cached_property
-    def _evaluate_program(self) -> jax.stages.Compiled:
+    def _evaluate_program(self) -> Callable[..., Any]:
         program = functools.partial(
             evaluate_stored,
             transform=self._evaluation["transform"],
@@ -278,7 +280,7 @@ class Streamed:
         batch["mask"] = jax.ShapeDtypeStruct(
             batch["label"].shape, bool, sharding=batch["label"].sharding
         )
-        return mesh.jit(program, self._devices).lower(self._state, metrics, batch).compile()
+        return mesh.compile_for(mesh.jit(program, self._devices), self._state, metrics, batch)
 
     def _batch_like(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         like = functools.partial(jax.ShapeDtypeStruct, sharding=mesh.batch_sharding(self._devices))

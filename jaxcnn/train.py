@@ -157,7 +157,7 @@ def _train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: 
             line: dict[str, float] = {}
             evaluated = _is_evaluated(experiment, run.step)
             if evaluated or run.step % config.log_every_steps == 0:
-                line["learning_rate"] = float(experiment.schedule(run.step - 1))
+                line["learning_rate"] = experiment.learning_rate(run.step - 1)
                 line |= {f"train_{name}": v for name, v in mean_metrics(run.metrics).items()}
                 run.metrics = experiment.no_metrics()
                 bar.update(task, metrics=f"loss {line['train_loss']:.4f}")
@@ -202,10 +202,10 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
         )
         started = time.perf_counter()
         run.state, run.metrics = experiment.train(run.state, run.metrics, stop)
-        run.step = int(run.state.step)  # waits for the device
+        run.step = int(jax.device_get(run.state.step))  # waits for the device
         seconds = time.perf_counter() - started
         run.train_seconds += seconds
-        if not math.isfinite(run.metrics["loss"]):
+        if not math.isfinite(jax.device_get(run.metrics["loss"])):
             raise RunError(f"the loss is not finite at step {run.step:,}; {_ADVICE}")
         chunk_steps = max(1, min(8 * chunk_steps, int(CHUNK_SECONDS * (stop - first) / seconds)))
         yield

@@ -27,7 +27,7 @@ from functools import partial
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxcnn.layers.pooling import pool
+from jaxcnn.layers.pooling import pool, sum_dtype
 
 
 def local_response_norm(
@@ -70,7 +70,7 @@ def local_response_norm(
         raise ValueError(f"inputs are {inputs.dtype}; cast them to a float type first.")
     if not (alpha >= 0 and k > 0):
         raise ValueError(f"alpha is {alpha} and k is {k}; expected alpha >= 0 and k > 0.")
-    x = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
+    x = inputs.astype(sum_dtype(inputs.dtype))
     num_dims = 2 if within_maps else 1
     # `pool` slides along the dimensions before the last; the channels become such a one.
     squares = x**2 if within_maps else (x**2)[..., None]

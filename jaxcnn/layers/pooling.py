@@ -388,4 +388,9 @@ def _accumulator(inputs: Array) -> Array:
             f"inputs are {inputs.dtype}, and a mean or a norm of them is not; cast them to a float "
             "type first, as in inputs.astype(jnp.float32)."
         )
-    return inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
+    return inputs.astype(sum_dtype(inputs.dtype))
+
+
+def sum_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """Return the type to hold sums of a float type in: float32 for float16 and bfloat16."""
+    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
