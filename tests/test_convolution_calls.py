@@ -327,7 +327,7 @@ JAX_VERSION = tuple(map(int, jax.__version__.split(".")[:2]))
 
 
 @pytest.mark.xfail(
-    JAX_VERSION >= (0, 8), strict=True, reason="JAX misreads a program that ends in a constraint"
+    JAX_VERSION >= (0, 10), strict=True, reason="JAX misreads a program that ends in a constraint"
 )
 def test_jax_reads_the_result_of_a_program_that_ends_in_a_layout_constraint():
     twice = jax.jit(lambda a: with_layout_constraint(a * 2, Layout((1, 2, 0))))
