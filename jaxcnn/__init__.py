@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxcnn.config import OptimizerConfig, TrainConfig
-    from jaxcnn.datasets import DATASETS
+    from jaxcnn.data.datasets import DATASETS
     from jaxcnn.errors import RunError, UserError
-    from jaxcnn.examine import evaluate_run
+    from jaxcnn.evaluation.evaluate import evaluate_run
     from jaxcnn.models import MODELS
     from jaxcnn.presets import PRESETS
-    from jaxcnn.train import train_and_evaluate
+    from jaxcnn.training.train import train_and_evaluate
 
 __all__ = [
     "DATASETS",
@@ -27,15 +27,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DATASETS": "datasets",
+    "DATASETS": "data.datasets",
     "MODELS": "models",
     "PRESETS": "presets",
     "OptimizerConfig": "config",
     "RunError": "errors",
     "TrainConfig": "config",
     "UserError": "errors",
-    "evaluate_run": "examine",
-    "train_and_evaluate": "train",
+    "evaluate_run": "evaluation.evaluate",
+    "train_and_evaluate": "training.train",
 }
 
 

@@ -1,4 +1,4 @@
-"""What a run is: a frozen `TrainConfig`, its JSON and its checks.
+"""What a run is: a frozen `TrainConfig`, the bounds of its fields, its JSON.
 
 A config says everything that decides a run's numbers, and where the run lives. It is written beside
 the checkpoints as `config.json`, and a folder refuses a run whose config is another one.
@@ -12,13 +12,42 @@ import json
 import math
 import operator
 import os
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-import tyro
-
-from jaxcnn import transforms
+from jaxcnn.data import transforms
+from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError, flag
-from jaxcnn.transforms import TransformArgument
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """The values that a field may have; stands in the field's `Annotated` type."""
+
+    contains: Callable[[Any], bool]
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlyWith:
+    """The update rules that read a field; with any other rule it must keep its default."""
+
+    rules: tuple[str, ...]
+
+
+AT_LEAST_1 = Bound(lambda value: value >= 1, "at least 1")
+FRACTION = Bound(lambda value: 0 <= value < 1, "in [0, 1)")
+POSITIVE = Bound(lambda value: 0 < value < math.inf, "positive and finite")
+NOT_NEGATIVE = Bound(lambda value: 0 <= value < math.inf, "finite and not negative")
+SEED = Bound(lambda value: 0 <= value < 2**32, "in [0, 2^32)")
+
+WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
+
+# Fields that may change from one start of a run to the next without changing its numbers: names and
+# places, and what bad images or little memory may need.
+FREE = "free"
+# How one start of a run is spread over devices: not written to config.json.
+LAUNCH = "launch"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +59,9 @@ class OptimizerConfig:
     Hutter 2019); gradient descent with momentum in PyTorch's form, or in that of Krizhevsky et al.
     2012; or the stochastic diagonal Levenberg-Marquardt method (LeCun et al. 1998), for networks
     that draw a target."""
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, POSITIVE] = 1e-3
     """Step size at its largest."""
-    bias_rate: float = 1.0
+    bias_rate: Annotated[float, POSITIVE] = 1.0
     """Times the learning rate for the parameters called `bias`; cuda-convnet has 2."""
     schedule: Literal["constant", "steps", "cosine", "linear"] = "constant"
     """Of the learning rate: constant, in `rate_steps`, or a decay to 0 at the end of the run."""
@@ -40,23 +69,23 @@ class OptimizerConfig:
     """Epochs of a linear rise from 0 to the learning rate, before the schedule."""
     rate_steps: tuple[tuple[float, float], ...] = ()
     """`steps` only: pairs of an epoch and the fraction of learning_rate that holds from it on."""
-    momentum: float = 0.9
+    momentum: Annotated[float, FRACTION, OnlyWith(("sgd", "sgd-2012"))] = 0.9
     """Decay of the velocity, in [0, 1); `sgd` and `sgd-2012` only."""
-    nesterov: bool = False
+    nesterov: Annotated[bool, OnlyWith(("sgd",))] = False
     """Look ahead along the velocity (Nesterov 1983, in PyTorch's form); `sgd` only."""
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, NOT_NEGATIVE, WITH_DECAY] = 0.0
     """Times a parameter, added to its gradient; `sgd` and `sgd-2012`. In `adamw`, apart from the
     gradient, times the learning rate, as in PyTorch."""
-    layer_decays: tuple[tuple[str, float], ...] = ()
+    layer_decays: Annotated[tuple[tuple[str, float], ...], WITH_DECAY] = ()
     """Pairs of a layer, as conv1, and its decay in the place of `weight_decay`."""
-    decay_biases: bool = False
+    decay_biases: Annotated[bool, WITH_DECAY] = False
     """Decay every parameter, else no bias and none of fewer than two dimensions."""
-    clip_norm: float = 0.0
+    clip_norm: Annotated[float, NOT_NEGATIVE] = 0.0
     """Scale gradients down to this norm, all parameters together, before all else; 0 is never."""
-    accumulate: int = 1
+    accumulate: Annotated[int, AT_LEAST_1] = 1
     """Batches whose gradients are averaged for an update; an incomplete group at the end of the run
     is not used."""
-    mu: float = 0.02
+    mu: Annotated[float, POSITIVE, OnlyWith(("diagonal-lm",))] = 0.02
     """Added to each parameter's curvature, which divides its step; `diagonal-lm` only."""
 
 
@@ -64,24 +93,22 @@ class OptimizerConfig:
 class TrainConfig:
     """A run: what is trained, on what, how long, and where it is kept."""
 
-    preset: Annotated[str, tyro.conf.Suppress] = "custom"
+    preset: Annotated[str, FREE] = "custom"
     """The experiment's name, as reports show it."""
-    card: Annotated[str, tyro.conf.Suppress] = ""
-    """The experiment card: source, command, hardware, time, measured accuracy."""
     model: str = "lenet5"
     """A network by its name in MODELS, as lenet5 or alexnet; another is answered with all names."""
     dataset: str = "mnist"
     """mnist5k, mnist or cifar10; or `folder:DIR`, images in DIR/train/CLASS/ and DIR/val/CLASS/ or
     DIR/test/CLASS/, or `tfds:NAME`, a prepared set of TFDS: these are streamed, and may be larger
     than memory."""
-    stream_size: int = 256
+    stream_size: Annotated[int, AT_LEAST_1] = 256
     """Height and width, in pixels, of streamed images: the square at the centre, scaled."""
-    stream_min_size: int = 32
+    stream_min_size: Annotated[int, AT_LEAST_1] = 32
     """Pixels that the shorter side of a streamed image must have; one with fewer is bad."""
-    on_bad_image: Literal["refuse", "skip"] = "refuse"
+    on_bad_image: Annotated[Literal["refuse", "skip"], FREE] = "refuse"
     """What becomes of streamed images that are too small or cannot be decoded: the run is refused,
     or another image is taken in training, and evaluation counts one less."""
-    transforms: tuple[TransformArgument, ...] = ()
+    transforms: tuple[Transform, ...] = ()
     """What images go through, in this order, before their pixels are normalized: resize, crop,
     flip, affine, pca-color or cutout; a wrong field is answered with those that there are."""
     pixel_mean: tuple[float, ...] = (0.5,)
@@ -90,86 +117,73 @@ class TrainConfig:
     """Divides what is left; 0.5 and 0.5 bring pixels to [-1, 1]."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """How the parameters move."""
-    batch_size: int = 64
+    batch_size: Annotated[int, AT_LEAST_1] = 64
     """Images in a training step; what is left of an epoch below one batch is not used in it."""
-    epochs: int = 10
+    epochs: Annotated[int, AT_LEAST_1] = 10
     """Passes over the training set."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, FRACTION] = 0.0
     """Fraction of each label, in [0, 1), spread evenly over all classes in training (Szegedy et al.
     2016); evaluation reports the cross-entropy of the labels themselves."""
-    ema_decay: float = 0.0
+    ema_decay: Annotated[float, FRACTION] = 0.0
     """Decay, in [0, 1), of the exponential moving average of the parameters that is evaluated in
     their place; smaller in the first steps. 0 evaluates the parameters themselves."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the network's computation; parameters, loss and metrics are float32."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Decides the initial parameters, the order of each epoch and every other random choice."""
-    log_every_steps: int = 100
+    log_every_steps: Annotated[int, AT_LEAST_1] = 100
     """Training metrics are means over this many steps, or those since an evaluation."""
-    eval_every_epochs: int = 1
+    eval_every_epochs: Annotated[int, AT_LEAST_1] = 1
     """The test set is evaluated, and a checkpoint saved, this often and at the end."""
-    eval_batch_size: int = 1000
+    eval_batch_size: Annotated[int, AT_LEAST_1, FREE] = 1000
     """Images in an evaluation step, every view being one; does not change the result."""
     eval_views: Literal[1, 2, 5, 10] = 1
     """Views of a test image whose probabilities are averaged: the central crop; or two, with its
     mirror image; or five, with the crops at the corners; or ten, those and their mirror images."""
-    checkpoint_every_steps: int = 500
+    checkpoint_every_steps: Annotated[int, AT_LEAST_1] = 500
     """A checkpoint is saved this often, besides those at evaluations."""
 
-    multihost: bool = False
+    multihost: Annotated[bool, LAUNCH] = False
     """This is one of several processes of the run, which find each other by the settings of a TPU
     slice, SLURM or Kubernetes, or by the next three. SLURM's `srun` and a TPU slice of GKE imply
     it."""
-    coordinator: str | None = None
+    coordinator: Annotated[str | None, LAUNCH] = None
     """Address of the first of them, HOST:PORT."""
-    num_processes: int | None = None
+    num_processes: Annotated[int | None, LAUNCH] = None
     """How many there are."""
-    process_id: int | None = None
+    process_id: Annotated[int | None, LAUNCH] = None
     """Which this one is: 0, 1, ..."""
-    model_axis: int = 1
+    model_axis: Annotated[int, AT_LEAST_1, LAUNCH] = 1
     """Devices that share AlexNet's fully connected layers, each with a part of them."""
-    workdir: str | None = None
+    workdir: Annotated[str | None, FREE] = None
     """The run's folder; by default runs/<preset>-seed<seed>, or runs/custom-seed<seed> where model
     or dataset are not the preset's."""
-    data_dir: str | None = None
+    data_dir: Annotated[str | None, FREE] = None
     """Where prepared datasets are; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    manual_dir: str | None = None
+    manual_dir: Annotated[str | None, FREE] = None
     """Files the dataset is prepared from instead of a download."""
-    compilation_cache: bool = True
+    compilation_cache: Annotated[bool, FREE] = True
     """Keep compiled programs for the next run, in a folder private to the user."""
 
 
-# Fields that may change from one start of a run to the next without changing its numbers: where
-# things are, how they are called, and what a run that met a bad image or no memory may need.
-FREE_FIELDS = (
-    *("preset", "card", "workdir", "data_dir", "manual_dir", "compilation_cache"),
-    *("on_bad_image", "eval_batch_size"),
-)
-# How one start of a run is spread over devices: not kept with the run.
-LAUNCH_FIELDS = ("multihost", "coordinator", "num_processes", "process_id", "model_axis")
-# Fields of the optimizer that not every rule has, and the rules that do.
-_RULES_WITH = {
-    "momentum": ("sgd", "sgd-2012"),
-    "nesterov": ("sgd",),
-    "weight_decay": ("adamw", "sgd", "sgd-2012"),
-    "layer_decays": ("adamw", "sgd", "sgd-2012"),
-    "decay_biases": ("adamw", "sgd", "sgd-2012"),
-    "mu": ("diagonal-lm",),
-}
-
-
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Fields that make two runs different: dotted name -> (value in config, value in other)."""
+    """Return the fields that make two runs different: dotted name -> (value, other's value)."""
     ours, theirs = _flat(config), _flat(other)
+    free = marked(TrainConfig, FREE)
     return {
         name: (ours[name], theirs[name])
         for name in ours
-        if name not in FREE_FIELDS and ours[name] != theirs[name]
+        if name not in free and ours[name] != theirs[name]
     }
 
 
+def marked(cls: type, mark: str) -> set[str]:
+    """Return the names of the fields of a config class that bear a mark."""
+    return {name for name, (_, *marks) in _annotations(cls).items() if mark in marks}
+
+
 def with_whole_paths(config: TrainConfig) -> TrainConfig:
-    """The config with the folder of its images by its path from the root, as a run keeps it."""
+    """Return the config with the absolute path of a folder of images, as a run keeps it."""
     if not config.dataset.startswith("folder:"):
         return config
     path = os.path.abspath(os.path.expanduser(config.dataset.removeprefix("folder:")))
@@ -177,16 +191,16 @@ def with_whole_paths(config: TrainConfig) -> TrainConfig:
 
 
 def to_json(config: TrainConfig) -> str:
-    """The config as JSON text, without LAUNCH_FIELDS; `from_json` reads it back."""
+    """Return the config as JSON text, without its launch fields; `from_json` reads it."""
     fields = dataclasses.asdict(config)
-    for name in LAUNCH_FIELDS:
+    for name in marked(TrainConfig, LAUNCH):
         del fields[name]
     fields["transforms"] = [transforms.to_text(transform) for transform in config.transforms]
     return json.dumps(fields, indent=2, default=_plain) + "\n"
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's numbers and arrays, and paths, as JSON has them."""
+    """Convert NumPy's numbers and arrays, and paths, to JSON types."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):
@@ -195,13 +209,14 @@ def _plain(value: Any) -> Any:
 
 
 def from_json(text: str) -> TrainConfig:
-    """The config that `to_json` wrote.
+    """Return the config that `to_json` wrote, in this version or an earlier one.
 
     Raises:
       UserError: the text is not such a config.
     """
     try:
         fields = json.loads(text)
+        fields.pop("card", None)  # earlier versions kept the preset's card with the run
         optimizer = fields["optimizer"]
         for name in ("rate_steps", "layer_decays"):
             optimizer[name] = tuple(map(tuple, optimizer.get(name, ())))
@@ -215,29 +230,17 @@ def from_json(text: str) -> TrainConfig:
 
 
 def check(config: TrainConfig) -> None:
-    """Checks what can be known without the data.
+    """Check what can be known without the data.
 
     Raises:
-      UserError: a field is out of its range.
+      UserError: a field is out of its bounds, or does not go with another one.
     """
-    at_least_one = (
-        "batch_size epochs eval_batch_size eval_every_epochs log_every_steps "
-        "checkpoint_every_steps stream_size stream_min_size model_axis"
-    )
-    for name in at_least_one.split():
-        if _whole(name, getattr(config, name)) < 1:
-            raise UserError(f"{flag(name)} is {getattr(config, name)}: it must be at least 1")
-    _check_choices(config)
-    _check_choices(config.optimizer, "optimizer.")
     try:
         to_json(config)
     except TypeError as error:
         raise UserError(f"a field has a value that config.json cannot hold: {error}") from None
-    if not 0 <= _whole("seed", config.seed) < 2**32:
-        raise UserError(f"--seed is {config.seed}: it must be in [0, 2^32)")
-    for name in ("label_smoothing", "ema_decay"):
-        if not 0 <= getattr(config, name) < 1:
-            raise UserError(f"{flag(name)} is {getattr(config, name)}: it must be in [0, 1)")
+    _check_fields(config)
+    _check_fields(config.optimizer, "optimizer.")
     for name in ("coordinator", "num_processes", "process_id"):
         if getattr(config, name) is not None and not config.multihost:
             raise UserError(f"{flag(name)} is {getattr(config, name)}: it goes with --multihost")
@@ -248,47 +251,46 @@ def check(config: TrainConfig) -> None:
         raise UserError(f"--pixel-std is {config.pixel_std}: every value must be positive")
 
 
-def _check_choices(config: Any, prefix: str = "") -> None:
-    """The parser has done so for the command line; a call from Python comes unchecked."""
-    for name, hint in get_type_hints(type(config)).items():
-        choices, value = get_args(hint), getattr(config, name)
-        if get_origin(hint) is Literal and value not in choices:
-            raise UserError(
-                f"{flag(prefix + name)} is {value!r}: it must be one of "
-                f"{', '.join(map(str, choices))}"
-            )
+def _annotations(cls: type) -> dict[str, tuple[Any, ...]]:
+    """Return the type of each field, followed by what `Annotated` adds to it."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {
+        name: (get_args(hint) if get_origin(hint) is Annotated else (hint,))
+        for name, hint in hints.items()
+    }
 
 
-def _whole(name: str, value: Any) -> int:
-    """The value, if it is a whole number: a call from Python comes unchecked."""
+def _check_fields(config: Any, prefix: str = "") -> None:
+    """Check each field by its own annotation; a call from Python comes unchecked."""
+    for name, (kind, *marks) in _annotations(type(config)).items():
+        value, label = getattr(config, name), flag(prefix + name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            choices = ", ".join(map(str, get_args(kind)))
+            raise UserError(f"{label} is {value!r}: it must be one of {choices}")
+        for mark in marks:
+            if isinstance(mark, Bound):
+                if kind is int:
+                    _check_whole(label, value)
+                if not mark.contains(value):
+                    raise UserError(f"{label} is {value}: it must be {mark.text}")
+
+
+def _check_whole(label: str, value: Any) -> None:
     try:
-        return operator.index(value)
+        operator.index(value)
     except TypeError:
-        raise UserError(f"{flag(name)} is {value!r}: it must be a whole number") from None
+        raise UserError(f"{label} is {value!r}: it must be a whole number") from None
 
 
 def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
-    for name in ("learning_rate", "bias_rate", "mu"):
-        if not 0 < getattr(optimizer, name) < math.inf:
-            raise UserError(
-                f"{flag('optimizer.' + name)} is {getattr(optimizer, name)}: "
-                "it must be positive and finite"
-            )
-    if not 0 <= optimizer.momentum < 1:
-        raise UserError(f"--optimizer.momentum is {optimizer.momentum}: it must be in [0, 1)")
-    for name in ("weight_decay", "clip_norm"):
-        if not 0 <= getattr(optimizer, name) < math.inf:
-            raise UserError(
-                f"{flag('optimizer.' + name)} is {getattr(optimizer, name)}: "
-                "it must be finite and not negative"
-            )
-    for name, rules in _RULES_WITH.items():
+    for name, (_, *marks) in _annotations(OptimizerConfig).items():
         value, default = getattr(optimizer, name), getattr(OptimizerConfig, name)
-        if value != default and optimizer.name not in rules:
-            raise UserError(
-                f"{flag('optimizer.' + name)} is {value}, and {optimizer.name} has none: "
-                f"choose --optimizer.name {' or '.join(rules)}, or have it at {default}"
-            )
+        for mark in marks:
+            if isinstance(mark, OnlyWith) and optimizer.name not in mark.rules and value != default:
+                raise UserError(
+                    f"{flag('optimizer.' + name)} is {value}, and {optimizer.name} has none: "
+                    f"choose --optimizer.name {' or '.join(mark.rules)}, or have it at {default}"
+                )
     layers = [layer for layer, _ in optimizer.layer_decays]
     decays = [decay for _, decay in optimizer.layer_decays]
     if len({*layers}) < len(layers) or not all(0 <= decay < math.inf for decay in decays):
@@ -298,8 +300,6 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
         )
     if optimizer.decay_biases and not any((optimizer.weight_decay, *decays)):
         raise UserError("--optimizer.decay-biases goes with an --optimizer.weight-decay above 0")
-    if _whole("optimizer.accumulate", optimizer.accumulate) < 1:
-        raise UserError(f"--optimizer.accumulate is {optimizer.accumulate}: it must be at least 1")
     if not 0 <= optimizer.warmup_epochs < epochs:
         raise UserError(
             f"--optimizer.warmup-epochs is {optimizer.warmup_epochs}: "

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxcnn.errors import UserError, flag, lookup, one_line_errors
+from jaxcnn.cli import one_line_errors
+from jaxcnn.errors import UserError, flag, lookup
 
 # Flags that go with some of --what alone: of train, infer and epoch, and of the others.
 OF_COMPARISONS = ("against", "batch_size", "image_size", "seconds", "dtype", "figure")
@@ -67,7 +68,7 @@ def main(
         from jaxcnn import PRESETS
         from jaxcnn.benchmarks.input import measure_input, print_input
 
-        config = lookup("preset", network, PRESETS)
+        config = lookup("preset", network, PRESETS).config
         if dataset:
             config = dataclasses.replace(config, dataset=dataset)
         found = [measure_input(config, rounds=rounds, seconds=seconds, say=console.print)]

@@ -6,10 +6,13 @@ from typing import Annotated, Literal
 
 import tyro
 
+from jaxcnn.cli import one_line_errors, text_argument
 from jaxcnn.config import TrainConfig
-from jaxcnn.errors import UserError, flag, lookup, one_line_errors
-from jaxcnn.presets import PRESETS, custom_unless_preset
-from jaxcnn.transforms import TransformArgument
+from jaxcnn.data.transforms import Transform, from_text, to_text
+from jaxcnn.errors import UserError, flag, lookup
+from jaxcnn.presets import PRESETS, Preset
+
+TransformArgument = text_argument(Transform, from_text, to_text, metavar="NAME[:FIELD=VALUE,...]")
 
 
 def main(
@@ -44,7 +47,7 @@ def main(
         data_dir: where prepared datasets are.
         manual_dir: files the dataset is prepared from instead of a download.
     """
-    from jaxcnn.torch_weights import EXTENSIONS
+    from jaxcnn.interop.torch_weights import EXTENSIONS
 
     from_file, to_file = (p.suffix in EXTENSIONS and not p.is_dir() for p in (source, target))
     if from_file == to_file:
@@ -59,16 +62,16 @@ def main(
         raise UserError(f"--step is of a run's checkpoint, and {source} is a file of weights")
     if to_file and given:
         raise UserError(f"{source} has its own config: leave {', '.join(map(flag, given))} away")
-    config = TrainConfig() if preset is None else lookup("preset", preset, PRESETS)
-    config = dataclasses.replace(config, **given, data_dir=data_dir, manual_dir=manual_dir)
+    base = lookup("preset", preset, PRESETS) if preset else Preset("", TrainConfig())
+    config = dataclasses.replace(base.config, **given, data_dir=data_dir, manual_dir=manual_dir)
 
-    from jaxcnn.convert import export_run, import_run  # after the parsing: they take jax along
+    from jaxcnn.interop.runs import export_run, import_run  # after the parsing: they take jax along
 
     if to_file:
         step = export_run(source, target, step=step, data_dir=data_dir, manual_dir=manual_dir)
         print(f"Written: {target}, the parameters of {source} at step {step:,}")
     else:
-        import_run(source, target, custom_unless_preset(config))
+        import_run(source, target, base.name(config))
         print(f"Written: {target}, a run of step 0; python scripts/evaluate.py {target}")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxcnn.errors import one_line_errors
+from jaxcnn.cli import one_line_errors
 
 
 def main(
@@ -27,7 +27,7 @@ def main(
         data_dir: where prepared datasets are; by default as the run had it.
         manual_dir: files the dataset is prepared from instead of a download.
     """
-    from jaxcnn.examine import evaluate_run  # after the parsing: it takes jax along
+    from jaxcnn.evaluation.evaluate import evaluate_run  # after the parsing: it takes jax along
 
     evaluate_run(run, step=step, views=views, image=image, data_dir=data_dir, manual_dir=manual_dir)
 

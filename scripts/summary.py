@@ -5,7 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from jaxcnn.errors import UserError, lookup, one_line_errors
+from jaxcnn.cli import one_line_errors
+from jaxcnn.errors import UserError, lookup
 
 
 def main(
@@ -26,10 +27,11 @@ def main(
         raise UserError(f"there is no folder {figure.parent} to write the figure into")
     from rich.console import Console  # after the parsing, as what takes jax along
 
-    from jaxcnn.architecture_figure import save_architecture
-    from jaxcnn.models import MODELS
-    from jaxcnn.published import PUBLISHED, print_summary
-    from jaxcnn.summary import IMAGE_SHAPES, summarize
+    from jaxcnn.models import IMAGE_SHAPES, MODELS
+    from jaxcnn.summary.figure import save_architecture
+    from jaxcnn.summary.published import PUBLISHED
+    from jaxcnn.summary.summarize import summarize
+    from jaxcnn.summary.table import print_summary
 
     constructor = lookup("model", model, MODELS)
     network = constructor() if num_classes is None else constructor(num_classes=num_classes)

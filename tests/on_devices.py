@@ -17,12 +17,11 @@ import numpy as np
 
 from jaxcnn import PRESETS
 from jaxcnn.config import OptimizerConfig
-from jaxcnn.datasets import DATASETS, Dataset
-from jaxcnn.experiment import Experiment
-from jaxcnn.models import MODELS
+from jaxcnn.data.datasets import DATASETS, Dataset
+from jaxcnn.data.transforms import Affine, Cutout, HorizontalFlip, PCAColor, RandomCrop
+from jaxcnn.models import IMAGE_SHAPES, MODELS
 from jaxcnn.models.alexnet import AlexNet32
-from jaxcnn.summary import IMAGE_SHAPES
-from jaxcnn.transforms import Affine, Cutout, HorizontalFlip, PCAColor, RandomCrop
+from jaxcnn.training.experiment import Experiment
 
 NUM_STEPS = 4
 # In the third, rounding decides whether a unit of conv4 is rectified: what follows from that is no
@@ -62,7 +61,7 @@ def experiment(model, image_shape, transforms, model_axis, _):
     DATASETS["noise"] = lambda *_: noise
     return Experiment(
         dataclasses.replace(
-            PRESETS["lenet5-mnist5k"],
+            PRESETS["lenet5-mnist5k"].config,
             model=model,
             dataset="noise",
             transforms=transforms,
@@ -90,7 +89,7 @@ def main():
             losses.append(float(metrics["loss"]))
         leaves = jax.tree.leaves(state)
         path = folder / f"{name}-{num_devices}"
-        path.with_suffix(".hlo").write_text(run._feed._train_program.as_text())
+        path.with_suffix(".hlo").write_text(run.feed._train_program.as_text())
         params = jax.tree_util.tree_leaves_with_path(state.params)
         arrays = {jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in params}
         np.savez(path.with_suffix(".npz"), **arrays)

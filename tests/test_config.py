@@ -12,37 +12,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxcnn.config import (
-    OptimizerConfig,
-    TrainConfig,
-    check,
-    differences,
-    from_json,
-    to_json,
-)
-from jaxcnn.datasets import DATASETS
+from jaxcnn.config import OptimizerConfig, TrainConfig, check, differences, from_json, to_json
+from jaxcnn.data.datasets import DATASETS
+from jaxcnn.data.preprocess import make_preprocess
+from jaxcnn.data.sources import PREFIXES
+from jaxcnn.data.transforms import Affine, HorizontalFlip, RandomCrop
 from jaxcnn.errors import UserError, lookup
-from jaxcnn.models import MODELS
-from jaxcnn.pipeline import compose
+from jaxcnn.models import IMAGE_SHAPES, MODELS
 from jaxcnn.presets import PRESETS
-from jaxcnn.sources import PREFIXES
-from jaxcnn.summary import IMAGE_SHAPES
-from jaxcnn.transforms import Affine, HorizontalFlip, RandomCrop
 
 STORED = {"mnist": (28, 1), "mnist5k": (28, 1), "cifar10": (32, 3)}  # size and channels
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_named_carded_and_can_be_built(name):
-    config = PRESETS[name]
-    assert config.preset == name
-    assert config.card
+    config = PRESETS[name].config
+    assert config.preset == name and PRESETS[name].card
     assert config.dataset in DATASETS or config.dataset.startswith(PREFIXES)
     check(config)
     size, channels = STORED.get(config.dataset, (config.stream_size, 3))
     stored = jax.ShapeDtypeStruct((4, size, size, channels), np.uint8)
     sample = np.random.default_rng(0).integers(256, size=(4, 8, 8, channels), dtype=np.uint8)
-    for_training, for_evaluation = compose(
+    for_training, for_evaluation = make_preprocess(
         config.transforms, lambda: sample, config.pixel_mean, config.pixel_std
     )
     images = jax.eval_shape(for_training, jax.random.key(0), stored)
@@ -93,7 +84,7 @@ def test_what_python_callers_write_is_the_same_run_as_its_json():
     [
         ("transforms", (RandomCrop(2.5),), "the size of RandomCrop"),
         ("transforms", ("flip",), "'flip' is no transform"),
-        ("card", 3j, "a field has a value that config.json cannot hold: 3j is no number, text or"),
+        ("model", 3j, "a field has a value that config.json cannot hold: 3j is no number, text or"),
         ("workdir", b"runs/x", "b'runs/x' is no number, text or path"),
         ("optimizer", OptimizerConfig(learning_rate=abs), "built-in function abs> is no number"),
     ],

@@ -90,7 +90,7 @@ def test_it_installs_before_it_starts_jax():
 def test_its_batches_divide_over_eight_cores():
     for name in ("lenet5-mnist", "alexnet-cifar10-32"):
         assert any(name in source for source in sources())
-        assert PRESETS[name].batch_size % 8 == 0
+        assert PRESETS[name].config.batch_size % 8 == 0
 
 
 def test_its_outputs_are_of_one_run_on_a_cpu_and_say_so():

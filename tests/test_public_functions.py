@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import augment
+from jaxcnn.data import augment
 from jaxcnn.layers import convolution, normalization, padding, pooling
 
 KEY = jax.random.key(3)

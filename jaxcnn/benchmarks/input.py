@@ -17,8 +17,7 @@ from rich.table import Table
 from jaxcnn.benchmarks.table import short
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Experiment
-from jaxcnn.models import MODELS
+from jaxcnn.training.experiment import Experiment
 
 
 class MeanColor(nn.Module):
@@ -53,11 +52,12 @@ def measure_input(
         raise UserError("--rounds must be at least 1, and --seconds above 0")
     plain = dataclasses.replace(config.optimizer, name="sgd")  # `diagonal-lm` asks for its network
     alone = dataclasses.replace(config, model="mean-color", dtype="float32", optimizer=plain)
-    MODELS["mean-color"] = MeanColor  # while the name is looked up
-    try:
-        sides = {"training": _Side(config), "input alone": _Side(alone)}
-    finally:
-        del MODELS["mean-color"]
+    training = Experiment(config)
+    mean_color = MeanColor(len(training.dataset.class_names))
+    sides = {
+        "training": _Side(training),
+        "input alone": _Side(Experiment(alone, model=mean_color)),
+    }
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-1, rounds):  # the first turn warms up
         if number >= 0:
@@ -95,8 +95,8 @@ def print_input(measured: dict[str, Any], console: Console) -> None:
 class _Side:
     """A run that goes on from turn to turn."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self._experiment = Experiment(config)
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
         self._experiment.compile()
         self._state, self._metrics = self._experiment.state, self._experiment.no_metrics()
         self._step, self._chunk = 0, 1

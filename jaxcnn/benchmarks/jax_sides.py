@@ -14,7 +14,6 @@ import optax
 from flax import linen as nn
 from jax.sharding import AxisType
 
-from jaxcnn import memory, mesh, parts
 from jaxcnn.benchmarks.job import (
     COPY_BYTES,
     LEARNING_RATE,
@@ -28,11 +27,14 @@ from jaxcnn.benchmarks.job import (
     random_images,
 )
 from jaxcnn.benchmarks.linen_networks import NETWORKS
+from jaxcnn.data.preprocess import make_preprocess
+from jaxcnn.distributed import mesh
 from jaxcnn.errors import RunError, UserError, lookup
-from jaxcnn.models import MODELS
-from jaxcnn.pipeline import compose
-from jaxcnn.step import TrainState, create_state, train_step, train_steps, zero_metrics
-from jaxcnn.summary import IMAGE_SHAPES, summarize
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.summary.summarize import summarize
+from jaxcnn.training import memory, microbatch
+from jaxcnn.training.device_loops import train_steps
+from jaxcnn.training.step import TrainState, create_state, train_step, zero_metrics
 
 # Batches that our side picks its rows from.
 NUM_BATCHES = 4
@@ -101,9 +103,9 @@ def _prepared(run: Run, flops: int | None = None) -> Prepared:
 def _our_infer(job: Job, model: nn.Module) -> Run:
     def forward(variables: Any, images: jax.Array) -> jax.Array:
         devices = {jax.devices()[0]}
-        number = parts.num_parts(model.apply, variables["params"], images, devices)
+        number = microbatch.choose_number(model.apply, variables["params"], images, devices)
         apply = functools.partial(model.apply, variables, train=False)
-        return parts.apply(apply, images, number)
+        return microbatch.apply(apply, images, number)
 
     return _infer(job, model, forward)
 
@@ -130,12 +132,12 @@ def _our_train(job: Job, model: nn.Module) -> Run:
         (1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1]
     )
     images, labels = random_images(NUM_BATCHES * job.batch_size, _image_shape(job))
-    transform, _ = compose((), lambda: images, (0.5,), (0.5,))
+    preprocess = make_preprocess((), lambda: images, (0.5,), (0.5,)).train
     place = functools.partial(mesh.replicate, mesh=one_device)
     program = jax.jit(
         functools.partial(
             train_steps,
-            transform=transform,
+            preprocess=preprocess,
             batch_size=job.batch_size,
             sharding=mesh.batch_sharding(one_device),
         ),

@@ -6,21 +6,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from jaxcnn import train
-from jaxcnn.benchmarks.job import (
-    LEARNING_RATE,
-    MNIST_SHAPE,
-    MNIST_SIZE,
-    Job,
-    Run,
-    random_images,
-)
-from jaxcnn.checkpoint import Checkpoints
+from jaxcnn.benchmarks.job import LEARNING_RATE, MNIST_SHAPE, MNIST_SIZE, Job, Run, random_images
 from jaxcnn.config import OptimizerConfig, TrainConfig
-from jaxcnn.datasets import DATASETS, Dataset
+from jaxcnn.data.datasets import Dataset
 from jaxcnn.errors import UserError
-from jaxcnn.experiment import Experiment
-from jaxcnn.summary import IMAGE_SHAPES
+from jaxcnn.models import IMAGE_SHAPES
+from jaxcnn.training import progress as training_progress
+from jaxcnn.training.experiment import Experiment
+from jaxcnn.training.train import train
+from jaxcnn.workdir.checkpoints import Checkpoints
 
 
 def epochs(job: Job) -> Run:
@@ -34,7 +28,6 @@ def epochs(job: Job) -> Run:
     images, labels = random_images(MNIST_SIZE, MNIST_SHAPE)
     digits = tuple("0123456789")
     dataset = Dataset("random", images, labels, images[:10], labels[:10], digits)
-    DATASETS["random"] = lambda data_dir, manual_dir: dataset
     config = TrainConfig(
         model=job.network,
         dataset="random",
@@ -44,14 +37,14 @@ def epochs(job: Job) -> Run:
         eval_batch_size=10,
         compilation_cache=False,
     )
-    experiment = Experiment(config)
-    progress = train.Run(experiment.state, experiment.no_metrics(), time.perf_counter())
+    experiment = Experiment(config, dataset=dataset)
+    progress = training_progress.Run(experiment.state, experiment.no_metrics(), time.perf_counter())
 
     def run(num_steps: int) -> None:
         for _ in range(num_steps):
             experiment.total_steps = progress.step + experiment.steps_per_epoch
             with tempfile.TemporaryDirectory() as folder:
                 with Checkpoints(Path(folder, "checkpoints")) as checkpoints:
-                    train._train(experiment, progress, checkpoints, Path(folder))
+                    train(experiment, progress, checkpoints, Path(folder))
 
     return run

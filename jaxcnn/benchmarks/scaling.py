@@ -16,7 +16,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn import mesh
 from jaxcnn.benchmarks import linen_networks
 from jaxcnn.benchmarks.compare import compare
 from jaxcnn.benchmarks.cost_model import (
@@ -31,9 +30,10 @@ from jaxcnn.benchmarks.cost_model import (
 from jaxcnn.benchmarks.jax_sides import initial_state
 from jaxcnn.benchmarks.job import COPY_BYTES, Job
 from jaxcnn.benchmarks.table import short
+from jaxcnn.distributed import mesh
 from jaxcnn.errors import UserError, lookup
-from jaxcnn.step import train_step
-from jaxcnn.summary import IMAGE_SHAPES
+from jaxcnn.models import IMAGE_SHAPES
+from jaxcnn.training.step import train_step
 
 NUM_DEVICES = (1, 2, 4, 8)
 # Not alexnet-2012: XLA does not divide plain linen's convolutions in groups over devices.

@@ -132,7 +132,9 @@ def _vary_alike(*arrays: Array) -> list[Array]:
     """Mark arrays as varying over the same axes of a caller's `shard_map`, as lax does."""
     varying = [_varying(array) for array in arrays]
     missing = [tuple(frozenset().union(*varying) - axes) for axes in varying]
-    return [_pcast(array, axes) if axes else array for array, axes in zip(arrays, missing)]
+    return [
+        _pcast(array, axes) if axes else array for array, axes in zip(arrays, missing, strict=True)
+    ]
 
 
 def _varying(array: Array) -> frozenset[str]:
@@ -143,7 +145,7 @@ def _varying(array: Array) -> frozenset[str]:
 def _pcast(array: Array, axes: tuple[str, ...]) -> Array:
     if hasattr(lax, "pcast"):
         return lax.pcast(array, axes, to="varying")
-    return lax.pvary(array, axes)  # jax 0.7
+    return lax.pvary(array, axes)  # type: ignore[attr-defined]  # jax 0.7
 
 
 # What each primitive computes, as XLA's own operations. Operands have four axes.
@@ -221,7 +223,8 @@ def _primitive(
         geometry: Geometry,
     ) -> Any:
         # Without the axes of a `shard_map` over which the operands vary, which loops would check.
-        avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in context.avals_in]
+        operand_types: list[Any] = list(context.avals_in)
+        avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in operand_types]
         fun = partial(fun, geometry=geometry)
         for _ in avals[0].shape[:-4]:
             fun = jax.vmap(fun)
@@ -230,8 +233,9 @@ def _primitive(
         )
 
     def lower_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, geometry: Geometry) -> Any:
-        fun = xla
-        if all(isinstance(size, int) for size in context.avals_in[0].shape):
+        fun, operand = xla, context.avals_in[0]
+        assert isinstance(operand, jax.core.ShapedArray)
+        if all(isinstance(size, int) for size in operand.shape):
             # An exported program must not hold layout constraints: JAX keeps no promise about them.
             for_export = context.module_context.lowering_parameters.for_export
             fun = partial(cpu, constrain_layouts=not for_export)

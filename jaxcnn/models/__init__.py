@@ -6,13 +6,8 @@ from functools import partial
 from flax import linen as nn
 
 from jaxcnn.layers.pooling import max_pool, min_pool
-from jaxcnn.models.alexnet import (
-    AlexNet,
-    AlexNet32,
-    AlexNet2012,
-    CudaConvnet11pct,
-    CudaConvnet18pct,
-)
+from jaxcnn.models.alexnet import AlexNet, AlexNet32, AlexNet2012
+from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import LeNet1998, lecun_uniform
 
@@ -29,4 +24,20 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "alexnet-2012": AlexNet2012,
     "cuda-convnet-18pct": CudaConvnet18pct,
     "cuda-convnet-11pct": CudaConvnet11pct,
+}
+
+# The image that each entry of MODELS is made for.
+IMAGE_SHAPES = {
+    "lenet5": (28, 28, 1),
+    "lenet5-tanh": (28, 28, 1),
+    "lenet5-relu": (28, 28, 1),
+    "lenet5-min-pool": (28, 28, 1),
+    "lenet5-modern": (28, 28, 1),
+    "lenet5-1998": (28, 28, 1),
+    "lenet5-1998-lecun-uniform": (28, 28, 1),
+    "alexnet": (224, 224, 3),
+    "alexnet-32": (32, 32, 3),
+    "alexnet-2012": (224, 224, 3),
+    "cuda-convnet-18pct": (32, 32, 3),
+    "cuda-convnet-11pct": (24, 24, 3),
 }

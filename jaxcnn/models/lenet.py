@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.pooling import avg_pool, max_pool
-from jaxcnn.models.images import check_images
+from jaxcnn.models.checks import check_images
 
 
 class LeNet5(nn.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.pooling import pool
-from jaxcnn.models.images import check_images
+from jaxcnn.models.checks import check_images
 
 # White in the images the network takes; black is 1.175.
 BACKGROUND = -0.1
@@ -218,12 +218,12 @@ class LeNet1998(nn.Module):
                 "LeNet1998 has bitmaps for the ten digits and no other classes, got "
                 f"num_classes={self.num_classes}; LeNet5 takes any number"
             )
-        x = self.draw(images)  # [batch, 84]
+        x = self.code(images)  # [batch, 84]
         return EuclideanRBF(name="output")(x)  # [batch, 10]
 
     @nn.compact
-    def draw(self, images: Float[Array, "batch 28 28 1"]) -> Float[Array, "batch 84"]:
-        """What F6 draws: the network up to the comparison with the bitmaps."""
+    def code(self, images: Float[Array, "batch 28 28 1"]) -> Float[Array, "batch 84"]:
+        """Return the outputs of F6, which the output layer compares with the bitmaps."""
         fits = images.ndim == 4 and images.shape[1:] == (28, 28, 1)
         check_images(images, fits, "LeNet1998", "[batch, 28, 28, 1]")
         conv = partial(

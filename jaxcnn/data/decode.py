@@ -1,0 +1,186 @@
+"""Images that are decoded when they are asked for, and what becomes of those that cannot be.
+
+An image is scaled until its shorter side has as many pixels as was asked for, and cut to the square
+at its centre (Krizhevsky et al. 2012, section 2). Its EXIF orientation is not looked at.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import logging
+import threading
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+
+from jaxcnn.data.sources import Encoded, Examples, Files, Source
+from jaxcnn.errors import UserError
+
+MOST_WARNINGS = 20  # of bad images of a split; beyond, one for every thousand
+
+_logger = logging.getLogger(__name__)
+
+
+class Images:
+    """A split's images, decoded when asked for, where a set in memory has an array.
+
+    Args:
+      examples: what is stored.
+      size: height and width of the decoded images, in pixels.
+      channels: 1 for grey levels, 3 for colours; images are converted.
+      min_size: pixels that the shorter side of a stored image must have.
+      on_bad_image: what becomes of images that cannot be decoded, or are smaller than that.
+
+    Attributes:
+      shape: [examples, size, size, channels], as an array has it.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        size: int,
+        channels: int,
+        min_size: int,
+        on_bad_image: Literal["refuse", "skip"],
+    ) -> None:
+        self.shape = (len(examples), size, size, channels)
+        self._examples = examples
+        self._min_size = min_size
+        self._skips = on_bad_image == "skip"
+        self._bad: set[int] = set()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
+        """An image, decoded.
+
+        Raises:
+          UserError: it is a bad one.
+        """
+        return self._decode(self._examples[row])
+
+    def training_example(self, row: int) -> dict[str, Any]:
+        """`image` and `label` of a row, or of the next one whose image is not bad.
+
+        Raises:
+          UserError: the image is bad, and bad ones are refused, or there are no others.
+        """
+        for candidate in itertools.chain(range(row, len(self)), range(row)):
+            if (example := self._read(candidate)) is not None:
+                return example
+        raise UserError("the training set has no image that can be used")
+
+    def evaluation_example(self, row: int) -> dict[str, Any]:
+        """`image`, `label` and `mask`, which is False for a bad image, and for a row past the end.
+
+        Raises:
+          UserError: the image is bad, and bad ones are refused.
+        """
+        example = self._read(row) if row < len(self) else None
+        if example is not None:
+            return example | {"mask": np.True_}
+        return {
+            "image": np.zeros(self.shape[1:], np.uint8),
+            "label": np.int32(0),
+            "mask": np.False_,
+        }
+
+    def _read(self, row: int) -> dict[str, Any] | None:
+        """A row's image and label, or None if the image is bad and bad ones are skipped."""
+        if row in self._bad:
+            return None
+        example = self._examples[row]
+        try:
+            return {"image": self._decode(example), "label": np.int32(example.label)}
+        except UserError as error:
+            if not self._skips:
+                raise UserError(f"{error}; {ADVICE}") from error
+            with self._lock:  # two threads may meet it at once, one of them in search of a good one
+                if row not in self._bad:
+                    self._bad.add(row)
+                    if (number := len(self._bad)) <= MOST_WARNINGS or number % 1000 == 0:
+                        _logger.warning(
+                            "%s; skipped, bad image number %d of its split", error, number
+                        )
+            return None
+
+    def _decode(self, example: Encoded) -> np.ndarray:
+        _, size, _, channels = self.shape
+        mode = "L" if channels == 1 else "RGB"
+        try:
+            with Image.open(io.BytesIO(example.image)) as image:
+                check_image(image, self._min_size)
+                # A far larger JPEG is read at a half or less.
+                image.draft(mode, (2 * size, 2 * size))
+                # Pillow's filter is wider where it shrinks: no aliasing.
+                whole = _of_eight_bits(image).convert(mode)
+                square = ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)
+        except UnidentifiedImageError as error:  # its message names our buffer
+            raise UserError(
+                f"{example.name} is a bad image: Pillow knows no such format"
+            ) from error
+        except Exception as error:  # Pillow's decoders raise whatever they come across
+            raise UserError(f"{example.name} is a bad image: {error}") from error
+        return np.asarray(square).reshape(self.shape[1:])
+
+
+def _of_eight_bits(image: Image.Image) -> Image.Image:
+    """Of more bits the upper 8, where Pillow would put all above 255 at 255."""
+    surplus = num_bits(image) - 8
+    return Image.fromarray((np.asarray(image) >> surplus).astype(np.uint8)) if surplus else image
+
+
+def check_image(image: Image.Image, min_size: int) -> None:
+    """Raises ValueError for an image of too few pixels, or of pixels whose range is not known."""
+    if min(image.size) < min_size:
+        width, height = image.size
+        raise ValueError(
+            f"it has {width}x{height} pixels, fewer than the {min_size} of --stream-min-size"
+        )
+    num_bits(image)
+
+
+def num_bits(image: Image.Image) -> int:
+    """Bits of a pixel's value: 8, or up to 16 in PNG, TIFF and PGM.
+
+    Raises:
+      ValueError: they are more, or of floating point.
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return 8
+    if image.mode.startswith("I;16") and isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0])
+    if image.mode != "F" and image.format in ("PNG", "PPM"):  # as Pillow scales them
+        return 16
+    raise ValueError(f"the range of its pixels is not known (Pillow's mode {image.mode})")
+
+
+def check_headers(source: Source, min_size: int) -> None:
+    """Looks at the header of each file of a folder; records are not read for that.
+
+    Raises:
+      UserError: some cannot be read, or tell of a bad image; says how many, and names the first.
+    """
+    bad = []
+    for split in (source.train, source.test):
+        for path in split.paths if isinstance(split, Files) else ():
+            try:
+                with Image.open(path) as image:
+                    check_image(image, min_size)
+            except Exception as error:  # Pillow's decoders raise whatever they come across
+                bad.append(f"{path}: {error}")
+    if bad:
+        more = f" and {len(bad) - 3:,} others" if len(bad) > 3 else ""
+        raise UserError(f"bad images, {len(bad):,}: {'; '.join(bad[:3])}{more}; {ADVICE}")
+
+
+ADVICE = (
+    "repair or remove what is bad, or use --on-bad-image skip (or, for small images, "
+    "a smaller --stream-min-size)"
+)

@@ -1,0 +1,52 @@
+"""The door to the data: a name, as `--dataset` takes it, to a dataset."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from jaxcnn.data import datasets, sources
+from jaxcnn.errors import lookup
+
+if TYPE_CHECKING:
+    from jaxcnn.data.stream import StreamedDataset
+
+
+def open_dataset(
+    name: str,
+    *,
+    data_dir: datasets.PathLike | None = None,
+    manual_dir: datasets.PathLike | None = None,
+    size: int,
+    min_size: int,
+    on_bad_image: Literal["refuse", "skip"],
+) -> datasets.Dataset | StreamedDataset:
+    """Open a dataset: whole and in memory, or one whose images are decoded as they are needed.
+
+    Args:
+      name: a key of `DATASETS`, `folder:DIR` or `tfds:NAME`; the last two are streamed.
+      data_dir: where TFDS keeps its data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      manual_dir: files that `mnist` and `cifar10` are prepared from instead of a download.
+      size: height and width of streamed images, in pixels.
+      min_size: pixels that the shorter side of a streamed image must have.
+      on_bad_image: policy for streamed images that are too small or cannot be decoded.
+
+    Raises:
+      UserError: there is no such dataset, or it cannot be read or prepared.
+    """
+    if not name.startswith(sources.PREFIXES):
+        return datasets.load(name, data_dir=data_dir, manual_dir=manual_dir)
+    from jaxcnn.data import stream  # late: importing Grain takes most of a second
+
+    return stream.load(
+        name, data_dir=data_dir, size=size, min_size=min_size, on_bad_image=on_bad_image
+    )
+
+
+def check_name(name: str) -> None:
+    """Check that a dataset of that name may exist.
+
+    Raises:
+      UserError: there is none; the message lists the valid names.
+    """
+    if not name.startswith(sources.PREFIXES):
+        lookup("dataset", name, datasets.DATASETS, others=("folder:DIR", "tfds:NAME"))

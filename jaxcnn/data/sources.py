@@ -1,0 +1,181 @@
+"""Where streamed images come from: folders of files, and records of TFDS; read, not yet decoded.
+
+`folder:DIR` is DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/test/CLASS/* where there is no val,
+files of images in a folder for each class; names that begin with a dot, or have not the extension
+of an image format, are passed over. `tfds:NAME` is a set that tensorflow-datasets has prepared as
+array_record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from jaxcnn.data import datasets
+from jaxcnn.errors import RunError, UserError
+
+PREFIXES = ("folder:", "tfds:")
+
+
+class Encoded(NamedTuple):
+    """An example as it is stored: the bytes of an image file, its label, and what to call it."""
+
+    image: bytes
+    label: int
+    name: str
+
+
+class Examples(Protocol):
+    """A split, to be read at random and by several threads."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, row: int, /) -> Encoded: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Both splits of a set.
+
+    Attributes:
+      train: what to learn from.
+      test: the first there is of validation and test.
+      class_names: what each label means.
+      channels: 1 for grey levels, 3 for colours.
+    """
+
+    train: Examples
+    test: Examples
+    class_names: tuple[str, ...]
+    channels: int
+
+
+def open_source(name: str, data_dir: datasets.PathLike | None) -> Source:
+    """The set of a name that begins with one of `PREFIXES`.
+
+    Args:
+      name: `folder:DIR`, or `tfds:NAME`, where NAME may go on as `/CONFIG` and `:VERSION`.
+      data_dir: where TFDS keeps its data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+    Raises:
+      UserError: nothing of that name is there, or it is not laid out as it should be.
+    """
+    kind, _, place = name.partition(":")
+    if kind == "folder":
+        return _open_folder(pathlib.Path(place).expanduser())
+    return _open_tfds(place, datasets.tfds_dir(data_dir))
+
+
+class Files:
+    """Files of images, with their labels."""
+
+    def __init__(self, paths: list[str], labels: list[int]) -> None:
+        self.paths = paths
+        self._labels = np.array(labels, np.int32)  # a list would be of a million objects
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> Encoded:
+        path = self.paths[row]
+        try:
+            return Encoded(pathlib.Path(path).read_bytes(), int(self._labels[row]), path)
+        except OSError as error:
+            raise RunError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _open_folder(folder: pathlib.Path) -> Source:
+    splits = [name for name in ("train", "val", "test") if (folder / name).is_dir()]
+    if splits[:1] != ["train"] or len(splits) == 1:
+        raise UserError(
+            f"{folder} is no folder of images: it needs train/CLASS/* and val/CLASS/* or "
+            f"test/CLASS/*, and has {', '.join(splits) or 'none of them'}"
+        )
+    train, test = folder / "train", folder / splits[1]
+    class_names = _subfolders(train)
+    if unknown := sorted(set(_subfolders(test)) - set(class_names)):
+        raise UserError(f"{test} has classes that {train} has not: {', '.join(unknown)}")
+    return Source(_list_files(train, class_names), _list_files(test, class_names), class_names, 3)
+
+
+def _subfolders(folder: pathlib.Path) -> tuple[str, ...]:
+    names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(".")))
+
+
+def _list_files(folder: pathlib.Path, class_names: tuple[str, ...]) -> Files:
+    suffixes = Image.registered_extensions()
+    paths, labels = [], []
+    for label, name in enumerate(class_names):
+        files = sorted(os.listdir(folder / name)) if (folder / name).is_dir() else []
+        files = [file for file in files if os.path.splitext(file)[1].lower() in suffixes]
+        files = [file for file in files if not file.startswith(".")]
+        paths += [os.path.join(folder, name, file) for file in files]
+        labels += [label] * len(files)
+    if not paths:
+        raise UserError(f"{folder} has no images in folders of classes")
+    return Files(paths, labels)
+
+
+class _Records:
+    def __init__(self, source: Sequence[dict[str, Any]], name: str) -> None:
+        self._source = source
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, row: int) -> Encoded:
+        try:
+            example = self._source[int(row)]
+        except Exception as error:  # array_record's own, and Grain's
+            raise RunError(f"cannot read {self._name}, image {row}: {error}") from error
+        return Encoded(example["image"], int(example["label"]), f"{self._name}, image {row}")
+
+
+def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
+    # Late, because importing TFDS takes most of a second.
+    import tensorflow_datasets as tfds
+    from google.protobuf import json_format
+    from tensorflow_datasets.core.read_only_builder import builder_from_files
+
+    from jaxcnn.data.tfds_builders import has_random_access
+
+    try:
+        builder = builder_from_files(name, data_dir=data_dir)
+    except (
+        json_format.ParseError,
+        json.JSONDecodeError,
+    ) as error:  # before ValueError, which it is
+        raise UserError(f"{name} in {data_dir} is damaged; prepare it anew ({error})") from None
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # ValueError: it can be no name
+        raise UserError(
+            f"tensorflow-datasets has prepared no {name!r} in {data_dir} that can be read; "
+            f"--data-dir or TFDS_DATA_DIR names another place ({error})"
+        ) from None
+    if not has_random_access(builder):
+        raise UserError(
+            f"{builder.data_dir} holds records that only TensorFlow reads; prepare them anew with "
+            "tfds.builder(...).download_and_prepare(file_format='array_record')"
+        )
+    features, splits = builder.info.features, builder.info.splits
+    tests = [split for split in ("validation", "test") if split in splits]
+    if not {"image", "label"} <= features.keys() or "train" not in splits or not tests:
+        raise UserError(
+            f"{name} has {', '.join(features)} in {', '.join(splits)}; it needs image and label, "
+            "in train and validation or test"
+        )
+    if not isinstance(features["label"], tfds.features.ClassLabel):
+        raise UserError(f"{name} has labels that are no classes: {features['label']}")
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    train, test = (
+        _Records(builder.as_data_source(split, decoders=decoders), f"{name} {split}")
+        for split in ("train", tests[0])
+    )
+    return Source(train, test, tuple(features["label"].names), features["image"].shape[-1])

@@ -1,0 +1,1 @@
+"""Devices and processes; knows no network and no config."""

@@ -1,0 +1,124 @@
+"""Several processes that train as one, on JAX's distributed runtime.
+
+All processes run the same program on the same global arrays; process 0 writes the files and prints.
+A process that died is noticed at the next sum over devices or, if its machine is gone as well, by
+its missing heartbeat.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxcnn.cli import one_line_errors
+from jaxcnn.errors import RunError, UserError
+
+HEARTBEAT_SECONDS = 30  # JAX's default is 100
+
+
+class CollectiveError(RunError):
+    """A failure that all processes of the run raise at the same step.
+
+    Each process may then end in an orderly way. Any other error is raised by one process alone,
+    which must end at once: the others would wait for it, and it for them.
+    """
+
+
+@contextlib.contextmanager
+def initialize(
+    multihost: bool,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+) -> Iterator[None]:
+    """Join the other processes of the run, if there are any, for the time of the context.
+
+    There are others with `multihost` and under launchers that say so: SLURM's `srun`, and GKE for
+    the hosts of a TPU slice. The other arguments are those of `jax.distributed.initialize`. An
+    error of this process alone ends the process, with its message and exit status.
+
+    Raises:
+      UserError: there are no settings by which to find the others.
+    """
+    if not (multihost or _launched_with_others()):
+        yield
+        return
+    if not jax.distributed.is_initialized():
+        _initialize(coordinator, num_processes, process_id)
+    try:
+        yield
+    except CollectiveError:
+        raise
+    except BaseException as error:
+        _exit(error)
+
+
+def is_process_0() -> bool:
+    """Return whether this process writes the files and prints."""
+    return jax.process_index() == 0
+
+
+def max_over_processes(value: int) -> int:
+    """Return the largest value over all processes, each of which must call this."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.int32(value)).max())
+
+
+def any_process(flag: bool) -> bool:
+    """Return whether the flag is True in any process; each must call this."""
+    return bool(max_over_processes(int(flag)))
+
+
+def barrier() -> None:
+    """Wait until all processes have come here."""
+    max_over_processes(0)
+
+
+def _launched_with_others() -> bool:
+    in_slurm = "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1
+    return in_slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def _initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--multihost finds no other processes ({error}); it does on a TPU slice, in SLURM and "
+            "in Kubernetes; elsewhere, give each process --coordinator HOST:PORT "
+            "--num-processes N --process-id I"
+        ) from None
+
+
+def _exit(error: BaseException) -> None:
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        error = RunError(
+            f"process {jax.process_index()} of {jax.process_count()} lost the others "
+            f"({str(error).splitlines()[0]}); start all of them again, and the run goes on from "
+            "its last checkpoint"
+        )
+    status: Any = 1
+    try:
+        with one_line_errors():
+            raise error
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,0 +1,35 @@
+"""Accuracy, the confusion matrix, precision and recall of predictions, on the host."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def top_accuracy(
+    log_probs: Float[np.ndarray, "examples classes"],
+    labels: Int[np.ndarray, " examples"],
+    k: int,
+) -> float:
+    """The part of the examples whose label is among the `k` likeliest classes; ties count."""
+    of_labels = np.take_along_axis(log_probs, labels[:, None], axis=1)
+    return float(((log_probs > of_labels).sum(axis=1) < k).mean())
+
+
+def confusion_matrix(
+    labels: Int[np.ndarray, " examples"],
+    predictions: Int[np.ndarray, " examples"],
+    num_classes: int,
+) -> Int[np.ndarray, "num_classes num_classes"]:
+    """How many examples of each class (row) were called each class (column)."""
+    pairs = labels.astype(np.int64) * num_classes + predictions
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def precision_recall(
+    confusion: Int[np.ndarray, "classes classes"],
+) -> tuple[Float[np.ndarray, " classes"], Float[np.ndarray, " classes"]]:
+    """Precision and recall of each class, in [0, 1]; NaN for a class never called, or absent."""
+    correct = np.diag(confusion).astype(float)
+    with np.errstate(invalid="ignore"):
+        return correct / confusion.sum(axis=0), correct / confusion.sum(axis=1)

@@ -1,0 +1,179 @@
+"""An evaluation as pictures: errors, kernels, feature maps, accuracy under shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+if TYPE_CHECKING:
+    pass
+import math
+from collections.abc import Mapping
+
+from jaxcnn.report import make_figure, save_figure
+
+MAPS_SHOWN = 16  # of each layer
+
+
+def save_confusion(
+    confusion: Int[np.ndarray, "classes classes"], class_names: Sequence[str], path: Path
+) -> None:
+    """The confusion matrix as a picture: colour shows the errors, the diagonal is left white."""
+    size = 2 + 0.55 * len(class_names)
+    figure = make_figure(size, size)
+    axes = figure.subplots()
+    errors = confusion.copy()
+    np.fill_diagonal(errors, 0)
+    strongest = max(1, 1.5 * errors.max())  # paler than the colour map's end: numbers stay legible
+    axes.imshow(np.ma.masked_equal(errors, 0), cmap="Reds", vmin=0, vmax=strongest)
+    for (i, j), count in np.ndenumerate(confusion):
+        if count:
+            axes.text(
+                j, i, f"{count}", ha="center", va="center", weight="bold" if i == j else "normal"
+            )
+    ticks = range(len(class_names))
+    long_names = any(len(name) > 2 for name in class_names)
+    axes.set_xticks(ticks, class_names, rotation=45 if long_names else 0)
+    axes.set_yticks(ticks, class_names)
+    axes.set(xlabel="answer", ylabel="true class")
+    axes.set_title(f"{errors.sum():,} errors in {confusion.sum():,} images")
+    save_figure(figure, path)
+
+
+def save_mistakes(
+    images: UInt8[np.ndarray, "examples height width channels"] | Sequence[np.ndarray],
+    labels: Int[np.ndarray, " examples"],
+    probabilities: Float[np.ndarray, "examples classes"],
+    class_names: Sequence[str],
+    path: Path,
+    *,
+    count: int = 32,
+) -> None:
+    """The wrong answers that the network was surest of, as a grid of images."""
+    predictions = probabilities.argmax(-1)
+    confidence = probabilities.max(-1)
+    wrong = np.flatnonzero(predictions != labels)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    columns = 8
+    rows = max(1, -(-len(worst) // columns))
+    figure = make_figure(1.3 * columns, 0.5 + 1.6 * rows)
+    figure.suptitle(
+        f"The {len(worst)} surest of {len(wrong):,} wrong answers, their probability, and the truth"
+    )
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, i in zip(grid, worst, strict=False):
+        image = images[i]
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
+        axes.set_title(
+            f"{shortened(class_names[predictions[i]], 11)} ({confidence[i]:.1%})\n"
+            f"is {shortened(class_names[labels[i]], 11)}, #{i}",
+            fontsize=8,
+        )
+    save_figure(figure, path)
+
+
+def shortened(name: str, length: int) -> str:
+    """The name in at most so many letters."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def save_filters(
+    kernel: Float[np.ndarray, "height width channels features"], layer: str, path: Path
+) -> None:
+    """The kernels of a layer as small images, in colour if they see three channels.
+
+    References:
+      Krizhevsky et al. 2012, figure 3.
+    """
+    tiles = np.moveaxis(kernel, -1, 0)
+    if tiles.shape[-1] != 3:
+        tiles = tiles.mean(-1, keepdims=True)
+    largest = np.abs(tiles).max(axis=(1, 2, 3), keepdims=True)
+    tiles = 0.5 + 0.4 * tiles / np.where(largest > 0, largest, 1)  # darker than what is between
+    grid = _grid(tiles, math.ceil(math.sqrt(len(tiles))), blank=1)
+    height, width, channels, features = kernel.shape
+    figure = make_figure(6, 0.8 + 6 * grid.shape[0] / grid.shape[1])
+    axes = figure.subplots()
+    axes.imshow(grid, cmap="gray", vmin=0, vmax=1)
+    axes.axis("off")
+    axes.set_title(
+        f"The {features} kernels of {layer}, {height}x{width}x{channels}\n"
+        "mid-grey is 0, brighter positive; each scaled by its own largest weight",
+        fontsize=11,
+    )
+    save_figure(figure, path)
+
+
+def save_feature_maps(
+    image: UInt8[np.ndarray, "height width channels"],
+    title: str,
+    maps: Mapping[str, Float[np.ndarray, "height width maps"]],
+    path: Path,
+) -> None:
+    """An image, and what it becomes layer by layer: a row for each, with its first maps.
+
+    Args:
+      image: as stored.
+      title: what it is, and what the network took it for.
+      maps: of each layer, by its name.
+      path: of the picture.
+    """
+    figure = make_figure(14, 0.6 + 0.9 * max(2, len(maps)))
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 6))[0]
+    axes = left.subplots()
+    axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray_r")
+    axes.axis("off")
+    axes.set_title(title, fontsize=10)
+    rows = right.subplots(len(maps), squeeze=False)[:, 0]
+    for axes, (name, x) in zip(rows, maps.items(), strict=True):
+        height, width, num_maps = x.shape
+        tiles = np.full((MAPS_SHOWN, height, width, 1), np.nan)
+        tiles[:num_maps, ..., 0] = np.moveaxis(x, -1, 0)[:MAPS_SHOWN]
+        largest = np.nanmax(np.abs(tiles)) or 1
+        axes.imshow(_grid(tiles, MAPS_SHOWN, blank=np.nan), "RdBu_r", vmin=-largest, vmax=largest)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_visible(False)
+        axes.set_ylabel(
+            f"{name}\n{height}x{width}x{num_maps}", rotation=0, ha="right", va="center", fontsize=9
+        )
+    right.suptitle(
+        f"Each layer's maps (the first {MAPS_SHOWN}) before its nonlinearity: red is positive, "
+        "blue negative, white 0; a row has one scale",
+        fontsize=10,
+    )
+    save_figure(figure, path)
+
+
+def save_shifts(accuracies: Sequence[float], comment: str, path: Path) -> None:
+    """Accuracy over the distance, as `shift_accuracies` has it; the comment says of what images."""
+    figure = make_figure(6.5, 4.2)
+    axes = figure.subplots()
+    percent = 100 * np.array(accuracies)
+    axes.plot(percent, "C1o-")
+    for pixels, value in enumerate(percent):
+        axes.annotate(f"{value:.1f}", (pixels, value), (0, 6), textcoords="offset points")
+    axes.set(xlabel="shift (pixels)", ylabel="accuracy (%)", xticks=range(len(accuracies)))
+    axes.margins(x=0.08, y=0.12)
+    axes.grid(alpha=0.3)
+    title = f"Shifted up, down, left and right, the mean, in one view:\n{comment}"
+    axes.set_title(title, fontsize=10)
+    save_figure(figure, path)
+
+
+def _grid(
+    tiles: Float[np.ndarray, "tiles height width channels"], columns: int, *, blank: float
+) -> Float[np.ndarray, "all_height all_width channels"]:
+    """Tiles beside and below one another, with a pixel of `blank` between them."""
+    rows = -(-len(tiles) // columns)
+    sides = ((0, rows * columns - len(tiles)), (0, 1), (0, 1), (0, 0))
+    framed = np.pad(tiles, sides, constant_values=blank)
+    _, height, width, channels = framed.shape
+    framed = framed.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    return framed.reshape(rows * height, columns * width, channels)[:-1, :-1]

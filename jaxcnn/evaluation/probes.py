@@ -1,0 +1,73 @@
+"""Measurements inside a trained network, and on changed images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxcnn.training.step import TrainState
+
+
+def feature_maps(
+    state: TrainState, images: Float[Array, "batch height width channels"]
+) -> dict[str, Float[Array, "batch height width maps"]]:
+    """What each layer puts out, before its nonlinearity, in the order of the network.
+
+    Layers are the network's submodules; those that put out units, or maps of 1x1, are left out.
+    """
+
+    def is_layer(module: nn.Module, method: str) -> bool:
+        return module.name is not None and method == "__call__"
+
+    # Not jitted: a jitted function would return the layers in the order of their names.
+    _, variables = state.apply_fn(
+        {"params": state.eval_params},
+        images,
+        train=False,
+        capture_intermediates=is_layer,
+        mutable="intermediates",
+    )
+    calls = variables["intermediates"].items()
+    outputs = {name: call["__call__"][0] for name, call in calls}
+    return {name: x for name, x in outputs.items() if x.ndim == 4 and x.shape[1:3] != (1, 1)}
+
+
+def shift(
+    images: UInt8[np.ndarray, "examples height width channels"], down: int, right: int
+) -> UInt8[np.ndarray, "examples height width channels"]:
+    """Moves images by whole pixels.
+
+    What comes in is 0, the background of digits, if they are grey; in colour, the edge's pixels.
+    """
+    _, height, width, channels = images.shape
+    pad = max(abs(down), abs(right))
+    sides = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+    padded = np.pad(images, sides, mode="constant" if channels == 1 else "edge")
+    top, left = pad - down, pad - right
+    return padded[:, top : top + height, left : left + width]
+
+
+def shift_accuracies(
+    predict: Callable[[np.ndarray], np.ndarray],
+    images: UInt8[np.ndarray, "examples height width channels"],
+    labels: Int[np.ndarray, " examples"],
+    *,
+    max_pixels: int = 4,
+) -> list[float]:
+    """Accuracy when images are shifted by 0, 1, ... pixels: the mean of up, down, left and right.
+
+    Args:
+      predict: stored images -> [examples, classes], the larger the likelier.
+      images: as stored.
+      labels: of the images.
+      max_pixels: the largest shift.
+    """
+    accuracies = []
+    for pixels in range(max_pixels + 1):
+        moves = {(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)}  # a single one of 0 pixels
+        right = [predict(shift(images, *move)).argmax(-1) == labels for move in moves]
+        accuracies.append(float(np.mean(right)))
+    return accuracies

@@ -1,0 +1,99 @@
+"""Runs from and to files of PyTorch's weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Literal
+
+import jax
+
+from jaxcnn import config as configs
+from jaxcnn.config import TrainConfig
+from jaxcnn.distributed import mesh
+from jaxcnn.errors import UserError, lookup
+from jaxcnn.files import write_atomically
+from jaxcnn.interop.torch_weights import (
+    TORCH_NAMES,
+    from_torch,
+    read_weights,
+    to_torch,
+    write_weights,
+)
+from jaxcnn.training.experiment import Experiment
+from jaxcnn.training.progress import Run, save_checkpoint
+from jaxcnn.training.validate import validated
+from jaxcnn.workdir import folder as workdirs
+from jaxcnn.workdir.checkpoints import Checkpoints
+
+
+def export_run(
+    run: Path,
+    file: Path,
+    *,
+    step: int | Literal["best"] | None = None,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+) -> int:
+    """Writes the parameters of a run's checkpoint to a file that PyTorch's model loads.
+
+    Args:
+      run: the run's folder.
+      file: what to write, or replace; see `write_weights`.
+      step: of the checkpoint, or "best", of the best test accuracy; by default the latest.
+      data_dir: where prepared datasets are; by default as the run had it.
+      manual_dir: likewise.
+
+    Returns:
+      The step of the checkpoint.
+
+    Raises:
+      UserError: the folder holds no run, or no such checkpoint, or one of a model that PyTorch's
+        names do not cover; the data cannot be had, or the file cannot be written.
+      RunError: the checkpoint is damaged.
+    """
+    config = workdirs.read_config(run, data_dir=data_dir, manual_dir=manual_dir)
+    lookup("convertible model", config.model, TORCH_NAMES)  # before the data is loaded
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        step = checkpoints.resolve_step(step)
+        state, _ = checkpoints.restore(Experiment(config).state, step)
+    write_weights(file, to_torch(config.model, jax.device_get(state.eval_params)))
+    return step
+
+
+def import_run(file: Path, run: Path, config: TrainConfig) -> None:
+    """Makes a run of a file of weights: its config, and a checkpoint of step 0 that holds them.
+
+    It can be evaluated, and trained: `train_and_evaluate` with this config goes on from them.
+
+    Args:
+      file: PyTorch's weights; see `read_weights` and `from_torch`.
+      run: the new run's folder; replaces `config.workdir`.
+      config: the model, and what it is evaluated on or trained with.
+
+    Raises:
+      UserError: the file cannot be read or does not fit the model, the config is out of range, its
+        data cannot be had, or the folder holds a run or cannot be written.
+      RunError: the checkpoint cannot be written.
+    """
+    config = dataclasses.replace(config, workdir=str(run))
+    config = validated(config)
+    entries = read_weights(file)
+    experiment = Experiment(config)
+    state = experiment.state
+    params = from_torch(config.model, entries, state.params)
+    state = state.replace(params=params, opt_state=state.tx.init(params))
+    if (run / "config.json").exists() or (run / "checkpoints").exists():
+        raise UserError(f"{run} holds a run already; choose another folder")
+    with (
+        workdirs.lock_run_folder(config) as workdir,
+        Checkpoints(workdir / "checkpoints") as checkpoints,
+    ):
+        run_of_step_0 = Run(
+            mesh.replicate(state, experiment.mesh), experiment.no_metrics(), time.perf_counter()
+        )
+        save_checkpoint(run_of_step_0, checkpoints, evaluated=False)
+        checkpoints.wait()
+        # Last: a config without its checkpoint would be a run from random parameters.
+        write_atomically(workdir / "config.json", configs.to_json(config))

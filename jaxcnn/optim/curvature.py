@@ -1,0 +1,126 @@
+"""The stochastic diagonal Levenberg-Marquardt method of 1998."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class ScaleByDiagonalCurvatureState(NamedTuple):
+    """The last estimate; `optax.tree_utils.tree_set(opt_state, curvature=...)` puts in another."""
+
+    curvature: optax.Params
+    """h_k of each parameter, not negative; 0 until the first estimate."""
+
+
+def scale_by_diagonal_curvature(mu: float) -> optax.GradientTransformation:
+    """Divide each gradient by mu + h_k, the curvature of the loss along that parameter.
+
+    Followed by a learning rate eta, it is the stochastic diagonal Levenberg-Marquardt method: step
+    sizes of eta / (mu + h_k), at most eta / mu where the loss is flat. The curvature is not
+    followed here: it stays what it was last set to, once a pass in the paper, by
+    `gauss_newton_diagonal` on 500 examples.
+
+    Args:
+      mu: positive, in the loss's own units as h_k is. The paper's is 0.02 (section III), of a loss
+        whose scale it leaves open.
+
+    References:
+      LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
+      1998, appendix C.
+    """
+
+    def init(params: optax.Params) -> ScaleByDiagonalCurvatureState:
+        return ScaleByDiagonalCurvatureState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(
+        updates: optax.Updates,
+        state: ScaleByDiagonalCurvatureState,
+        params: optax.Params | None = None,
+    ) -> tuple[optax.Updates, ScaleByDiagonalCurvatureState]:
+        return jax.tree.map(lambda g, h: g / (mu + h), updates, state.curvature), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def gauss_newton_diagonal(
+    residuals: Callable[[optax.Params, jax.Array], jax.Array],
+    params: optax.Params,
+    examples: jax.Array,
+    key: jax.Array,
+) -> optax.Params:
+    """The diagonal of the Gauss-Newton matrix of a sum of squares, estimated without bias.
+
+    For the loss mean_n sum_i r_ni^2 it is h_k = 2 mean_n sum_i (d r_ni / d w_k)^2: the Hessian's
+    diagonal without the second derivatives of r, never negative. With random signs v, the square of
+    d (v . r_n) / d w_k has the inner sum for its mean, so one backward pass for each example will
+    do. It is exact for parameters that touch one residual only.
+
+    Departs from appendix C, which carries squared derivatives backwards through the layers and
+    drops all products of different units there. Here none is dropped, so that neither layers nor
+    weight sharing need rules of their own, and the places that share a weight add up before
+    squaring, as they do in the loss.
+
+    Args:
+      residuals: `(params, [1, ...]) -> array`, of one example at a time. Targets that are
+        subtracted do not matter: what the network puts out will do.
+      params: where.
+      examples: [examples, ...].
+      key: decides the signs.
+
+    Returns:
+      h, shaped as `params`.
+    """
+
+    def add_example(
+        total: optax.Params, example_and_key: tuple[jax.Array, jax.Array]
+    ) -> tuple[optax.Params, None]:
+        example, key = example_and_key
+        outputs, pullback = jax.vjp(lambda params: residuals(params, example[None]), params)
+        (slopes,) = pullback(jax.random.rademacher(key, outputs.shape, outputs.dtype))
+        return jax.tree.map(lambda sum_, slope: sum_ + slope**2, total, slopes), None
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    keys = jax.random.split(key, len(examples))
+    total, _ = jax.lax.scan(add_example, zeros, (examples, keys))
+    return jax.tree.map(lambda sum_: 2 * sum_ / len(examples), total)
+
+
+class BeforeEpoch(NamedTuple):
+    """What an optimizer does before the first step of an epoch.
+
+    Attributes:
+      update: `(code_fn, params, opt_state, images, key) -> opt_state`.
+      num_examples: training images that it takes.
+    """
+
+    update: Callable[..., optax.OptState]
+    num_examples: int
+
+
+def update_curvature(
+    code_fn: Callable[[optax.Params, jax.Array], jax.Array],
+    params: optax.Params,
+    opt_state: optax.OptState,
+    images: jax.Array,
+    key: jax.Array,
+) -> optax.OptState:
+    """Return the optimizer's state with the curvature estimated anew.
+
+    Args:
+      code_fn: `(params, images) -> code`, whose squared distance from a target is the loss.
+      params: parameters of the network.
+      opt_state: state that holds a `ScaleByDiagonalCurvatureState`.
+      images: preprocessed images to estimate from.
+      key: random key of the estimate.
+    """
+    curvature = gauss_newton_diagonal(code_fn, params, images, key)
+    return optax.tree_utils.tree_set(opt_state, curvature=curvature)
+
+
+# 500 examples: LeCun et al. 1998, section III.B.
+BEFORE_EPOCH = BeforeEpoch(update_curvature, num_examples=500)

@@ -1,0 +1,149 @@
+"""From a config to an optax gradient transformation."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn.config import OptimizerConfig
+from jaxcnn.optim.curvature import BEFORE_EPOCH, BeforeEpoch, scale_by_diagonal_curvature
+
+
+class Optimizer(NamedTuple):
+    """An update rule, and what it needs before an epoch.
+
+    Attributes:
+      tx: the optax gradient transformation.
+      before_epoch: update of the optimizer's state before the first step of an epoch, if any.
+    """
+
+    tx: optax.GradientTransformation
+    before_epoch: BeforeEpoch | None = None
+
+
+def make_optimizer(
+    config: OptimizerConfig, schedule: optax.Schedule, *, ema_decay: float = 0.0
+) -> Optimizer:
+    """The update rule that the config names; Adam's other constants are optax's and torch's own.
+
+    In this order: the mean gradient of `accumulate` batches, clipping, the rule with its decay, the
+    rate of biases, the moving average of the parameters. A bias is a parameter called `bias`,
+    whatever its shape: locally connected layers have biases of three dimensions. A layer is all
+    parameters under one name of the network's.
+
+    Args:
+      config: the rule and what goes with it.
+      schedule: the learning rate as a function of the step, as `make_schedule` makes it.
+      ema_decay: see `average_parameters`; 0 keeps no average.
+    """
+
+    def rate(update: jax.Array) -> jax.Array:
+        return schedule(update * config.accumulate)
+
+    decay = _add_decays(config)
+    match config.name:
+        case "adam":
+            rule = optax.adam(rate)
+        case "adamw":
+            rule = optax.chain(optax.scale_by_adam(), decay, optax.scale_by_learning_rate(rate))
+        case "sgd":
+            rule = optax.chain(decay, optax.sgd(rate, config.momentum, config.nesterov))
+        case "sgd-2012":
+            rule = optax.chain(decay, sgd_2012(rate, config.momentum))
+        case "diagonal-lm":
+            rule = optax.chain(
+                scale_by_diagonal_curvature(config.mu), optax.scale_by_learning_rate(rate)
+            )
+    if config.clip_norm:
+        rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    if config.bias_rate != 1:
+        rule = optax.chain(rule, optax.masked(optax.scale(config.bias_rate), _is_bias))
+    if ema_decay:
+        rule = optax.chain(rule, average_parameters(ema_decay))
+    if config.accumulate > 1:
+        rule = optax.MultiSteps(rule, config.accumulate).gradient_transformation()
+    before_epoch = BEFORE_EPOCH if config.name == "diagonal-lm" else None
+    return Optimizer(rule, before_epoch)
+
+
+def sgd_2012(
+    learning_rate: optax.ScalarOrSchedule, momentum: float
+) -> optax.GradientTransformation:
+    """Gradient descent as AlexNet was trained: v <- momentum v - rate g, w += v.
+
+    The rate is in the velocity, where PyTorch has it outside, w -= rate v. At a constant rate the
+    two are the same; when it changes, the velocity of before keeps here the rate of before.
+
+    Args:
+      learning_rate: or a schedule of updates.
+      momentum: what is left of the velocity after an update, in [0, 1); 0.9 in the paper. Its g is
+        the gradient with 5e-4 w added; cuda-convnet, which it was trained with, decays no bias.
+
+    References:
+      Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
+      Networks", 2012, section 5.
+    """
+    return optax.chain(optax.scale_by_learning_rate(learning_rate), optax.trace(momentum))
+
+
+def _add_decays(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Adds to each gradient its parameter times the decay of its layer."""
+    of_layers = dict(config.layer_decays)
+
+    def add(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
+        decay = of_layers.get(_name(path[:1]), config.weight_decay)
+        decays = config.decay_biases or (_name(path[-1:]) != "bias" and param.ndim >= 2)
+        return update + decay * param if decay and decays else update
+
+    return optax.stateless(partial(jax.tree_util.tree_map_with_path, add))
+
+
+def _is_bias(params: optax.Params) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: _name(path[-1:]) == "bias", params)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True)
+
+
+class AverageParametersState(NamedTuple):
+    """The mean, for `optax.tree_utils.tree_get(opt_state, "ema_params")`."""
+
+    num_updates: jax.Array
+    """So far."""
+    ema_params: optax.Params
+    """Shaped as the parameters."""
+
+
+def average_parameters(decay: float) -> optax.GradientTransformation:
+    """Keep an exponential moving average of the parameters; updates pass as they are.
+
+    The last of a chain: the mean is of what the updates make of the parameters. Its decay after t
+    updates is min(decay, (1 + t) / (10 + t)), so that it soon leaves the initial parameters behind.
+
+    Args:
+      decay: what is left of the past after an update, in [0, 1).
+
+    References:
+      TensorFlow's `tf.train.ExponentialMovingAverage`, with `num_updates`.
+    """
+
+    def init(params: optax.Params) -> AverageParametersState:
+        # A copy: a state is donated, and no buffer can be twice.
+        copy = jax.tree.map(jnp.copy, params)
+        return AverageParametersState(jnp.zeros((), jnp.int32), copy)
+
+    def update(
+        updates: optax.Updates, state: AverageParametersState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, AverageParametersState]:
+        t = state.num_updates + 1
+        updated = optax.apply_updates(params, updates)
+        step_size = 1 - jnp.minimum(decay, (1 + t) / (10 + t))
+        average = optax.incremental_update(updated, state.ema_params, step_size)
+        return updates, AverageParametersState(t, average)
+
+    return optax.GradientTransformation(init, update)

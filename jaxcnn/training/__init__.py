@@ -1,0 +1,1 @@
+"""The engine: from a config to a trained, checkpointed network."""

@@ -1,0 +1,229 @@
+"""Everything a config builds: dataset, initial state and compiled programs, on the devices."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Float, UInt8
+
+from jaxcnn.config import TrainConfig
+from jaxcnn.data.datasets import Dataset
+from jaxcnn.data.open import open_dataset
+from jaxcnn.data.preprocess import make_preprocess
+from jaxcnn.distributed import mesh
+from jaxcnn.errors import UserError, lookup
+from jaxcnn.files import cache_dir
+from jaxcnn.models import MODELS, network
+from jaxcnn.optim.optimizers import make_optimizer
+from jaxcnn.optim.schedules import make_schedule
+from jaxcnn.training import memory, validate
+from jaxcnn.training.device_loops import predict
+from jaxcnn.training.feed import Feed, Predictions, evaluation_arguments
+from jaxcnn.training.resident import ResidentFeed
+from jaxcnn.training.step import Metrics, TrainState, create_state, mean_metrics, zero_metrics
+
+if TYPE_CHECKING:
+    from jaxcnn.data.stream import StreamedDataset
+
+
+class Experiment:
+    """What a config builds; programs are compiled once, at their first use.
+
+    Attributes:
+      config: the config.
+      dataset: the dataset, on the host.
+      mesh: mesh of all devices.
+      state: training state at step 0, on every device.
+      steps_per_epoch: whole batches in an epoch.
+      total_steps: steps of the whole run.
+      schedule: learning rate as a function of the step.
+      preprocess: raw images to the network's input; see `preprocess.make_preprocess`.
+      feed: brings the dataset's images to the compiled programs.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        *,
+        dataset: Dataset | StreamedDataset | None = None,
+        model: nn.Module | None = None,
+    ) -> None:
+        """Load the data, make the state and place both on the devices.
+
+        Args:
+          config: the run; see `validate.validated`.
+          dataset: a dataset to use instead of the one that the config names.
+          model: a network to use instead of the one that the config names; see `models.network`.
+
+        Raises:
+          UserError: an unknown name, data that cannot be read, or fields that do not fit the data.
+        """
+        given = {"model_is_given": model is not None, "dataset_is_given": dataset is not None}
+        validate.validated(config, **given)  # before the data is loaded
+        if config.compilation_cache:
+            _use_compilation_cache()
+        if dataset is None:
+            dataset = open_dataset(
+                config.dataset,
+                data_dir=config.data_dir,
+                manual_dir=config.manual_dir,
+                size=config.stream_size,
+                min_size=config.stream_min_size,
+                on_bad_image=config.on_bad_image,
+            )
+        num_examples = len(dataset.train_images)
+        validate.check_run_length(config, num_examples)
+        self.config = config
+        self.dataset = dataset
+        self.mesh = mesh.device_mesh(config.model_axis)
+        self.steps_per_epoch = num_examples // config.batch_size
+        self.total_steps = config.epochs * self.steps_per_epoch
+        self.schedule = make_schedule(
+            config.optimizer, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
+        )
+        self.preprocess = make_preprocess(
+            config.transforms, dataset.sample, config.pixel_mean, config.pixel_std
+        )
+        with jax.transfer_guard("allow"):  # the seed has to reach the device
+            keys = tuple(jax.random.split(jax.random.key(config.seed), 5))
+        init_key, order_key, step_key, image_key, self._epoch_key = mesh.replicate(keys, self.mesh)
+        model = model or lookup("model", config.model, MODELS)(len(dataset.class_names))
+        validate.check_network(config, model)
+        if config.dtype != "float32":
+            model = model.clone(dtype=jnp.dtype(config.dtype))
+        self._code_fn = network.code_fn(model)
+        optimizer = make_optimizer(config.optimizer, self.schedule, ema_decay=config.ema_decay)
+        self._before_epoch = optimizer.before_epoch
+        try:
+            raw = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.uint8)
+            jax.eval_shape(self.preprocess.train, image_key, raw)
+            to_views = functools.partial(self.preprocess.evaluate, views=config.eval_views)
+            image_shape = jax.eval_shape(to_views, raw).shape[1:]
+            create = functools.partial(
+                create_state,
+                model,
+                optimizer.tx,
+                image_shape,
+                label_smoothing=config.label_smoothing,
+            )
+            state_like = jax.eval_shape(create, init_key)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"model {config.model} and dataset {config.dataset} do not fit: {error}"
+            ) from error
+        validate.check_layers(config, list(state_like.params))
+        # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
+        # eight times what the rest of this program does.
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        options = {"xla_backend_optimization_level": 0} if on_cpu else None
+        sharding = mesh.state_sharding(state_like, self.mesh, network.model_axis(model))
+        self.state = mesh.jit(create, self.mesh, sharding, compiler_options=options)(init_key)
+        self.feed = self._make_feed((order_key, image_key, step_key))
+
+    def begin_epoch(self, state: TrainState) -> TrainState:
+        """Return the state after what the optimizer does before the first step of an epoch."""
+        memory.trim()
+        if self._before_epoch is None:
+            return state
+        # The first images of the epoch's order are a new random choice in each epoch.
+        epoch = int(state.step) // self.steps_per_epoch
+        images = self.feed.first_images(epoch, self._before_epoch.num_examples)
+        return self._before_epoch_program(state, images, self._epoch_key)
+
+    def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
+        """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
+        return self.feed.train(state, metrics, stop)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        with jax.transfer_guard("allow"):  # optax's constants have to reach the device
+            return float(self.schedule(step))
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """Return mean `loss` and `accuracy` over the test set, and `num_examples`, its size."""
+        metrics = self.feed.evaluate(state)
+        return {**mean_metrics(metrics), "num_examples": int(metrics["count"])}
+
+    def predict(self, state: TrainState) -> Predictions:
+        """Return log-probabilities of the test set, averaged over the config's views."""
+        return self.feed.predict(state)
+
+    def predict_one_view(
+        self, state: TrainState, images: UInt8[np.ndarray, "examples height width channels"]
+    ) -> Float[np.ndarray, "examples classes"]:
+        """Return log-probabilities of other raw images, in the central view alone."""
+        placed: Any = mesh.replicate(images, self.mesh)
+        return np.asarray(self._predict_program(state, placed))
+
+    def compile(self) -> float:
+        """Compile what training needs; return the seconds it took.
+
+        Raises:
+          UserError: the batch does not divide over the devices.
+        """
+        mesh.check_batch_size(self.config.batch_size, self.mesh)
+        started = time.perf_counter()
+        self.feed.compile()
+        if self._before_epoch is not None:
+            _ = self._before_epoch_program
+        memory.trim()
+        return time.perf_counter() - started
+
+    def close(self) -> None:
+        """Stop reading images ahead; training can continue."""
+        self.feed.close()
+
+    def no_metrics(self) -> Metrics:
+        """Return zero-initialized metric sums, on every device."""
+        return mesh.replicate(zero_metrics(), self.mesh)
+
+    def _make_feed(self, keys: tuple[jax.Array, jax.Array, jax.Array]) -> Feed:
+        make: Callable[..., Feed] = ResidentFeed
+        if self.dataset.is_streamed:
+            from jaxcnn.training.streamed import StreamedFeed as make  # late, as Grain
+        return make(self.dataset, self.config, self.mesh, self.preprocess, keys, self.state)
+
+    @functools.cached_property
+    def _before_epoch_program(self) -> Callable[..., TrainState]:
+        before_epoch = self._before_epoch
+        assert before_epoch is not None
+
+        def run(state: TrainState, images: jax.Array, key: jax.Array) -> TrainState:
+            key = jax.random.fold_in(key, state.step)
+            inputs = self.preprocess.evaluate(images)
+            opt_state = before_epoch.update(
+                self._code_fn, state.params, state.opt_state, inputs, key
+            )
+            return state.replace(opt_state=opt_state)
+
+        images = self.feed.first_images(0, before_epoch.num_examples)
+        program = mesh.jit(run, self.mesh, mesh.shardings(self.state), donate_argnums=0)
+        return mesh.compile_for(program, self.state, images, self._epoch_key)
+
+    @functools.cached_property
+    def _predict_program(self) -> Callable[[TrainState, jax.Array], jax.Array]:
+        arguments = evaluation_arguments(
+            self.config,
+            self.preprocess.evaluate,
+            self.mesh,
+            len(self.dataset.test_images),
+            views=1,
+        )
+        return mesh.jit(functools.partial(predict, **arguments), self.mesh)
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled programs, unless the user's own settings of JAX already name a directory."""
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return
+    with contextlib.suppress(OSError):  # a read-only home: compile each time
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

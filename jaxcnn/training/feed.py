@@ -1,0 +1,73 @@
+"""A feed brings a dataset's images to the compiled programs; what the engine asks of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, UInt8
+
+from jaxcnn.config import TrainConfig
+from jaxcnn.distributed import mesh
+from jaxcnn.training.step import Metrics, TrainState
+
+
+class Predictions(NamedTuple):
+    """Raw test images in order, their labels, and the network's log-probabilities."""
+
+    images: np.ndarray | Sequence[np.ndarray]  # uint8 [height, width, channels] each
+    labels: Int[np.ndarray, " examples"]
+    log_probs: Float[np.ndarray, "examples classes"]
+
+
+class Feed(Protocol):
+    """What `ResidentFeed` and `StreamedFeed` share."""
+
+    def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
+        """Return the first raw images of an epoch's order, or all if there are fewer."""
+
+    def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
+        """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
+
+    def evaluate(self, state: TrainState) -> Metrics:
+        """Return metric sums over the test set."""
+
+    def predict(self, state: TrainState) -> Predictions:
+        """Return log-probabilities of the test set, averaged over the config's views."""
+
+    def compile(self) -> None:
+        """Compile what training needs."""
+
+    def close(self) -> None:
+        """Stop reading ahead; training can continue."""
+
+
+def evaluation_arguments(
+    config: TrainConfig,
+    preprocess: Callable[..., Array],
+    devices: Mesh,
+    num_images: int,
+    *,
+    views: int | None = None,
+) -> dict[str, Any]:
+    """Build the keyword arguments for `evaluate` and `predict`.
+
+    With several views per image, a step holds proportionally fewer images.
+
+    Args:
+      config: config of the run.
+      preprocess: `(raw images, views) -> images` for evaluation.
+      devices: mesh of all devices.
+      num_images: size of the set; no step is larger.
+      views: views of each image; the config's by default.
+    """
+    views = config.eval_views if views is None else views
+    num_examples = min(-(-config.eval_batch_size // views), num_images)
+    return {
+        "preprocess": functools.partial(preprocess, views=views),
+        "batch_size": mesh.round_up(num_examples, devices),
+        "sharding": mesh.batch_sharding(devices),
+    }

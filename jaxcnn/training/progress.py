@@ -1,0 +1,80 @@
+"""How far a run has come: start, resume, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import report
+from jaxcnn.errors import RunError
+from jaxcnn.training.experiment import Experiment
+from jaxcnn.training.step import Metrics, TrainState
+from jaxcnn.workdir.checkpoints import Checkpoints
+
+
+@dataclasses.dataclass
+class Run:
+    """How far a run has come."""
+
+    state: TrainState
+    metrics: Metrics  # sums since the last logged step
+    started: float  # on time.perf_counter's clock, moved back by what earlier sessions took
+    step: int = 0
+    test: dict[str, float] | None = None  # the last evaluation
+    train_seconds: float = 0.0
+    compile_seconds: float = 0.0
+
+
+def start_or_resume(experiment: Experiment, checkpoints: Checkpoints, started: float) -> Run:
+    """Return a new run, or the one that the latest checkpoint holds; compile its programs."""
+    run = Run(experiment.state, experiment.no_metrics(), started)
+    restored = checkpoints.restore_latest(experiment.state)
+    if restored is not None:
+        run.state, metadata = restored
+        run.step = int(run.state.step)
+        progress = metadata["progress"]
+        run.metrics = jax.tree.map(jnp.full_like, run.metrics, progress["metrics"])
+        run.started -= progress["total_seconds"]
+        run.test = progress["test"]
+        run.train_seconds = progress["train_seconds"]
+        run.compile_seconds = progress["compile_seconds"]
+        report.say(f"Going on from the checkpoint of step {run.step:,}.")
+    run.compile_seconds += experiment.compile()
+    return run
+
+
+def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> None:
+    """Saves what a start of the same config goes on from.
+
+    Raises:
+      RunError: a parameter is not finite, or the checkpoint cannot be written.
+    """
+    if not _all_finite(run.state.params):
+        raise RunError(f"a parameter is not finite at step {run.step:,}; {ADVICE}")
+    progress = {
+        "metrics": {name: total.item() for name, total in run.metrics.items()},
+        "test": run.test,
+        "train_seconds": run.train_seconds,
+        "compile_seconds": run.compile_seconds,
+        "total_seconds": time.perf_counter() - run.started,
+    }
+    checkpoints.save(
+        run.state,
+        {"progress": progress},
+        test_accuracy=run.test["accuracy"] if evaluated and run.test else None,
+    )
+
+
+ADVICE = (
+    "the checkpoints before it are kept; try a smaller --optimizer.learning-rate, "
+    "in another --workdir"
+)
+
+
+@jax.jit
+def _all_finite(params: Any) -> jax.Array:
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()

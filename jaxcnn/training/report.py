@@ -1,0 +1,84 @@
+"""What a person sees of a training run: the progress bar, the result, the curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    pass
+from jaxcnn.report import console, make_figure, save_figure
+from jaxcnn.workdir.metrics_log import read_metrics
+
+
+def progress_bar() -> Progress:
+    """A bar over training steps, with the latest metrics beside it (task field `metrics`)."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[metrics]}"),
+        console=console,
+    )
+
+
+def print_result(result: dict[str, Any], workdir: Path) -> None:
+    """A finished run as a table."""
+    table = Table("", "", show_header=False)
+    rows = {
+        "model": f"{result['model']}, {result['num_parameters']:,} parameters",
+        "dataset": escape(result["dataset"]),
+        "epochs, steps": f"{result['epochs']}, {result['steps']:,}",
+        "seed": result["seed"],
+        "test accuracy": f"[bold]{result['test_accuracy']:.2%}[/] "
+        f"of {result['num_test_examples']:,} images",
+        "test loss": f"{result['test_loss']:.4f}",
+        "training": f"{result['train_seconds']:.1f} s, "
+        f"{result['examples_per_second']:,.0f} images/s",
+        "compilation": f"{result['compile_seconds']:.1f} s",
+        "in all": f"{result['total_seconds']:.1f} s",
+        "devices": ", ".join(result["devices"]),
+        "folder": escape(str(workdir)),
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    console.print(table)
+
+
+def save_curves(workdir: Path, path: Path) -> None:
+    """Loss and error of both sets over the epochs, from `metrics.jsonl`, as a picture."""
+    from matplotlib.ticker import LogFormatter
+
+    class PlainLogFormatter(LogFormatter):
+        """Labels what LogFormatter has room for, as 0.6 and not 6e-01."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    metrics = read_metrics(workdir)
+    figure = make_figure(9, 3.6)
+    for axes, name, label in zip(
+        figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "error (%)"), strict=True
+    ):
+        for split, color in (("train", "C0"), ("test", "C1")):
+            points = [
+                (line["epoch"], line[f"{split}_{name}"])
+                for line in metrics
+                if f"{split}_{name}" in line
+            ]
+            x, y = np.array(points or [(np.nan, np.nan)]).T
+            y = 100 * (1 - y) if name == "accuracy" else y
+            style = "o-" if split == "test" or len(points) == 1 else "-"
+            axes.plot(x, np.where(y > 0, y, np.nan), color + style, markersize=3, label=split)
+        axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            set_formatter(PlainLogFormatter(minor_thresholds=(3, 0.7)))
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(frameon=False)
+    save_figure(figure, path)

@@ -1,0 +1,133 @@
+"""A set that lies on the devices whole, and the programs that train and evaluate on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Int, UInt8
+
+from jaxcnn.config import TrainConfig
+from jaxcnn.data.datasets import Dataset
+from jaxcnn.data.preprocess import Preprocess
+from jaxcnn.distributed import mesh
+from jaxcnn.training.device_loops import evaluate, predict, train_steps
+from jaxcnn.training.feed import Predictions, evaluation_arguments
+from jaxcnn.training.step import Metrics, TrainState, zero_metrics
+
+
+class ResidentFeed:
+    """A set that lies on the devices whole: a chunk of steps is one program.
+
+    Args:
+      dataset: on the host.
+      config: of the run.
+      devices: all of them.
+      preprocess: raw images to the network's input.
+      keys: for the order of epochs, the transforms of a step, and the step.
+      state: what the programs are compiled for.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        config: TrainConfig,
+        devices: Mesh,
+        preprocess: Preprocess,
+        keys: tuple[jax.Array, jax.Array, jax.Array],
+        state: TrainState,
+    ) -> None:
+        self._dataset = dataset
+        self._batch_size = config.batch_size
+        self._devices = devices
+        self._preprocess = preprocess
+        self._order_key, *self._keys = keys
+        self._state = state
+        self._epoch: int | None = None  # the one that `_epoch_order` is of
+        self._train_set = mesh.replicate((dataset.train_images, dataset.train_labels), devices)
+        self._test_set = mesh.replicate((dataset.test_images, dataset.test_labels), devices)
+        self._evaluation = evaluation_arguments(
+            config, preprocess.evaluate, devices, len(dataset.test_images)
+        )
+
+    def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
+        """The first images of an epoch's order, as stored."""
+        return self._first_images_program(self._train_set[0], self.order(epoch), count)
+
+    def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
+        """Steps from that of `state` to `stop`, in one epoch; takes `state` and `metrics`."""
+        order = self.order(int(state.step) // (len(self._train_set[1]) // self._batch_size))
+        return self._train_program(
+            state, metrics, *self._train_set, order, self._scalar(stop), self._keys
+        )
+
+    def evaluate(self, state: TrainState) -> Metrics:
+        """Sums over the whole test set."""
+        return self._evaluate_program(state, *self._test_set)
+
+    def predict(self, state: TrainState) -> Predictions:
+        """Log-probabilities of the whole test set, in the config's views."""
+        program = mesh.jit(functools.partial(predict, **self._evaluation), self._devices)
+        log_probs = np.asarray(program(state, self._test_set[0]))
+        return Predictions(self._dataset.test_images, self._dataset.test_labels, log_probs)
+
+    def compile(self) -> None:
+        """Compiles what training needs, now."""
+        _ = self.order(0), self._train_program, self._evaluate_program
+
+    def close(self) -> None:
+        """There is nothing to stop."""
+
+    def order(self, epoch: int) -> Int[Array, " examples"]:
+        """The permutation of the training set for an epoch: a function of (seed, epoch) alone."""
+        if self._epoch != epoch:
+            self._epoch = epoch
+            self._epoch_order = self._order_program(self._order_key, self._scalar(epoch))
+        return self._epoch_order
+
+    @functools.cached_property
+    def _first_images_program(self) -> Callable[..., jax.Array]:
+        def first(images: jax.Array, order: jax.Array, count: int) -> jax.Array:
+            return images[order[:count]]
+
+        return mesh.jit(first, self._devices, static_argnums=2)
+
+    @functools.cached_property
+    def _order_program(self) -> Callable[..., jax.Array]:
+        num_examples = len(self._dataset.train_labels)
+
+        def shuffle(key: jax.Array, epoch: jax.Array) -> jax.Array:
+            return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+
+        return mesh.jit(shuffle, self._devices)
+
+    @functools.cached_property
+    def _train_program(self) -> Callable[..., Any]:
+        program = functools.partial(
+            train_steps,
+            preprocess=self._preprocess.train,
+            batch_size=self._batch_size,
+            sharding=mesh.batch_sharding(self._devices),
+        )
+        out = mesh.shardings(self._state), mesh.replicated(self._devices)
+        return mesh.compile_for(
+            mesh.jit(program, self._devices, out, donate_argnums=(0, 1)),
+            self._state,
+            mesh.replicate(zero_metrics(), self._devices),
+            *self._train_set,
+            self.order(0),
+            self._scalar(0),
+            self._keys,
+        )
+
+    @functools.cached_property
+    def _evaluate_program(self) -> Callable[..., Any]:
+        program = functools.partial(evaluate, **self._evaluation)
+        return mesh.compile_for(mesh.jit(program, self._devices), self._state, *self._test_set)
+
+    def _scalar(self, value: int) -> Any:
+        return mesh.replicate(np.int32(value), self._devices)

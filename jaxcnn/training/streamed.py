@@ -1,0 +1,176 @@
+"""The feed of a set that is decoded as the steps need it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+from grain.experimental import ThreadPrefetchIterDataset
+from jax.sharding import Mesh
+from jaxtyping import Array, UInt8
+
+from jaxcnn.config import TrainConfig
+from jaxcnn.data.preprocess import Preprocess
+from jaxcnn.data.stream import (
+    StreamedDataset,
+    evaluation_batches,
+    first_images,
+    subset,
+    training_batches,
+)
+from jaxcnn.distributed import mesh
+from jaxcnn.training.device_loops import predict
+from jaxcnn.training.feed import Predictions, evaluation_arguments
+from jaxcnn.training.step import (
+    Batch,
+    Metrics,
+    TrainState,
+    raw_eval_step,
+    raw_train_step,
+    zero_metrics,
+)
+
+
+class StreamedFeed:
+    """A set that is decoded as the steps need it: a step is one program; see `ResidentFeed`."""
+
+    def __init__(
+        self,
+        dataset: StreamedDataset,
+        config: TrainConfig,
+        devices: Mesh,
+        preprocess: Preprocess,
+        keys: tuple[jax.Array, jax.Array, jax.Array],
+        state: TrainState,
+    ) -> None:
+        self._dataset = dataset
+        self._seed = config.seed
+        self._batch_size = config.batch_size
+        self._steps_per_epoch = len(dataset.train_images) // config.batch_size
+        self._evaluation = evaluation_arguments(
+            config, preprocess.evaluate, devices, len(dataset.test_images)
+        )
+        self._eval_batch_size = self._evaluation["batch_size"]
+        self._devices = devices
+        self._preprocess = preprocess
+        self._keys = keys[1:]
+        self._state = state
+        self._next_step: int | None = None  # the one that `_batches` is at
+        self._batches: grain.DatasetIterator[Batch] | None = None
+
+    def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
+        """The first images of an epoch's order, as stored."""
+        images: Any = first_images(
+            self._dataset.train_images, seed=self._seed, epoch=epoch, count=count
+        )
+        return mesh.replicate(images, self._devices)
+
+    def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
+        """Steps from that of `state` to `stop`, in one epoch; takes `state` and `metrics`."""
+        for step in range(int(state.step), stop):
+            batch = self._batch(step)
+            state, metrics = self._train_program(state, metrics, batch, self._keys)
+        return state, metrics
+
+    def evaluate(self, state: TrainState) -> Metrics:
+        """Sums over the whole test set, but for images that are skipped."""
+        metrics = mesh.replicate(zero_metrics(), self._devices)
+        for batch in self._test_batches():
+            metrics = self._evaluate_program(state, metrics, batch)
+        return metrics
+
+    def predict(self, state: TrainState) -> Predictions:
+        """Log-probabilities of the whole test set, but for images that are skipped."""
+
+        def answers(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
+            log_probs = predict(state, batch["image"], **self._evaluation)
+            return log_probs, batch["label"], batch["mask"]
+
+        program = mesh.jit(answers, self._devices)
+        parts = [jax.device_get(program(state, batch)) for batch in self._test_batches()]
+        log_probs, labels, mask = map(np.concatenate, zip(*parts, strict=True))
+        images = subset(self._dataset.test_images, np.flatnonzero(mask))
+        return Predictions(images, labels[mask], log_probs[mask])
+
+    def compile(self) -> None:
+        """Compiles what training needs, now."""
+        _ = self._train_program, self._evaluate_program
+
+    def close(self) -> None:
+        """Stops reading ahead; training can go on all the same."""
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def _batch(self, step: int) -> Batch:
+        """The batch of a step; the next ones are on their way."""
+        epoch, index = divmod(step, self._steps_per_epoch)
+        if self._batches is None or step != self._next_step or index == 0:
+            self.close()
+            batches = training_batches(
+                self._dataset.train_images,
+                seed=self._seed,
+                epoch=epoch,
+                first=index,
+                batch_size=self._batch_size,
+                share=mesh.process_share(self._batch_size),
+            )
+            self._batches = self._placed(batches)
+        self._next_step = step + 1
+        return next(self._batches)
+
+    def _test_batches(self) -> grain.DatasetIterator[Batch]:
+        batches = evaluation_batches(
+            self._dataset.test_images,
+            batch_size=self._eval_batch_size,
+            share=mesh.process_share(self._eval_batch_size),
+        )
+        return self._placed(batches)
+
+    def _placed(self, batches: grain.IterDataset) -> grain.DatasetIterator[Batch]:
+        """The batches on the devices, where two of them lie ready ahead."""
+        placed = batches.map(functools.partial(mesh.place_shares, mesh=self._devices))
+        return iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
+
+    @functools.cached_property
+    def _train_program(self) -> Callable[..., Any]:
+        program = functools.partial(
+            raw_train_step,
+            preprocess=self._preprocess.train,
+            sharding=mesh.batch_sharding(self._devices),
+        )
+        metrics = mesh.replicate(zero_metrics(), self._devices)
+        out = mesh.shardings(self._state), mesh.replicated(self._devices)
+        return mesh.compile_for(
+            mesh.jit(program, self._devices, out, donate_argnums=(0, 1)),
+            self._state,
+            metrics,
+            self._batch_like(self._batch_size),
+            self._keys,
+        )
+
+    @functools.cached_property
+    def _evaluate_program(self) -> Callable[..., Any]:
+        program = functools.partial(
+            raw_eval_step,
+            preprocess=self._evaluation["preprocess"],
+            sharding=self._evaluation["sharding"],
+        )
+        metrics = mesh.replicate(zero_metrics(), self._devices)
+        batch = self._batch_like(self._eval_batch_size)
+        batch["mask"] = jax.ShapeDtypeStruct(
+            batch["label"].shape, bool, sharding=batch["label"].sharding
+        )
+        return mesh.compile_for(mesh.jit(program, self._devices), self._state, metrics, batch)
+
+    def _batch_like(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+        like = functools.partial(jax.ShapeDtypeStruct, sharding=mesh.batch_sharding(self._devices))
+        image_shape = self._dataset.train_images.shape[1:]
+        return {
+            "image": like((batch_size, *image_shape), np.uint8),
+            "label": like((batch_size,), np.int32),
+        }

@@ -1,0 +1,196 @@
+"""From a config to a trained, checkpointed, evaluated network."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import math
+import platform
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+from flax import linen as nn
+from rich.markup import escape
+
+from jaxcnn import config as configs
+from jaxcnn import report
+from jaxcnn.config import TrainConfig
+from jaxcnn.data.datasets import Dataset
+from jaxcnn.distributed import processes
+from jaxcnn.errors import RunError
+from jaxcnn.files import write_atomically
+from jaxcnn.training.experiment import Experiment
+from jaxcnn.training.progress import ADVICE, Run, save_checkpoint, start_or_resume
+from jaxcnn.training.report import print_result, progress_bar, save_curves
+from jaxcnn.training.signals import Interrupted, stop_signals
+from jaxcnn.training.step import mean_metrics
+from jaxcnn.training.validate import validated
+from jaxcnn.workdir import folder as workdirs
+from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.metrics_log import MetricsLog
+
+if TYPE_CHECKING:
+    from jaxcnn.data.stream import StreamedDataset
+
+# Between two looks at the device: what the bar waits, and signals where nothing is evaluated.
+CHUNK_SECONDS = 0.5
+
+
+def train_and_evaluate(
+    config: TrainConfig,
+    *,
+    dataset: Dataset | StreamedDataset | None = None,
+    model: nn.Module | None = None,
+) -> dict[str, Any]:
+    """Starts, or goes on with, the run that `config` describes.
+
+    A run that was interrupted, by whatever means, goes on from its last checkpoint when it is
+    started again with the same config, and ends in the same bits. A finished run is only shown.
+
+    Args:
+      config: the config of one of PRESETS, or `dataclasses.replace(...)` of one.
+      dataset: a dataset to use instead of the one that the config names.
+      model: a network to use instead of the one that the config names; see `models.network`.
+
+    Returns:
+      What `result.json` in the run's folder holds.
+
+    Raises:
+      UserError: the config is out of range, its data cannot be had, or the run's folder cannot be
+        written or holds a run of another config.
+      RunError: the loss or a parameter is not finite, a checkpoint cannot be written, or all that
+        there are are damaged.
+      Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+    """
+    started = time.perf_counter()
+    given = {"model_is_given": model is not None, "dataset_is_given": dataset is not None}
+    config = validated(config, **given)
+    others = processes.initialize(
+        config.multihost, config.coordinator, config.num_processes, config.process_id
+    )
+    with others, workdirs.lock_run_folder(config) as workdir:
+        report.console.quiet = not processes.is_process_0()
+        if (result := workdirs.read_result(workdir)) is not None:
+            report.say(f"This run is finished; {workdir} holds its result:")
+            print_result(result, workdir)
+            return result
+        experiment = Experiment(config, dataset=dataset, model=model)
+        with Checkpoints(workdir / "checkpoints") as checkpoints:
+            run = start_or_resume(experiment, checkpoints, started)
+            if processes.is_process_0():
+                write_atomically(workdir / "config.json", configs.to_json(config))
+            train(experiment, run, checkpoints, workdir)
+        result = _result(experiment, run)
+        if processes.is_process_0():
+            save_curves(workdir, workdir / "curves.png")
+            write_atomically(workdir / "result.json", json.dumps(result, indent=2) + "\n")
+        print_result(result, workdir)
+        return result
+
+
+def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: Path) -> None:
+    """Trains to the last step; logs, evaluates and saves on the way."""
+    config = experiment.config
+    log = MetricsLog(workdir, step=run.step) if processes.is_process_0() else None
+    with (
+        contextlib.closing(log) if log else contextlib.nullcontext(),
+        contextlib.closing(experiment),
+        stop_signals() as received,
+        progress_bar() as bar,
+    ):
+        task = bar.add_task(escape(config.preset), total=experiment.total_steps, metrics="")
+        bar.update(task, completed=run.step)
+        for _ in _train_chunks(experiment, run):
+            bar.update(task, completed=run.step)
+            line: dict[str, float] = {}
+            evaluated = _is_evaluated(experiment, run.step)
+            if evaluated or run.step % config.log_every_steps == 0:
+                line["learning_rate"] = experiment.learning_rate(run.step - 1)
+                line |= {f"train_{name}": v for name, v in mean_metrics(run.metrics).items()}
+                run.metrics = experiment.no_metrics()
+                bar.update(task, metrics=f"loss {line['train_loss']:.4f}")
+            if evaluated:
+                run.test = experiment.evaluate(run.state)
+                line |= {f"test_{name}": run.test[name] for name in ("loss", "accuracy")}
+                report.say(
+                    f"epoch {run.step // experiment.steps_per_epoch}: test accuracy "
+                    f"{run.test['accuracy']:.2%}, loss {run.test['loss']:.4f}"
+                )
+            if line and log:
+                log.write(run.step, {"epoch": run.step / experiment.steps_per_epoch, **line})
+            # The same in all processes, whichever of them was told to stop.
+            stopping = processes.max_over_processes(received[0] if received else 0)
+            if evaluated or stopping or run.step % config.checkpoint_every_steps == 0:
+                save_checkpoint(run, checkpoints, evaluated=evaluated)
+            if stopping and run.step < experiment.total_steps:
+                checkpoints.wait()
+                raise Interrupted(run.step, experiment.total_steps, stopping)
+        checkpoints.wait()
+
+
+def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
+    """Trains to the last step, with a pause after each chunk of steps.
+
+    A chunk takes about CHUNK_SECONDS and ends early where something is due: a line in the log, a
+    checkpoint, the end of an epoch.
+
+    Raises:
+      RunError: the loss is not finite.
+    """
+    config, steps_per_epoch = experiment.config, experiment.steps_per_epoch
+    due_every = (config.log_every_steps, config.checkpoint_every_steps, steps_per_epoch)
+    chunk_steps = 1
+    while run.step < experiment.total_steps:
+        first = run.step
+        if first % steps_per_epoch == 0:
+            run.state = experiment.begin_epoch(run.state)
+        stop = min(
+            first + processes.max_over_processes(chunk_steps),
+            *(first - first % every + every for every in due_every),
+        )
+        started = time.perf_counter()
+        run.state, run.metrics = experiment.train(run.state, run.metrics, stop)
+        run.step = int(jax.device_get(run.state.step))  # waits for the device
+        seconds = time.perf_counter() - started
+        run.train_seconds += seconds
+        if not math.isfinite(jax.device_get(run.metrics["loss"])):
+            raise RunError(f"the loss is not finite at step {run.step:,}; {ADVICE}")
+        chunk_steps = max(1, min(8 * chunk_steps, int(CHUNK_SECONDS * (stop - first) / seconds)))
+        yield
+
+
+def _is_evaluated(experiment: Experiment, step: int) -> bool:
+    every = experiment.config.eval_every_epochs * experiment.steps_per_epoch
+    return step % every == 0 or step == experiment.total_steps
+
+
+def _result(experiment: Experiment, run: Run) -> dict[str, Any]:
+    config, test = experiment.config, run.test or {}
+    packages = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "preset": config.preset,
+        "model": config.model,
+        "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(run.state.params)),
+        "dataset": config.dataset,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "steps": run.step,
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "num_test_examples": test["num_examples"],
+        "train_seconds": round(run.train_seconds, 3),
+        "compile_seconds": round(run.compile_seconds, 3),
+        "examples_per_second": round(run.step * config.batch_size / run.train_seconds, 1),
+        "total_seconds": round(time.perf_counter() - run.started, 3),
+        "devices": [
+            f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()
+        ],
+        "versions": {
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in packages},
+        },
+    }

@@ -1,0 +1,447 @@
+import contextlib
+import functools
+import io
+import json
+import os
+import pathlib
+import runpy
+import statistics
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxcnn import PRESETS
+from jaxcnn.benchmarks import compare as comparing
+from jaxcnn.benchmarks import jax_sides, linen_networks, our_epochs, torch_side
+from jaxcnn.benchmarks import job as jobs
+from jaxcnn.benchmarks.compare import Worker, compare
+from jaxcnn.benchmarks.input import measure_input, print_input
+from jaxcnn.benchmarks.job import Job, normalized, random_images
+from jaxcnn.benchmarks.startup import measure_startup, print_startup
+from jaxcnn.benchmarks.table import figures, print_comparison, short
+from jaxcnn.data.datasets import DATASETS
+from jaxcnn.errors import RunError, UserError
+from jaxcnn.interop.torch_weights import TORCH_NAMES, to_torch
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.summary.summarize import summarize
+from jaxcnn.training.experiment import Experiment
+from jaxcnn.training.step import train_step
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "benchmark.py"
+
+# Programs that run once: compile them fast.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def run(*arguments):
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+
+
+def train_job(side="", network="lenet5", what="train", batch_size=16, dtype="float32", variant=""):
+    return Job(side, variant, network, what, batch_size, dtype)
+
+
+def turn(steps, seconds, peak_mib=100.0):
+    return {"steps": steps, "seconds": seconds, "peak_mib": peak_mib}
+
+
+@pytest.fixture
+def comparison():
+    """Three rounds of one second, 10 images a step; ours does 8, 6 and 9 steps, linen 2, 3, 3."""
+
+    def side(variant="", flops=None, compile_seconds=0.0):
+        return {
+            "variant": variant,
+            "flops": flops,
+            "compile_seconds": compile_seconds,
+            "device": "cpu",
+            "versions": {"jax": "1.2.3"},
+        }
+
+    return {
+        "network": "lenet5",
+        "what": "train",
+        "batch_size": 10,
+        "dtype": "float32",
+        "image_size": None,
+        "images_per_step": 10,
+        "device": "a processor",
+        "cpu_count": 2,
+        "python": "3.11.7",
+        "sides": {
+            "jaxcnn": side(flops=10**9, compile_seconds=1.5),
+            "linen": side(),
+            "torch": side("eager")
+            | {
+                "versions": {"torch": "4.5.6"},
+                "first_turns": {"eager": 2.0, "channels-last": 4.5},
+            },
+            "matmul": side(flops=4 * 10**9),
+        },
+        "left_out": {"torch compile": "no compiler [here]", "torch channels-last": "too old"},
+        "rounds": [
+            {
+                "jaxcnn": turn(8, 1.0, 300.0),
+                "linen": turn(2, 1.0),
+                "torch": turn(16, 1.0),
+                "matmul": turn(4, 1.0),
+            },
+            {
+                "jaxcnn": turn(12, 2.0, 310.0),
+                "linen": turn(6, 2.0),
+                "torch": turn(6, 2.0),
+                "matmul": turn(8, 2.0),
+            },
+            {
+                "jaxcnn": turn(9, 1.0, 305.0),
+                "linen": turn(3, 1.0),
+                "torch": turn(9, 1.0),
+                "matmul": turn(2, 1.0),
+            },
+        ],
+    }
+
+
+def test_figures_by_hand(comparison):
+    found = figures(comparison)
+    assert list(found) == ["jaxcnn", "linen", "torch"]
+    ours, linen, torch = found.values()
+    assert ours.images_per_second == 80 and ours.step_ms == 125  # the median of 8, 6 and 9 steps
+    assert ours.ratios == (1, 1, 1)
+    assert ours.gflops == 8  # 10^9 a step
+    assert ours.of_matmul == 0.5  # 8/16, 6/16, 9/8
+    assert ours.peak_mib == 310 and ours.compile_seconds == 1.5
+    assert linen.images_per_second == 30 and linen.ratios == (3, 2, 4)
+    assert linen.gflops == 3 and linen.of_matmul == 3 / 16  # 2/16, 3/16, 3/8
+    assert torch.ratios == (1, 0.5, 2)
+
+
+def test_the_table_says_everything(comparison):
+    console = Console(width=100, file=io.StringIO())
+    print_comparison(comparison, console)
+    text = console.file.getvalue()
+    assert "lenet5, train, batch 10, float32" in text
+    linen = next(line for line in text.splitlines() if line.strip().startswith("linen"))
+    assert linen.split() == "linen 30.0 333 3.00x (2.00-4.00) 3.00 19% 100 0.0".split()
+    ours = next(line for line in text.splitlines() if line.strip().startswith("jaxcnn"))
+    assert ours.split() == "jaxcnn 80.0 125 8.00 50% 310 1.5".split()
+    assert "torch eager" in text and "torch 4.5.6" in text
+    assert "a processor, 2 cores" in text and "matrix products at 16.0 GFLOP/s" in text
+    assert "torch in a first turn, images/s: eager 20.0, channels-last 45.0." in text
+    assert "left out: torch compile (no compiler [here])\n" in text
+
+
+def random_params(network):
+    """Large enough that every layer's output depends on every layer's input."""
+    images = jnp.zeros((1, *IMAGE_SHAPES[network]))
+    shapes = jax.eval_shape(MODELS[network]().init, jax.random.key(0), images)["params"]
+    some = np.random.default_rng(0).uniform(-1, 1, 99_991).astype(np.float32)  # a prime number
+
+    def draw(leaf):
+        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
+        return np.resize(some, leaf.shape) * np.float32(np.sqrt(6 / fan_in))
+
+    return jax.tree.map(draw, shapes)
+
+
+@pytest.mark.parametrize("network", linen_networks.NETWORKS)
+def test_all_sides_compute_the_same_network(network):
+    params = random_params(network)
+    images = np.random.default_rng(1).standard_normal((1, *IMAGE_SHAPES[network]), np.float32)
+    ours = jit(MODELS[network]().apply)({"params": params}, images)
+
+    plain = linen_networks.NETWORKS[network]()
+    shapes = jax.eval_shape(plain.init, jax.random.key(0), images)["params"]
+    chex.assert_trees_all_equal_shapes_and_dtypes(params, shapes)
+    logits = jit(plain.apply)({"params": params}, images)
+    assert np.abs(logits - ours).max() <= 1e-4 * np.abs(ours).max()
+    has_our_convolution = [
+        "= convolution[" in str(jax.make_jaxpr(model.apply)({"params": params}, images))
+        for model in (MODELS[network](), plain)
+    ]
+    assert has_our_convolution == [True, False]
+
+    torch = pytest.importorskip("torch")
+    make, shape = torch_side.NETWORKS[network]
+    assert shape == IMAGE_SHAPES[network]
+    with torch.device("meta"):  # its parameters are loaded
+        theirs = make(torch).eval()
+    names = network if network in TORCH_NAMES else "alexnet"
+    arrays = map(torch.from_numpy, to_torch(names, params).values())
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), arrays, strict=True)), assign=True)
+    with torch.no_grad():
+        logits = theirs(torch.from_numpy(np.moveaxis(images, -1, 1).copy())).numpy()
+    assert np.abs(logits - ours).max() <= 1e-4 * np.abs(ours).max()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("network", linen_networks.NETWORKS)
+def test_plain_linen_trains(network, dtype):
+    job = train_job("linen", network, dtype=dtype)
+    model = linen_networks.NETWORKS[network](dtype=jnp.dtype(dtype))
+    state = jax.eval_shape(functools.partial(jax_sides.initial_state, job, model))
+    images, labels = random_images(2, IMAGE_SHAPES[network])
+    batch = {"image": normalized(images), "label": labels}
+    new, metrics = jax.eval_shape(train_step, state, batch, jax.random.key(0))
+    chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
+    assert metrics["loss"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("what", ["train", "infer", "epoch"])
+@pytest.mark.parametrize("variant", ["eager", "channels-last"])
+def test_torch_runs(what, variant, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch_side, "MNIST_SIZE", 40)
+    monkeypatch.setattr(jobs, "MNIST_SIZE", 40)
+    for dtype in ("float32", "bfloat16"):
+        prepared = torch_side.prepare(Job("torch", variant, "lenet5", what, 16, dtype))
+        prepared.run(2)
+        assert prepared.versions == {"torch": torch.__version__}
+
+
+def test_an_epoch_is_train_pys(monkeypatch, capsys):
+    for module in (our_epochs, jax_sides, jobs):
+        monkeypatch.setattr(module, "MNIST_SIZE", 40)
+    monkeypatch.setitem(DATASETS, "random", None)
+    monkeypatch.setattr(jax, "jit", jit)
+    job = train_job(what="epoch")
+    assert job.images_per_step == 32
+    prepared = jax_sides.prepare_jaxcnn(job)
+    prepared.run(2)
+    said = capsys.readouterr().out
+    assert "epoch 1: test accuracy" in said and "epoch 2: test accuracy" in said
+    assert "epoch 3" not in said
+    summary = summarize(MODELS["lenet5"](), (28, 28, 1))
+    multiply_adds = 3 * summary.multiply_adds - 28 * 28 * 6 * 5 * 5  # none for the images' gradient
+    assert prepared.flops == 2 * multiply_adds * 32
+    jax_sides.prepare_linen(job).run(1)
+    for refused in (
+        train_job(network="alexnet", what="epoch"),
+        train_job(what="epoch", dtype="bfloat16"),
+    ):
+        with pytest.raises(UserError, match="an epoch is of MNIST-sized images in float32"):
+            jax_sides.prepare_jaxcnn(refused)
+
+
+def test_training_that_stops_is_no_fast_training(monkeypatch):
+    monkeypatch.setattr(jax_sides, "LEARNING_RATE", float("nan"))
+    monkeypatch.setattr(jax, "jit", jit)
+    prepared = jax_sides.prepare_jaxcnn(train_job())
+    prepared.run(2)
+    with pytest.raises(RunError, match="the loss is not finite at step 2"):
+        prepared.run(1)
+
+
+class FakeWorker:
+    """Steps a second by side and variant; None is a side that fails."""
+
+    RATES = {
+        **{("jaxcnn", ""): 6, ("linen", ""): 2, ("matmul", ""): 1},
+        **{("torch", "eager"): 3, ("torch", "channels-last"): 4, ("torch", "compile"): None},
+    }
+
+    def __init__(self, job):
+        self.key, self.stopped = (job.side, job.variant), False
+        self.facts = {"variant": job.variant, "device": "a GPU", "flops": 1}
+        self.log.append(f"start {job.side} {job.variant}".strip())
+
+    def wait(self):
+        if self.RATES[self.key] is None:
+            raise RunError("no compiler")
+
+    def measure(self, seconds):
+        self.log.append(self.key[0])
+        return turn(self.RATES[self.key], 1.0)
+
+    def stop(self):
+        if not self.stopped:
+            self.log.append(f"stop {self.key[0]} {self.key[1]}".strip())
+        self.stopped = True
+
+
+def test_sides_take_turns_and_the_fastest_torch_takes_part(monkeypatch):
+    monkeypatch.setattr(comparing, "Worker", FakeWorker)
+    monkeypatch.setattr(FakeWorker, "log", log := [], raising=False)
+    found = compare(train_job(), ["torch", "linen"], rounds=2, seconds=1, say=lambda line: None)
+    assert log[:13] == [
+        *("start jaxcnn", "jaxcnn"),
+        *("start torch eager", "torch", "start torch channels-last", "torch", "stop torch eager"),
+        *("start torch compile", "stop torch compile"),
+        *("start linen", "linen", "start matmul", "matmul"),
+    ]
+    assert log[13:21] == [
+        *("jaxcnn", "torch", "linen", "matmul"),
+        *("matmul", "linen", "torch", "jaxcnn"),
+    ]
+    assert sorted(log[21:]) == [
+        *("stop jaxcnn", "stop linen", "stop matmul", "stop torch channels-last"),
+    ]
+    assert found["left_out"] == {"torch compile": "no compiler"}
+    assert found["sides"]["torch"]["variant"] == "channels-last"
+    assert found["sides"]["torch"]["first_turns"] == {"eager": 3, "channels-last": 4}
+    assert [list(turns) for turns in found["rounds"]] == 2 * [
+        ["jaxcnn", "torch", "linen", "matmul"]
+    ]
+    assert found["rounds"][1]["torch"]["steps"] == 4 and found["device"] == "a GPU"
+
+
+def test_our_own_failure_is_an_error(monkeypatch):
+    monkeypatch.setattr(comparing, "Worker", FakeWorker)
+    monkeypatch.setattr(FakeWorker, "log", log := [], raising=False)
+    monkeypatch.setitem(FakeWorker.RATES, ("jaxcnn", ""), None)
+    with pytest.raises(RunError, match="no compiler"):
+        compare(train_job(), ["linen"], rounds=1, seconds=1, say=lambda line: None)
+    assert log == ["start jaxcnn", "stop jaxcnn"]
+
+
+def test_a_missing_torch_is_said(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    left_out = {}
+    with contextlib.ExitStack() as stack:
+        assert comparing._fastest(train_job("torch"), 0.1, stack, left_out) is None
+    reason = "PyTorch is not installed: pip install -e '.[torch]'"
+    assert left_out == {f"torch {variant}": reason for variant in torch_side.VARIANTS}
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("raise ValueError('two\\nlines')", "ValueError: two"),
+        ("import os, sys; sys.stderr.write('out of luck\\n'); os._exit(3)", "status 3 out of luck"),
+    ],
+)
+def test_a_process_that_dies_is_said(code, message, tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    worker = Worker(train_job("torch-eager", variant="eager"))
+    try:
+        with pytest.raises(RunError, match=message):
+            worker.wait()
+    finally:
+        worker.stop()
+
+
+def test_from_the_command_to_the_json(tmp_path):
+    path, picture = tmp_path / "out.json", tmp_path / "growth.png"
+    flags = ["--batch-size", 16, 32, "--rounds", 1, "--seconds", 0.1, "--against", "linen"]
+    done = run("lenet5", *flags, "--json", path, "--figure", picture)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    found, larger = json.loads(path.read_text())
+    assert larger["batch_size"] == 32 and picture.read_bytes().startswith(b"\x89PNG")
+    assert found["network"] == "lenet5" and found["batch_size"] == found["images_per_step"] == 16
+    assert list(found["sides"]) == ["jaxcnn", "linen", "matmul"] and found["left_out"] == {}
+    assert found["sides"]["linen"]["versions"]["jax"] == jax.__version__
+    (turns,) = found["rounds"]
+    rates = {side: turns[side]["steps"] / turns[side]["seconds"] for side in turns}
+    assert all(turns[side]["seconds"] >= 0.1 for side in turns)
+    ratio = found["figures"]["linen"]["ratios"][0]
+    assert ratio == pytest.approx(rates["jaxcnn"] / rates["linen"])
+    ours = found["figures"]["jaxcnn"]
+    assert 0 < ours["of_matmul"] < 1 and ours["compile_seconds"] > 0.1 and ours["peak_mib"] > 100
+    assert f"{ratio:.2f}x" in done.stdout and "jaxcnn" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lenet6"], "no network is called 'lenet6'; did you mean lenet5"),
+        (["lenet5", "--against", "torhc"], "no side is called 'torhc'; did you mean torch?"),
+        (["lenet5", "--rounds", "0"], "--rounds and --batch-size must be at least 1"),
+        (["lenet5", "--what", "startup", "--rounds", "0"], "--rounds must be at least 1"),
+        (
+            ["lenet5", "--what", "scale", "--batch-size", "12"],
+            "--batch-size is 12: for --what scale",
+        ),
+        (["lenet5", "--json", "nowhere/out.json"], "there is no folder nowhere"),
+        (["lenet5", "--json", "."], ". is a folder; name a file to write"),
+        (["lenet5", "--what", "scale", "--figure", "out.png"], "--figure is not of --what scale"),
+        (["lenet5", "--what", "scale", "--against", "linen"], "--against is not of --what scale"),
+        (["lenet5", "--what", "startup", "--dtype", "bfloat16"], "--dtype is not of --what st"),
+        (["lenet5", "--what", "startup", "--batch-size", "8"], "--batch-size is not of --what st"),
+        (["lenet5-mnist", "--what", "input", "--batch-size", "8"], "--batch-size is not of"),
+        (["lenet5-mnist", "--what", "input", "--image-size", "8"], "--image-size is not of"),
+        (["lenet5", "--what", "startup", "--seconds", "5"], "--seconds is not of --what startup"),
+        (
+            ["lenet5", "--what", "startup", "--figure", "a.png", "--against", "linen"],
+            "--against is not of --what startup",
+        ),
+        (["lenet5", "--figure", "out.png"], "--figure needs several of"),
+        (["lenet5", "--batch-size", "8", "16", "8"], "--batch-size has a size twice: 8 16 8"),
+        (["lenet5", "--dataset", "mnist"], "--dataset is not of --what train"),
+        (["lenet5-mnist", "--what", "input", "--dataset", "mnits"], "no dataset is called"),
+        (["lenet5-mnits", "--what", "input"], "no preset is called 'lenet5-mnits'; did you"),
+    ],
+)
+def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    error = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), (["lenet5", "--rounds", "0"], 2)]
+)
+def test_neither_help_nor_the_parent_of_the_sides_needs_jax(arguments, status):
+    command = [sys.executable, "-X", "importtime", SCRIPT, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status
+    modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "tyro" in modules and not modules & {"jax", "torch"}
+
+
+def test_input_is_measured_beside_the_step_that_it_feeds(monkeypatch):
+    models, begun = {*MODELS}, []
+    begin_epoch = Experiment.begin_epoch
+
+    def note(experiment, state):
+        begun.append((experiment.config.model, int(state.step) % experiment.steps_per_epoch))
+        return begin_epoch(experiment, state)
+
+    monkeypatch.setattr(Experiment, "begin_epoch", note)
+    found = measure_input(
+        PRESETS["lenet5-mnist5k"].config, rounds=2, seconds=0.2, say=lambda line: None
+    )
+    training, alone = found["images_per_second"].values()
+    assert len(training) == len(alone) == 2 and 0 < max(training) < min(alone)
+    assert {*MODELS} == models
+    assert {*begun} == {("lenet5-tanh", 0), ("mean-color", 0)}
+    console = Console(width=100, file=io.StringIO())
+    print_input(found, console)
+    ratio = statistics.median(fast / slow for fast, slow in zip(alone, training, strict=True))
+    assert f"a step {short(ratio)} times as fast" in console.file.getvalue()
+    with pytest.raises(UserError, match="--rounds must be at least 1"):
+        measure_input(PRESETS["lenet5-mnist5k"].config, rounds=0, seconds=1, say=lambda line: None)
+
+
+def test_startup_waits_for_the_first_line_of_the_log(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import pathlib, sys, time\n"
+        "if '--help' in sys.argv: sys.exit()\n"
+        "folder = pathlib.Path(sys.argv[sys.argv.index('--workdir') + 1])\n"
+        "log = folder / 'metrics.jsonl'\n"
+        "folder.mkdir(); log.touch(); time.sleep(0.5); log.write_text('{}\\n'); time.sleep(60)\n"
+    )
+    found = measure_startup(script, "lenet5", rounds=2, say=lambda line: None)
+    seconds = found["seconds"]
+    assert all(0.5 <= taken < 10 for taken in seconds["first step"])
+    assert len(seconds["--help"]) == 2 and max(seconds["--help"]) < 0.5
+    console = Console(width=100, file=io.StringIO())
+    print_startup(found, console)
+    assert "--help" in console.file.getvalue() and "first step" in console.file.getvalue()
+
+    script.write_text("raise SystemExit('no such network')")
+    with pytest.raises(RunError, match="ended before its first step: no such network"):
+        measure_startup(script, "lenet5", rounds=1, say=lambda line: None)

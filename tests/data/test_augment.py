@@ -1,0 +1,489 @@
+import functools
+import itertools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.data import augment
+from jaxcnn.data.augment import (
+    affine,
+    center_crop,
+    color_components,
+    cutout,
+    horizontal_flip,
+    normalize,
+    pca_color,
+    random_crop,
+    resize,
+    views,
+    warp,
+)
+
+KEY = jax.random.key(0)
+
+
+def grid(batch, height, width, channels=1, dtype=np.float32):
+    """Every pixel another value (of uint8 images, modulo 256)."""
+    values = np.arange(batch * height * width * channels).astype(dtype)
+    return jnp.asarray(values.reshape(batch, height, width, channels))
+
+
+def noise(*shape, dtype=np.float32):
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    return jnp.asarray(pixels)
+
+
+# All random functions, with what they need to act on images of three channels.
+RANDOM = {
+    "random_crop": jax.jit(functools.partial(random_crop, size=8, padding=2)),
+    "horizontal_flip": jax.jit(horizontal_flip),
+    "affine": jax.jit(
+        functools.partial(affine, degrees=20, translate=2, scale=0.2, shear=10, fill=9)
+    ),
+    "pca_color": jax.jit(functools.partial(pca_color, components=np.diag([30.0, 20.0, 10.0]))),
+    "cutout": jax.jit(functools.partial(cutout, size=3)),
+}
+each_random = pytest.mark.parametrize("function", RANDOM.values(), ids=RANDOM.keys())
+
+
+@each_random
+def test_a_key_decides_each_image_on_its_own(function):
+    images = jnp.tile(noise(1, 8, 8, 3), (16, 1, 1, 1))
+    first = function(KEY, images)
+    chex.assert_shape(first, (16, 8, 8, 3))
+    chex.assert_trees_all_equal(first, function(KEY, images))
+    assert (first != function(jax.random.key(1), images)).any()
+    kinds = len(np.unique(np.asarray(first).reshape(16, -1), axis=0))
+    assert kinds == 2 if function is RANDOM["horizontal_flip"] else kinds > 4
+
+
+@each_random
+def test_no_image_changes_another(function):
+    images = noise(16, 8, 8, 3)
+    others = np.asarray(images).copy()
+    others[1:] = 255 - others[1:]
+    chex.assert_trees_all_equal(function(KEY, images)[0], function(KEY, jnp.asarray(others))[0])
+
+
+@each_random
+def test_under_jit_in_a_loop(function):
+    images = noise(16, 8, 8, 3)
+
+    def body(i, outputs):
+        return function(jax.random.fold_in(KEY, i), images)
+
+    looped = jax.jit(lambda: jax.lax.fori_loop(0, 3, body, jnp.zeros_like(images)))()
+    # Where a weight is rounded another way, so is its pixel.
+    chex.assert_trees_all_close(looped, body(2, images), atol=0.01)
+
+
+@each_random
+def test_two_devices_give_what_one_gives(function):
+    images = noise(16, 8, 8, 3)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    sharded = jax.jit(function, in_shardings=(everywhere, rows), out_shardings=rows)
+    compiled = sharded.lower(KEY, images).compile()
+    chex.assert_trees_all_close(compiled(KEY, images), function(KEY, images), atol=0.01)
+    assert "all-gather" not in compiled.as_text()
+
+
+@pytest.mark.parametrize("name", ["random_crop", "horizontal_flip", "cutout"])
+def test_moving_pixels_keeps_their_type(name):
+    images = noise(16, 8, 8, 3, dtype=np.uint8)
+    moved = RANDOM[name](KEY, images)
+    assert moved.dtype == jnp.uint8
+    floats = RANDOM[name](KEY, images.astype(jnp.float32))
+    chex.assert_trees_all_equal(moved.astype(jnp.float32), floats)
+
+
+@pytest.mark.parametrize("name", ["affine", "pca_color"])
+def test_new_values_are_float32(name):
+    images = noise(16, 8, 8, 3, dtype=np.uint8)
+    floats = RANDOM[name](KEY, images.astype(jnp.float32))
+    assert floats.dtype == jnp.float32
+    chex.assert_trees_all_equal(RANDOM[name](KEY, images), floats)
+
+
+# Crops and views
+
+
+def test_every_place_of_a_crop_is_equally_likely():
+    crops = random_crop(KEY, jnp.repeat(grid(1, 5, 4), 1200, axis=0), size=3)
+    chex.assert_shape(crops, (1200, 3, 3, 1))
+    corners, counts = np.unique(np.asarray(crops[:, 0, 0, 0]), return_counts=True)
+    assert corners.tolist() == [0, 1, 4, 5, 8, 9]
+    # 200 expected, with a standard deviation of 12.9.
+    assert abs(counts - 200).max() < 5 * 12.9
+    window = np.arange(3)[:, None] * 4 + np.arange(3)
+    chex.assert_trees_all_equal(crops[..., 0] - crops[:, :1, :1, 0], np.tile(window, (1200, 1, 1)))
+
+
+def test_a_crop_reaches_into_the_padding():
+    image = grid(1, 2, 2) + 1  # 1 2 / 3 4
+    crops = random_crop(KEY, jnp.repeat(image, 1200, axis=0), size=2, padding=1, fill=9)
+    seen = {tuple(crop.tolist()) for crop in np.asarray(crops).reshape(1200, 4).astype(int)}
+    framed = np.pad(np.array([[1, 2], [3, 4]]), 1, constant_values=9)
+    expected = {
+        tuple(framed[top : top + 2, left : left + 2].ravel().tolist())
+        for top in range(3)
+        for left in range(3)
+    }
+    assert seen == expected
+
+
+def test_a_crop_of_all_is_all():
+    images = noise(1200, 6, 6, 2)
+    chex.assert_trees_all_equal(random_crop(KEY, images, size=6), images)
+    chex.assert_trees_all_equal(center_crop(images, size=6), images)
+
+
+def test_center_crop():
+    assert center_crop(grid(1, 4, 5), size=2)[0, ..., 0].tolist() == [[6, 7], [11, 12]]
+    assert center_crop(grid(1, 4, 5), size=3)[0, ..., 0].tolist() == [
+        [1, 2, 3],
+        [6, 7, 8],
+        [11, 12, 13],
+    ]
+
+
+def test_views_are_the_corners_the_centre_and_their_mirror_images():
+    images = grid(2, 4, 4)
+    ten = views(images, size=2, flips=True)
+    chex.assert_shape(ten, (2, 10, 2, 2, 1))
+    assert ten[0, :, :, :, 0].astype(int).tolist() == [
+        [[0, 1], [4, 5]],
+        [[2, 3], [6, 7]],
+        [[8, 9], [12, 13]],
+        [[10, 11], [14, 15]],
+        [[5, 6], [9, 10]],
+        [[1, 0], [5, 4]],
+        [[3, 2], [7, 6]],
+        [[9, 8], [13, 12]],
+        [[11, 10], [15, 14]],
+        [[6, 5], [10, 9]],
+    ]
+    chex.assert_trees_all_equal(ten[1], ten[0] + 16)
+    chex.assert_trees_all_equal(views(images, size=2, flips=False), ten[:, :5])
+
+
+# Flips
+
+
+def test_half_of_the_images_are_mirrored():
+    images = grid(1000, 2, 3)
+    flipped = np.asarray(horizontal_flip(KEY, images))
+    mirrored = (flipped == np.asarray(images)[:, :, ::-1]).all(axis=(1, 2, 3))
+    kept = (flipped == np.asarray(images)).all(axis=(1, 2, 3))
+    assert (mirrored ^ kept).all()
+    assert abs(mirrored.sum() - 500) < 5 * 15.8  # five standard deviations
+
+
+def test_flipping_twice_is_nothing():
+    images = noise(16, 8, 8, 3)
+    chex.assert_trees_all_equal(
+        RANDOM["horizontal_flip"](KEY, RANDOM["horizontal_flip"](KEY, images)), images
+    )
+
+
+# Warps
+
+SHIFT_0 = jnp.zeros((1, 2))
+IDENTITY = jnp.eye(2)[None]
+jitted_warp = jax.jit(warp)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 5, 1), (2, 4, 7, 3), (2, 1, 1, 1)])
+def test_no_range_keeps_the_bits(shape):
+    images = jnp.asarray(np.asarray(noise(*shape)) / np.float32(255))
+    chex.assert_trees_all_equal(jax.jit(affine)(KEY, images, fill=7.0), images)
+
+
+@pytest.mark.parametrize("size", [5, 6])
+def test_a_quarter_turn_is_counter_clockwise(size):
+    image = noise(1, size, size, 2)
+    turned = jitted_warp(image, jnp.array([[[0.0, 1.0], [-1.0, 0.0]]]), SHIFT_0)
+    chex.assert_trees_all_equal(turned[0], np.rot90(image[0]))
+
+
+def test_a_whole_shift_moves_pixels_down_and_right():
+    shifted = jitted_warp(grid(1, 3, 3), IDENTITY, jnp.array([[1.0, -1.0]]), fill=99)
+    assert shifted[0, ..., 0].tolist() == [[99, 99, 99], [1, 2, 99], [4, 5, 99]]
+
+
+def test_a_half_shift_is_the_mean_of_neighbours_and_fill():
+    shifted = jitted_warp(grid(1, 1, 3), IDENTITY, jnp.array([[0.0, 0.5]]), fill=10)
+    assert shifted[0, ..., 0].tolist() == [[5, 0.5, 1.5]]
+
+
+def test_far_outside_is_fill():
+    far = jnp.array([[1000.0, -1000.0], [-4.5, 0.0]])
+    shifted = jitted_warp(noise(2, 4, 4, 2), jnp.repeat(IDENTITY, 2, axis=0), far, fill=3)
+    chex.assert_trees_all_equal(shifted, jnp.full_like(shifted, 3))
+
+
+def test_twice_the_size_about_the_centre():
+    larger = jitted_warp(grid(1, 3, 3), IDENTITY / 2, SHIFT_0)
+    assert larger[0, ..., 0].tolist() == [[2, 2.5, 3], [3.5, 4, 4.5], [5, 5.5, 6]]
+
+
+@pytest.mark.parametrize("height", [7, 8])
+def test_affine_is_shift_after_size_after_turn_after_slant(monkeypatch, height):
+    torch = pytest.importorskip("torch")
+    width, fill = 9, 50.0
+    degrees, translate, scale, shear = 30.0, 2.5, 0.3, 15.0
+    # Each parameter at both ends of its range, in all combinations.
+    draws = np.array(list(itertools.product([-1.0, 1.0], repeat=5)), np.float32)
+    images = noise(32, height, width, 2)
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, *_, **__: jnp.asarray(draws.T))
+    function = functools.partial(
+        affine, degrees=degrees, translate=translate, scale=scale, shear=shear, fill=fill
+    )
+    actual = jax.jit(function)(KEY, images)
+
+    half = np.array([width, height]) / 2  # torch's coordinates run from -1 to 1 over the image
+    thetas = []
+    for turned, slanted, scaled, down, right in draws.astype(np.float64):
+        a, slope = np.deg2rad(turned * degrees), np.tan(np.deg2rad(slanted * shear))
+        # In torch's order, (right, down); upwards and counter-clockwise are against "down".
+        turn = np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
+        slant = np.array([[1, -slope], [0, 1]])
+        inverse = np.linalg.inv((1 + scaled * scale) * turn @ slant)
+        shift = -inverse @ np.array([right, down]) * translate
+        thetas.append(np.column_stack([inverse * half / half[:, None], shift / half]))
+    pixels = torch.tensor(np.asarray(images).transpose(0, 3, 1, 2)).double() - fill
+    places = torch.nn.functional.affine_grid(
+        torch.tensor(np.stack(thetas)), list(pixels.shape), align_corners=False
+    )
+    expected = torch.nn.functional.grid_sample(
+        pixels, places, padding_mode="zeros", align_corners=False
+    )
+    expected = expected.numpy().transpose(0, 2, 3, 1) + fill
+    chex.assert_trees_all_close(actual, expected.astype(np.float32), atol=2e-3)
+
+
+def test_what_affine_draws_fills_its_ranges(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(
+        augment, "warp", lambda _, inverse, shift, fill: drawn.update(inverse=inverse, shift=shift)
+    )
+    images = jnp.zeros((2000, 1, 1, 1))
+
+    def draw(**ranges):
+        affine(KEY, images, **ranges)
+        return np.linalg.inv(np.asarray(drawn["inverse"])), np.asarray(drawn["shift"])
+
+    def assert_fills(values, low, high):
+        assert low <= values.min() < low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) < values.max() <= high
+        assert abs(values.mean() - (low + high) / 2) < 0.05 * (high - low)
+
+    forward, shift = draw(translate=3)
+    assert_fills(shift[:, 0], -3, 3)
+    assert_fills(shift[:, 1], -3, 3)
+    assert abs(np.corrcoef(shift.T)[0, 1]) < 0.1
+    forward, shift = draw(degrees=10)
+    assert_fills(np.rad2deg(np.arctan2(forward[:, 0, 1], forward[:, 0, 0])), -10.001, 10.001)
+    assert not shift.any()
+    forward, _ = draw(scale=0.2)
+    assert_fills(forward[:, 0, 0], 0.7999, 1.2001)
+    forward, _ = draw(shear=10)
+    assert_fills(np.rad2deg(np.arctan(forward[:, 1, 0])), -10.001, 10.001)
+
+
+# Colour
+
+
+def test_components_are_eigenvectors_times_eigenvalues():
+    directions = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0].T
+    directions *= np.sign(directions[np.arange(3), abs(directions).argmax(1)])[:, None]
+    # Two pixels at each end of each direction: the covariance is exact.
+    stds = np.array([40.0, 20.0, 5.0])
+    ends = np.concatenate([directions, -directions]) * np.tile(stds, 2)[:, None]
+    pixels = np.array([100.0, 120.0, 140.0]) + np.sqrt(3) * ends
+    components = color_components(pixels.reshape(3, 2, 1, 3).astype(np.float32))
+    expected = 255 * ((stds / 255) ** 2)[:, None] * directions
+    chex.assert_trees_all_close(components, expected.astype(np.float32), atol=1e-4)
+
+
+def test_components_of_many_images_are_those_of_all_pixels():
+    images = np.random.default_rng(0).integers(0, 256, (2500, 2, 2, 3)).astype(np.uint8)
+    images[1300:] //= 4
+    components = color_components(images)
+    covariance = np.cov(images.reshape(-1, 3).T / 255, bias=True)
+    lengths = np.linalg.norm(components, axis=1)
+    assert lengths[0] > lengths[1] > lengths[2]
+    units = components / lengths[:, None]
+    expected = units * lengths[:, None] / 255
+    chex.assert_trees_all_close(units @ covariance, expected, atol=1e-6)
+
+
+def test_a_colour_is_a_normal_sum_of_components():
+    components = np.array([[10.0, 20.0, 0.0], [-4.0, 2.0, 6.0], [0.0, 0.0, 1.0]], np.float32)
+    images = noise(4000, 2, 3, 3)
+    added = np.asarray(pca_color(KEY, images, components=components, std=0.5) - images)
+    chex.assert_trees_all_close(added, np.broadcast_to(added[:, :1, :1], added.shape), atol=1e-4)
+    amounts = added[:, 0, 0] @ np.linalg.inv(components)
+    chex.assert_trees_all_close(amounts.mean(0), np.zeros(3, np.float32), atol=0.04)
+    chex.assert_trees_all_close(np.cov(amounts.T), 0.25 * np.eye(3), atol=0.03)
+    chex.assert_trees_all_equal(pca_color(KEY, images, components=components, std=0), images)
+
+
+# Cutout
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_every_centre_of_a_cutout_is_equally_likely(size):
+    height, width = 3, 4
+    images = jnp.ones((1200, height, width, 1))
+    cut = np.asarray(cutout(KEY, images, size=size))[..., 0]
+    patterns, counts = np.unique(cut.reshape(1200, -1), axis=0, return_counts=True)
+    expected = set()
+    for y in range(height):
+        for x in range(width):
+            image = np.ones((height, width))
+            top, left = y - size // 2, x - size // 2
+            image[max(top, 0) : top + size, max(left, 0) : left + size] = 0
+            expected.add(tuple(image.ravel()))
+    assert len(expected) == height * width
+    assert {tuple(pattern.tolist()) for pattern in patterns} == expected
+    assert abs(counts - 100).max() < 5 * 9.6  # five standard deviations
+
+
+def test_a_cutout_is_filled_with_a_colour():
+    images = noise(1200, 4, 4, 3, dtype=np.uint8) // 2
+    cut = np.asarray(cutout(KEY, images, size=2, fill=(200, 210.5, 220)))
+    inside = (cut == [200, 210, 220]).all(-1)
+    assert (inside.sum((1, 2)) >= 1).all()
+    assert inside.sum((1, 2)).max() == 4
+    assert (cut[~inside] == np.asarray(images)[~inside]).all()
+
+
+# Resizing
+
+
+def test_resizing_by_eye():
+    assert resize(grid(1, 1, 2) * 4, size=4)[0, :, :, 0].tolist() == [[0, 1, 3, 4]] * 4
+    halved = resize(jnp.repeat(grid(1, 4, 1) * 8, 4, axis=2), size=2)
+    # Weights 1, 3, 3, 1 of 8; at the border without what lies outside, of 7.
+    expected = np.array([[40 / 7, 128 / 7]], np.float32).T.repeat(2, axis=1)
+    chex.assert_trees_all_close(halved[0, ..., 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("height", [32, 45])
+@pytest.mark.parametrize("size", [224, 33, 32, 24, 7])
+def test_resizing_is_that_of_torch(height, size):
+    torch = pytest.importorskip("torch")
+    images = noise(2, height, 32, 3) / 255
+    expected = torch.nn.functional.interpolate(
+        torch.tensor(np.asarray(images).transpose(0, 3, 1, 2)),
+        size=(size, size),
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,  # which changes nothing where it enlarges
+    )
+    expected = expected.numpy().transpose(0, 2, 3, 1)
+    chex.assert_trees_all_close(resize(images, size=size), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [224, 24])
+def test_resizing_is_that_of_pillow_up_to_rounding(size):
+    image_module = pytest.importorskip("PIL.Image")
+    images = noise(1, 32, 32, 3, dtype=np.uint8)
+    pillow = image_module.fromarray(np.asarray(images[0]))
+    expected = np.asarray(pillow.resize((size, size), image_module.Resampling.BILINEAR))
+    # Pillow rounds to whole pixels twice, after the rows and after the columns.
+    assert abs(np.asarray(resize(images, size=size)[0]) - expected).max() <= 1.01
+
+
+# Normalization
+
+
+def test_pixels_to_minus_one_and_one():
+    pixels = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
+    expected = jnp.array([-1, -0.6, 1]).reshape(1, 1, 3, 1)
+    chex.assert_trees_all_close(normalize(pixels, (0.5,), (0.5,)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((0.1307,), (0.3081,)), ((0.49, 0.48, 0.45), (0.25,)), ((0.1, 0.2, 0.3), (0.5, 0.25, 1.0))],
+)
+def test_one_value_or_one_for_each_channel(mean, std):
+    pixels = np.arange(256 * 3, dtype=np.uint8).reshape(2, 8, 16, 3)
+    expected = (pixels / 255 - np.array(mean)) / np.array(std)
+    actual = normalize(jnp.asarray(pixels), mean, std)
+    chex.assert_trees_all_close(actual, expected.astype(np.float32), atol=1e-6)
+
+
+def test_float_pixels_are_normalized_to_the_same_bits():
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    chex.assert_trees_all_equal(
+        normalize(jnp.asarray(pixels, jnp.float32), (0.1307,), (0.3081,)),
+        normalize(jnp.asarray(pixels), (0.1307,), (0.3081,)),
+    )
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.5, 0.5), (0.5,)), ((0.5,), (0.5, 0.5)), ((), (1,))])
+def test_values_for_other_channels_are_refused(mean, std):
+    with pytest.raises(ValueError, match=r"(mean|std) has [02] values for images of 3 channels"):
+        normalize(jnp.zeros((1, 2, 2, 3), jnp.uint8), mean, std)
+
+
+# Errors
+
+ALL = {
+    **RANDOM,
+    "center_crop": lambda _, images: center_crop(images, size=2),
+    "views": lambda _, images: views(images, size=2, flips=True),
+    "warp": lambda _, images: warp(images, IDENTITY, SHIFT_0),
+    "resize": lambda _, images: resize(images, size=2),
+    "color_components": lambda _, images: color_components(np.asarray(images)),
+}
+
+
+@pytest.mark.parametrize("function", ALL.values(), ids=ALL.keys())
+def test_other_types_and_shapes_are_refused(function):
+    with pytest.raises(TypeError, match="images are int32; expected uint8 or float32"):
+        function(KEY, jnp.zeros((1, 8, 8, 3), jnp.int32))
+    with pytest.raises(ValueError, match=r"of shape \(8, 8, 3\); expected \[batch"):
+        function(KEY, jnp.zeros((8, 8, 3)))
+
+
+def test_normalize_refuses_other_types():
+    with pytest.raises(TypeError, match="images are int32; expected uint8 or float32"):
+        normalize(jnp.zeros((1, 2, 2, 1), jnp.int32), (0.5,), (0.5,))
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (random_crop, {"size": 0}, "size is 0 for images of 4 x 5 pixels"),
+        (random_crop, {"size": 7, "padding": 1}, "size is 7 for images of 6 x 7 pixels"),
+        (random_crop, {"size": 4, "padding": -1}, "padding is -1; expected at least 0"),
+        (affine, {"degrees": -1}, "degrees is -1; expected at least 0 and below inf"),
+        (affine, {"translate": float("nan")}, "translate is nan; expected at least 0"),
+        (affine, {"scale": 1.0}, "scale is 1.0; expected at least 0 and below 1"),
+        (affine, {"shear": 90}, "shear is 90; expected at least 0 and below 90"),
+        (cutout, {"size": 0}, "size is 0; expected at least 1 pixel"),
+        (cutout, {"size": 1, "fill": (1, 2)}, "fill has 2 values for images of 3 channels"),
+        (pca_color, {"components": np.eye(1)}, r"\(1, 1\) for images of 3 channels; expected \(3"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(KEY, jnp.zeros((2, 4, 5, 3)), **arguments)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    images = jnp.zeros((2, 4, 5, 3))
+    with pytest.raises(ValueError, match="size is 5 for images of 4 x 5 pixels"):
+        center_crop(images, size=5)
+    with pytest.raises(ValueError, match="size is 5 for images of 4 x 5 pixels"):
+        views(images, size=5, flips=False)
+    with pytest.raises(ValueError, match="size is 0; expected at least 1 pixel"):
+        resize(images, size=0)

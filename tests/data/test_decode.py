@@ -1,0 +1,189 @@
+import io
+import logging
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.data.decode import Images
+from jaxcnn.data.sources import Encoded
+from jaxcnn.data.stream import evaluation_batches, load, training_batches
+from jaxcnn.errors import UserError
+
+CLASSES = ("cat", "dog", "eel")
+
+
+def save_image(path, width, height, seed=0):
+    """Smooth noise: pixels that shrink to something, and JPEG keeps."""
+    small = np.random.default_rng(seed).integers(256, size=(6, 6, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """60 images to learn from and 21 to test on, PNG and JPEG, of 72x72 to 100x80 pixels."""
+    for i in range(81):
+        split, name = "train" if i < 60 else "val", CLASSES[i % 3]
+        path = tmp_path / "images" / split / name / f"{i:02d}.{'png' if i % 2 else 'JPEG'}"
+        save_image(path, 72 + i % 29, 72 + i % 9, seed=i)
+    return tmp_path / "images"
+
+
+def opened(folder, on_bad_image="refuse", **options):
+    fields = {"size": 28, "min_size": 32, "on_bad_image": on_bad_image}
+    return load(f"folder:{folder}", **{**fields, **options})
+
+
+class Numbered:
+    """Examples whose images are their own number, stored as PNG."""
+
+    def __init__(self, count, bad=()):
+        self._count, self._bad = count, bad
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, row):
+        file = io.BytesIO()
+        Image.fromarray(np.full((4, 4), row % 256, np.uint8)).save(file, format="PNG")
+        data = b"no image" if row in self._bad else file.getvalue()
+        return Encoded(data, int(row) % 7, f"number {row}")
+
+
+def numbered(count, bad=(), on_bad_image="skip"):
+    examples = Numbered(count, bad)
+    return Images(examples, size=2, channels=1, min_size=4, on_bad_image=on_bad_image)
+
+
+def numbers(batch):
+    assert (batch["image"] == batch["image"][:, :1, :1]).all()
+    return batch["image"][:, 0, 0, 0].tolist()
+
+
+def order_of(images, *, seed=0, epoch=0, first=0, batch_size=4, **options):
+    batches = training_batches(
+        images, seed=seed, epoch=epoch, first=first, batch_size=batch_size, **options
+    )
+    return [numbers(batch) for batch in batches]
+
+
+def test_a_bad_image_is_skipped_for_the_next_good_one_and_named(caplog):
+    good, bad = numbered(23), numbered(23, bad=(5, 6, 22))
+    instead = {5: 7, 6: 7, 22: 0}
+    expected = [[instead.get(n, n) for n in batch] for batch in order_of(good, batch_size=23)]
+    for _ in range(2):
+        (order,) = order_of(bad, batch_size=23)
+        assert [order] == expected
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 3  # each once, though met twice
+    assert all(sum(f"number {n} is a bad image" in m for m in messages) == 1 for n in instead)
+    assert any("bad image number 3 of its split" in message for message in messages)
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_many_bad_images_are_not_all_named(caplog, monkeypatch):
+    monkeypatch.setattr("jaxcnn.data.decode.MOST_WARNINGS", 2)
+    order_of(numbered(1001, bad=range(1000)), batch_size=1001)
+    ends = [record.getMessage().split("; ")[-1] for record in caplog.records]
+    assert ends == [f"skipped, bad image number {n} of its split" for n in (1, 2, 1000)]
+
+
+def test_evaluation_counts_bad_images_for_nothing():
+    (batch,) = evaluation_batches(numbered(5, bad=(2,)), batch_size=8)
+    assert batch["mask"].tolist() == [True, True, False, True, True, False, False, False]
+
+
+def test_a_set_without_a_good_image_is_refused():
+    with pytest.raises(UserError, match="no image that can be used"):
+        order_of(numbered(4, bad=range(4)))
+
+
+def test_a_bad_image_is_refused_by_name_when_it_is_met():
+    images = numbered(8, bad=(5,), on_bad_image="refuse")
+    for batches in (
+        training_batches(images, seed=0, epoch=0, first=0, batch_size=4),
+        evaluation_batches(images, batch_size=4),
+    ):
+        with pytest.raises(UserError, match="number 5 is a bad image.*--on-bad-image skip"):
+            list(batches)
+
+
+def test_an_image_is_the_centre_of_itself_scaled(tmp_path):
+    save_image(tmp_path / "wide.png", 300, 200)
+    save_image(tmp_path / "wide.jpg", 300, 200)
+    with Image.open(tmp_path / "wide.png") as image:
+        scaled = image.resize((96, 64), Image.Resampling.BILINEAR)
+        expected = np.asarray(scaled)[:, 16:80].astype(int)
+    for name in ("wide.png", "wide.jpg"):
+        stored = [Encoded((tmp_path / name).read_bytes(), 0, name)]
+        images = Images(stored, size=64, channels=3, min_size=1, on_bad_image="refuse")
+        assert images.shape == (1, 64, 64, 3)
+        difference = np.abs(images[0] - expected)
+        assert difference.mean() < 2 and difference.max() < 16
+    assert np.abs(np.roll(expected, 4, 1) - expected).mean() > 8  # that would have been seen
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_images_of_any_kind_become_colours_or_grey(mode, tmp_path):
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    Image.new("RGB", (40, 40), (204, 204, 204)).convert(mode).save(path)
+    stored = [Encoded(path.read_bytes(), 0, "image")]
+    for channels in (1, 3):
+        images = Images(stored, size=32, channels=channels, min_size=1, on_bad_image="refuse")
+        assert images[0].shape == (32, 32, channels)
+        assert mode == "1" or np.abs(images[0].astype(int) - 204).max() < 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_of_sixteen_bits_the_upper_eight_are_taken(suffix, tmp_path):
+    path = tmp_path / f"image.{suffix}"
+    pixels = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
+    Image.fromarray(pixels).save(path)
+    stored = [Encoded(path.read_bytes(), 0, "image")]
+    for channels in (1, 3):
+        images = Images(stored, size=32, channels=channels, min_size=1, on_bad_image="refuse")
+        expected = np.broadcast_to((pixels >> 8)[..., None], (32, 32, channels))
+        np.testing.assert_array_equal(images[0], expected)
+
+
+def test_of_twelve_bits_the_upper_eight_are_taken(tmp_path):
+    Image.fromarray(np.full((32, 32), 0xFFFF, np.uint16)).save(tmp_path / "image.tif")
+    content = (tmp_path / "image.tif").read_bytes()
+    sixteen, twelve = (struct.pack("<HHIHH", 258, 3, 1, bits, 0) for bits in (16, 12))
+    assert content.count(sixteen) == 1  # BitsPerSample
+    stored = [Encoded(content.replace(sixteen, twelve), 0, "image")]
+    images = Images(stored, size=32, channels=1, min_size=1, on_bad_image="refuse")
+    assert np.all(images[0] == 255)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_pixels_of_unknown_range_make_a_bad_image(dtype, folder):
+    path = folder / "train" / "cat" / "unknown.tif"
+    Image.fromarray(np.ones((40, 40), dtype)).save(path)
+    message = f"{path}.*the range of its pixels is not known"
+    with pytest.raises(UserError, match=f"bad images, 1: {message}"):
+        opened(folder)
+    stored = [Encoded(path.read_bytes(), 0, str(path))]
+    images = Images(stored, size=32, channels=1, min_size=1, on_bad_image="refuse")
+    with pytest.raises(UserError, match=message):
+        images[0]
+
+
+def test_bad_headers_are_refused_before_training_all_at_once(folder):
+    paths = [folder / "train" / "cat" / f"bad{i}.jpg" for i in range(4)]
+    for path in paths:
+        path.write_bytes(b"no image")
+    small = folder / "val" / "dog" / "a.png"
+    save_image(small, 100, 31)
+    with pytest.raises(UserError, match="bad images, 5: .*bad0.jpg.* and 2 others; .*skip"):
+        opened(folder)
+    for path in paths:
+        path.unlink()
+    with pytest.raises(
+        UserError, match="a.png: it has 100x31 pixels, fewer than the 32 of --stream"
+    ):
+        opened(folder)
+    assert len(opened(folder, min_size=31).test_images) == 22
+    assert len(opened(folder, "skip").test_images) == 22

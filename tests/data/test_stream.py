@@ -1,0 +1,88 @@
+"""Images that are decoded as the steps need them: which ones, in which order, and in whole runs."""
+
+import io
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.data.decode import Images
+from jaxcnn.data.sources import Encoded
+from jaxcnn.data.stream import evaluation_batches, training_batches
+from jaxcnn.distributed import mesh
+
+
+class Numbered:
+    """Examples whose images are their own number, stored as PNG."""
+
+    def __init__(self, count, bad=()):
+        self._count, self._bad = count, bad
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, row):
+        file = io.BytesIO()
+        Image.fromarray(np.full((4, 4), row % 256, np.uint8)).save(file, format="PNG")
+        data = b"no image" if row in self._bad else file.getvalue()
+        return Encoded(data, int(row) % 7, f"number {row}")
+
+
+def numbered(count, bad=(), on_bad_image="skip"):
+    examples = Numbered(count, bad)
+    return Images(examples, size=2, channels=1, min_size=4, on_bad_image=on_bad_image)
+
+
+def numbers(batch):
+    assert (batch["image"] == batch["image"][:, :1, :1]).all()
+    return batch["image"][:, 0, 0, 0].tolist()
+
+
+def order_of(images, *, seed=0, epoch=0, first=0, batch_size=4, **options):
+    batches = training_batches(
+        images, seed=seed, epoch=epoch, first=first, batch_size=batch_size, **options
+    )
+    return [numbers(batch) for batch in batches]
+
+
+def test_an_epoch_goes_once_through_the_images_in_whole_batches():
+    order = order_of(numbered(23))
+    assert [len(batch) for batch in order] == [4] * 5
+    assert len({number for batch in order for number in batch}) == 20
+    (batch,) = training_batches(numbered(9), seed=0, epoch=0, first=0, batch_size=9)
+    assert sorted(numbers(batch)) == list(range(9))
+    assert batch["label"].tolist() == [number % 7 for number in numbers(batch)]
+    assert batch["image"].dtype == np.uint8 and batch["label"].dtype == np.int32
+
+
+def test_the_order_is_a_function_of_seed_and_epoch():
+    orders = {
+        (seed, epoch): order_of(numbered(23), seed=seed, epoch=epoch)
+        for seed in range(3)
+        for epoch in range(3)
+    }
+    assert order_of(numbered(23), seed=2, epoch=1) == orders[2, 1]
+    assert len({str(order) for order in orders.values()}) == 9
+
+
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_any_batch_can_be_the_first(first):
+    assert order_of(numbered(23), first=first) == order_of(numbered(23))[first:]
+
+
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_the_shares_of_processes_make_the_batch_of_one(num_processes, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: num_processes)
+    parts = []
+    for index in range(num_processes):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        parts.append(order_of(numbered(23), share=mesh.process_share(4)))
+    assert [sum(batch, []) for batch in zip(*parts, strict=True)] == order_of(numbered(23))
+
+
+def test_evaluation_sees_each_image_once_in_order_and_masks_what_fills_up():
+    batches = list(evaluation_batches(numbered(10), batch_size=4))
+    assert sum((numbers(batch) for batch in batches), []) == [*range(10), 0, 0]
+    masks = np.concatenate([batch["mask"] for batch in batches])
+    assert masks.tolist() == [True] * 10 + [False] * 2

@@ -1,0 +1,391 @@
+import functools
+import gzip
+import hashlib
+import http.server
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow_datasets as tfds
+
+from jaxcnn.data import datasets, sources, tfds_builders
+from jaxcnn.errors import UserError
+
+MNIST_FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+
+
+CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+
+
+def real_data(name):
+    """Where TFDS has the real data; skips the test where it has none."""
+    data_dir = pathlib.Path(os.environ.get("TFDS_DATA_DIR", ""))
+    if not os.environ.get("TFDS_DATA_DIR") or not (data_dir / name).is_dir():
+        pytest.skip(f"needs the real {name} in TFDS_DATA_DIR")
+    return data_dir
+
+
+def real_mnist_files():
+    """The folder with the four original MNIST files; skips the test where there is none."""
+    folder = real_data("mnist").parent / "raw" / "mnist"
+    if not folder.is_dir():
+        pytest.skip("needs the original MNIST files in TFDS_DATA_DIR/../raw/mnist")
+    return folder
+
+
+def run_python(code, *args):
+    """Runs a program in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def url_infos(folder, url):
+    """What TFDS records of the files in a folder, for when they are downloaded from `url`."""
+    record = tfds.core.download.checksums.compute_url_info
+    return {url + file.name: record(file) for file in sorted(folder.iterdir())}
+
+
+def write_mnist(folder, seed):
+    """Writes 30 + 10 random images as MNIST's four files; returns what is in them."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    contents = []
+    for name, shape in zip(MNIST_FILES, [(30, 28, 28), (30,), (10, 28, 28), (10,)], strict=True):
+        values = rng.integers(0, 256 if len(shape) == 3 else 10, shape).astype(np.uint8)
+        header = bytes([0, 0, 8, len(shape), *np.array(shape, ">i4").tobytes()])
+        (folder / name).write_bytes(gzip.compress(header + values.tobytes()))
+        contents.append(values)
+    return contents
+
+
+def write_cifar10(folder, seed):
+    """Writes 5 x 4 + 4 random images as CIFAR-10's archive; returns the records in it."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    records = rng.integers(0, 256, (24, 1 + 3072)).astype(np.uint8)
+    records[:, 0] %= 10
+    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    members = {name: records[4 * i : 4 * i + 4].tobytes() for i, name in enumerate(names)}
+    members["batches.meta.txt"] = "\n".join(CIFAR10_CLASSES).encode() + b"\n\n"
+    members["readme.html"] = b"<html>"
+    with tarfile.open(folder / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        for name, content in reversed(members.items()):  # their order in the archive is no matter
+            member = tarfile.TarInfo("cifar-10-batches-bin/" + name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return records
+
+
+def assert_same_examples(images, labels, expected_images, expected_labels):
+    """TFDS shuffles while it prepares, so examples are compared in a canonical order."""
+    assert images.dtype == np.uint8 and labels.dtype == np.int32
+    assert images.shape == expected_images.shape
+    pairs = sorted((image.tobytes(), label) for image, label in zip(images, labels, strict=True))
+    expected = zip(expected_images, expected_labels, strict=True)
+    assert pairs == sorted((image.tobytes(), label) for image, label in expected)
+
+
+def assert_equal(dataset, other):
+    for field in ("train_images", "train_labels", "test_images", "test_labels"):
+        np.testing.assert_array_equal(getattr(dataset, field), getattr(other, field))
+    assert (dataset.name, dataset.class_names) == (other.name, other.class_names)
+
+
+def believe(monkeypatch, folder, url=tfds_builders.Mnist.URL):
+    """Has TFDS take the files in a folder for the original MNIST, and `url` for its address."""
+    monkeypatch.setattr(tfds_builders.Mnist, "URL", url)
+    monkeypatch.setattr(tfds_builders.Mnist, "url_infos", url_infos(folder, url))
+
+
+@pytest.fixture
+def originals(tmp_path, monkeypatch):
+    """A folder with MNIST's four files, small, whose checksums TFDS takes for the right ones."""
+    folder = tmp_path / "originals"
+    write_mnist(folder, seed=0)
+    believe(monkeypatch, folder)
+    return folder
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def serve():
+    """A function that serves a folder on this machine and returns its URL."""
+    servers = []
+
+    def start(folder):
+        handler = functools.partial(QuietHandler, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_versions_are_those_of_tfds():
+    for name, builder in tfds_builders.BUILDERS.items():
+        assert datasets.DATASETS[name].keywords == {"name": name, "version": str(builder.VERSION)}
+
+
+def test_mnist_is_prepared_from_manual_dir(tmp_path, monkeypatch):
+    folder = tmp_path / "originals"
+    train_images, train_labels, test_images, test_labels = write_mnist(folder, seed=0)
+    believe(monkeypatch, folder)
+    dataset = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=folder)
+    assert_same_examples(
+        dataset.train_images, dataset.train_labels, train_images[..., None], train_labels
+    )
+    assert_same_examples(
+        dataset.test_images, dataset.test_labels, test_images[..., None], test_labels
+    )
+    assert dataset.class_names == tuple("0123456789")
+    # TFDS itself finds and reads what was prepared.
+    source = tfds.builder("mnist", data_dir=tmp_path / "data").as_data_source("train")
+    images = np.stack([example["image"] for example in source])
+    np.testing.assert_array_equal(images, dataset.train_images)
+
+
+def test_cifar10_is_prepared_from_manual_dir(tmp_path, monkeypatch):
+    folder = tmp_path / "originals"
+    records = write_cifar10(folder, seed=0)
+    url = "https://www.cs.toronto.edu/~kriz/"
+    assert tfds_builders.Cifar10.url_infos.keys() == url_infos(folder, url).keys()
+    monkeypatch.setattr(tfds_builders.Cifar10, "url_infos", url_infos(folder, url))
+    dataset = datasets.load("cifar10", data_dir=tmp_path / "data", manual_dir=folder)
+    labels, planes = records[:, 0], records[:, 1:].reshape(24, 3, 1024)
+    # In the file red, green and blue follow one another; here a pixel's three values do.
+    images = np.stack([planes[:, 0], planes[:, 1], planes[:, 2]], axis=-1).reshape(24, 32, 32, 3)
+    assert_same_examples(dataset.train_images, dataset.train_labels, images[:20], labels[:20])
+    assert_same_examples(dataset.test_images, dataset.test_labels, images[20:], labels[20:])
+    assert dataset.class_names == CIFAR10_CLASSES
+    source = tfds.builder("cifar10", data_dir=tmp_path / "data").as_data_source("test")
+    assert sorted(example["id"] for example in source) == [b"test_0000%d" % i for i in range(4)]
+
+
+def test_a_file_missing_from_manual_dir_is_named(tmp_path, originals):
+    (originals / MNIST_FILES[1]).unlink()
+    with pytest.raises(UserError, match=f"{MNIST_FILES[1]} does not exist"):
+        datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
+
+
+@pytest.mark.parametrize("route", ["manual_dir", "download"])
+def test_a_tampered_file_is_refused_and_leaves_nothing_behind(
+    tmp_path, monkeypatch, originals, serve, route
+):
+    url = serve(originals)
+    believe(monkeypatch, originals, url)
+    manual_dir = originals if route == "manual_dir" else None
+    tampered = originals / MNIST_FILES[0]
+    original = tampered.read_bytes()
+    tampered.write_bytes(original[:-1] + bytes([original[-1] ^ 1]))
+    with pytest.raises(UserError) as error:
+        datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=manual_dir)
+    message = str(error.value)
+    assert tampered.name in message and "\n" not in message
+    assert hashlib.sha256(original).hexdigest() in message
+    assert hashlib.sha256(tampered.read_bytes()).hexdigest() in message
+    assert not list((tmp_path / "data" / "mnist").iterdir())
+
+    tampered.write_bytes(original)
+    dataset = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=manual_dir)
+    assert len(dataset.train_images) == 30
+
+
+def test_without_data_and_network_one_message_says_what_to_do(tmp_path, monkeypatch, originals):
+    believe(monkeypatch, originals, "http://127.0.0.1:1/")  # nobody listens there
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        datasets.load("mnist", data_dir=tmp_path / "data")
+    assert time.monotonic() - start < 5
+    message = str(error.value)
+    for part in ("mnist 3.0.1", str(tmp_path / "data"), "127.0.0.1", "--data-dir", "--manual-dir"):
+        assert part in message
+    assert "mnist5k" in message and "\n" not in message
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_finished_download_is_used_without_network(tmp_path, monkeypatch, originals, serve):
+    url = serve(originals)
+    believe(monkeypatch, originals, url)
+    builder = tfds_builders.Mnist(data_dir=tmp_path / "data")
+    config = tfds.download.DownloadConfig(max_examples_per_split=0)  # download only
+    builder._make_download_manager(None, config).download(list(builder.url_infos))
+    monkeypatch.setattr(
+        tfds_builders.requests, "head", lambda *args, **kwargs: pytest.fail("asked the network")
+    )
+    assert len(datasets.load("mnist", data_dir=tmp_path / "data").train_images) == 30
+
+
+def test_two_processes_may_prepare_at_once(tmp_path, monkeypatch, originals):
+    load = functools.partial(
+        datasets.load, "mnist", data_dir=tmp_path / "data", manual_dir=originals
+    )
+    generate = tfds_builders.Mnist._split_generators
+
+    def another_comes_first(self, dl_manager):
+        monkeypatch.setattr(tfds_builders.Mnist, "_split_generators", generate)
+        load()
+        return generate(self, dl_manager)
+
+    monkeypatch.setattr(tfds_builders.Mnist, "_split_generators", another_comes_first)
+    assert len(load().train_images) == 30
+    assert os.listdir(tmp_path / "data" / "mnist") == ["3.0.1"]
+
+
+def test_a_folder_that_is_no_dataset_is_named(tmp_path, originals):
+    folder = tmp_path / "data" / "mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{folder} exists but is no complete dataset"):
+        datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
+
+
+@pytest.mark.parametrize("text", ["", "{"])
+def test_a_damaged_description_of_the_data_is_named(text, tmp_path, originals):
+    folder = tmp_path / "mnist" / "3.0.1"
+    datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
+    (folder / "dataset_info.json").write_text(text)
+    with pytest.raises(UserError, match=f"^{folder} is damaged; remove that folder"):
+        tfds_builders.prepared_builder("mnist", "3.0.1", tmp_path, tmp_path / "beside", None)
+
+
+def test_damaged_data_is_named(tmp_path, originals):
+    datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
+    folder = tmp_path / "data" / "mnist" / "3.0.1"
+    [shard] = folder.glob("*test*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 50 : len(content) // 25] = bytes(len(content) // 50)
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=f"{folder} is damaged"):
+        datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
+
+
+def test_a_prepared_set_can_be_streamed(tmp_path, originals):
+    prepared = datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
+    source = sources.open_source("tfds:mnist", str(tmp_path))
+    assert source.class_names == prepared.class_names and source.channels == 1
+    for stream, split in ((source.train, "train"), (source.test, "test")):
+        stored = [stream[row] for row in range(len(stream))]
+        images = [np.asarray(PIL.Image.open(io.BytesIO(example.image))) for example in stored]
+        labels = np.array([example.label for example in stored], np.int32)
+        expected = getattr(prepared, f"{split}_images"), getattr(prepared, f"{split}_labels")
+        assert_same_examples(np.array(images)[..., None], labels, *expected)
+        assert stored[3].name == f"mnist {split}, image 3"
+
+
+def test_a_prepared_set_that_cannot_be_streamed_is_refused(tmp_path, originals):
+    datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
+    folder = tmp_path / "mnist" / "3.0.1"
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
+    with pytest.raises(UserError, match=f"{folder} holds records that only TensorFlow reads"):
+        sources.open_source("tfds:mnist", str(tmp_path))
+    train_only = {"splits": [split for split in info["splits"] if split["name"] == "train"]}
+    (folder / "dataset_info.json").write_text(json.dumps(info | train_only))
+    with pytest.raises(UserError, match="mnist has .* in train; it needs image and label, in"):
+        sources.open_source("tfds:mnist", str(tmp_path))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed"
+)
+def test_tfrecord_without_tensorflow_leads_to_a_preparation_beside_it(tmp_path, originals):
+    folder = tmp_path / "data" / "mnist" / "3.0.1"
+    prepared = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (folder / "dataset_info.json").write_text(json.dumps(info | {"fileFormat": "tfrecord"}))
+    for shard in folder.glob("*array_record*"):
+        shard.rename(folder / shard.name.replace("array_record", "tfrecord"))
+    before = {file: file.read_bytes() for file in folder.iterdir()}
+
+    dataset = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
+    assert_equal(dataset, prepared)
+    assert (tmp_path / "data" / "array_record" / "mnist" / "3.0.1").is_dir()
+    assert {file: file.read_bytes() for file in folder.iterdir()} == before
+    # Now it is there, and the original files are needed no more.
+    assert_equal(datasets.load("mnist", data_dir=tmp_path / "data"), prepared)
+
+
+def test_tfrecord_with_tensorflow_is_read_as_it_is(tmp_path, originals):
+    pytest.importorskip("tensorflow")
+    tfds_builders.Mnist(data_dir=tmp_path / "tfrecord").download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=originals), file_format="tfrecord"
+    )
+    prepared = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
+    assert_equal(datasets.load("mnist", data_dir=tmp_path / "tfrecord"), prepared)
+    assert not (tmp_path / "tfrecord" / "array_record").exists()
+
+
+def test_real_mnist_is_downloaded_prepared_and_read_without_tensorflow(tmp_path, serve):
+    data_dir, url = real_data("mnist"), serve(real_mnist_files())
+    code = """
+import importlib.util
+import sys
+
+class NoTensorFlow:
+    def find_spec(name, path, target=None):
+        assert name.partition(".")[0] != "tensorflow", "TensorFlow is imported"
+
+ask = importlib.util.find_spec  # asking whether it is installed is allowed, and answered with no
+importlib.util.find_spec = lambda name, *args: name != "tensorflow" and ask(name, *args) or None
+sys.meta_path.insert(0, NoTensorFlow)
+import numpy as np
+from jaxcnn.data import datasets, tfds_builders
+tfds_builders.tfds.disable_progress_bar()
+data_dir, url, real_data_dir = sys.argv[1:]
+Mnist = tfds_builders.Mnist
+Mnist.url_infos = {i.replace(Mnist.URL, url): info for i, info in Mnist.url_infos.items()}
+Mnist.URL = url
+mnist = datasets.load("mnist", data_dir=data_dir)
+assert mnist.train_images.shape == (60000, 28, 28, 1) and mnist.train_labels.shape == (60000,)
+assert abs(mnist.train_images.mean() / 255 - 0.1307) < 5e-5
+
+theirs = Mnist(data_dir=real_data_dir)
+images, labels = tfds_builders.read_split(theirs, "test")
+np.testing.assert_array_equal(mnist.test_images, images)
+np.testing.assert_array_equal(mnist.test_labels, labels)
+
+train = {image.tobytes(): label for image, label in zip(mnist.train_images, mnist.train_labels)}
+mnist5k = datasets.load("mnist5k")
+for image, label in zip(mnist5k.test_images, mnist5k.test_labels):
+    assert train[image.tobytes()] == label
+"""
+    run_python(code, tmp_path, url, data_dir)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "counts"),
+    [
+        ("mnist", [0.1325], [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]),
+        ("cifar10", [0.4942, 0.4851, 0.4504], [1000] * 10),
+    ],
+)
+def test_data_prepared_by_tfds_is_read_as_it_is(name, mean, counts):
+    builder = tfds_builders.BUILDERS[name](data_dir=real_data(name))
+    images, labels = tfds_builders.read_split(builder, "test")
+    np.testing.assert_allclose(images.mean((0, 1, 2)) / 255, mean, atol=5e-5)
+    np.testing.assert_array_equal(np.bincount(labels), counts)

@@ -1,0 +1,69 @@
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxcnn.distributed import mesh
+from jaxcnn.errors import UserError
+from jaxcnn.models.alexnet import MODEL_AXIS
+
+
+def test_a_batch_is_shared_out_and_a_state_is_everywhere():
+    both = mesh.device_mesh()
+    assert both.size == len(jax.devices()) == 2
+    rows = jnp.arange(8).reshape(4, 2)
+    batch = jax.device_put(rows, mesh.batch_sharding(both))
+    state = mesh.replicate({"w": rows}, both)["w"]
+    for i, device in enumerate(both.devices):
+        shards = [a.addressable_shards[i] for a in (batch, state)]
+        assert [shard.device for shard in shards] == [device, device]
+        chex.assert_trees_all_equal(shards[0].data, rows[2 * i : 2 * i + 2])
+        chex.assert_trees_all_equal(shards[1].data, rows)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [(1, 2), (2, 2), (999, 1000), (1000, 1000)])
+def test_round_up(batch_size, expected):
+    assert mesh.round_up(batch_size, mesh.device_mesh()) == expected
+
+
+def test_a_batch_that_divides_is_accepted():
+    mesh.check_batch_size(64, mesh.device_mesh())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 63])
+def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does(batch_size):
+    with pytest.raises(UserError, match=f"--batch-size {batch_size} does not") as refusal:
+        mesh.check_batch_size(batch_size, mesh.device_mesh())
+    nearest = int(re.findall(r"\d+", str(refusal.value))[-1])
+    assert nearest > 0 and nearest % 2 == 0 and abs(nearest - batch_size) == 1
+
+
+def a_state(units):
+    shapes = {"fc6": (8, units), "fc7": (units, 8)}
+    return {
+        name: {"kernel": jax.ShapeDtypeStruct(shape, jnp.float32)} for name, shape in shapes.items()
+    }
+
+
+def test_dense_layers_are_split_by_columns_and_rows():
+    mesh_of_two = mesh.device_mesh(model_axis=2)
+    shardings = mesh.state_sharding(
+        {"params": a_state(6), "opt_state": (a_state(6),)}, mesh_of_two, MODEL_AXIS
+    )
+    for layers in shardings["params"], shardings["opt_state"][0]:
+        assert layers["fc6"]["kernel"].shard_shape((8, 6)) == (8, 3)
+        assert layers["fc7"]["kernel"].shard_shape((6, 8)) == (3, 8)
+
+
+@pytest.mark.parametrize("state", [a_state(5), {"C1": {"kernel": jnp.ones((2, 2))}}])
+def test_what_cannot_be_split_is_refused(state):
+    with pytest.raises(UserError, match="--model-axis 2: this network has no fc6 and fc7"):
+        mesh.state_sharding(state, mesh.device_mesh(model_axis=2), MODEL_AXIS)
+    mesh.state_sharding(state, mesh.device_mesh(), MODEL_AXIS)
+
+
+def test_devices_that_do_not_divide_are_refused():
+    with pytest.raises(UserError, match="--model-axis 3 does not divide the 2 devices"):
+        mesh.device_mesh(model_axis=3)

@@ -1,0 +1,38 @@
+import chex
+import numpy as np
+import pytest
+
+from jaxcnn.evaluation import metrics
+
+
+def test_confusion_matrix_by_eye():
+    labels = np.array([0, 0, 1, 2, 2, 2])
+    predictions = np.array([0, 1, 1, 2, 2, 0])
+    expected = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 2]])
+    chex.assert_trees_all_equal(metrics.confusion_matrix(labels, predictions, 3), expected)
+
+
+def test_confusion_of_many_classes_in_a_small_integer_type():
+    labels = np.arange(100, dtype=np.int8)
+    confusion = metrics.confusion_matrix(labels, labels[::-1], 100)
+    chex.assert_trees_all_equal(confusion, np.eye(100, dtype=confusion.dtype)[::-1])
+
+
+def test_precision_and_recall_by_eye():
+    precision, recall = metrics.precision_recall(np.array([[1, 1, 0], [0, 1, 0], [1, 0, 2]]))
+    chex.assert_trees_all_close(precision, np.array([1 / 2, 1 / 2, 1]))
+    chex.assert_trees_all_close(recall, np.array([1 / 2, 1, 2 / 3]))
+
+
+def test_precision_of_a_class_never_called_and_recall_of_an_absent_one_are_nan():
+    # Class 0 is never called, class 1 is absent, class 2 is both.
+    precision, recall = metrics.precision_recall(np.array([[0, 4, 0], [0, 0, 0], [0, 0, 0]]))
+    chex.assert_trees_all_equal(precision, np.array([np.nan, 0, np.nan]))
+    chex.assert_trees_all_equal(recall, np.array([0, np.nan, np.nan]))
+
+
+def test_top_accuracy():
+    log_probs = np.log([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.4, 0.4, 0.2]])
+    labels = np.array([1, 0, 1])
+    found = [metrics.top_accuracy(log_probs, labels, k) for k in (1, 2, 3)]
+    assert found == pytest.approx([1 / 3, 2 / 3, 1])

@@ -1,0 +1,78 @@
+"""Inside a trained network: maps, shifts and their pictures."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from jaxcnn.evaluation import probes
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.training.step import create_state
+
+
+def state_of(name):
+    create = functools.partial(
+        create_state, MODELS[name](num_classes=10), optax.sgd(1.0), IMAGE_SHAPES[name]
+    )
+    return jax.jit(create)(jax.random.key(0))
+
+
+def test_feature_maps_are_those_of_each_layer_in_the_networks_order():
+    state = state_of("lenet5-1998")
+    images = jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
+    maps = probes.feature_maps(state, images)
+    assert [(name, x.shape) for name, x in maps.items()] == [
+        ("C1", (2, 28, 28, 6)),
+        ("S2", (2, 14, 14, 6)),
+        ("C3", (2, 10, 10, 16)),
+        ("S4", (2, 5, 5, 16)),
+    ]  # C5's maps are of 1x1
+    framed = jnp.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=-0.1)
+    conv = nn.Conv(6, (5, 5), padding="VALID")
+    expected = conv.apply({"params": state.params["C1"]}, framed)
+    chex.assert_trees_all_close(maps["C1"], expected, atol=1e-5)
+
+
+# Without running them: on a CPU some take seconds.
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_begins_with_a_convolution_whose_maps_are_shown(name):
+    state = jax.eval_shape(functools.partial(state_of, name))
+    shapes = {}
+
+    def note(state, images):
+        shapes.update({k: x.shape for k, x in probes.feature_maps(state, images).items()})
+
+    image = jax.ShapeDtypeStruct((1, *IMAGE_SHAPES[name]), jnp.float32)
+    jax.eval_shape(note, state, image)
+    first, shape = next(iter(shapes.items()))
+    *_, channels, features = state.params[first]["kernel"].shape
+    assert channels == IMAGE_SHAPES[name][-1] and features == shape[-1]
+
+
+def test_grey_images_are_shifted_over_zeros_and_colour_over_their_edge():
+    grey = np.array([[1, 2], [3, 4]], np.uint8).reshape(1, 2, 2, 1)
+    assert probes.shift(grey, 1, 0)[0, ..., 0].tolist() == [[0, 0], [1, 2]]
+    assert probes.shift(grey, -1, 1)[0, ..., 0].tolist() == [[0, 3], [0, 0]]
+    colour = np.repeat(grey, 3, axis=-1)
+    assert probes.shift(colour, 1, 0)[0, ..., 1].tolist() == [[1, 2], [1, 2]]
+    assert probes.shift(colour, 0, -1)[0, ..., 1].tolist() == [[2, 2], [4, 4]]
+    chex.assert_trees_all_equal(probes.shift(grey, 0, 0), grey)
+
+
+def test_accuracy_under_shifts_is_the_mean_of_the_four_ways():
+    images = np.zeros((2, 9, 9, 1), np.uint8)
+    images[0, 4, 4] = 1  # in the middle; the other image is empty
+
+    def predict(images):
+        """Class 1 if there is light in the lower right quarter, the middle included."""
+        light = images[:, 4:, 4:].any(axis=(1, 2, 3))
+        return np.stack([~light, light], axis=1)
+
+    accuracies = probes.shift_accuracies(predict, images, np.array([1, 0]))
+    assert accuracies == [1.0, 0.75, 0.75, 0.75, 0.75]  # up and left, the first is lost
+    assert probes.shift_accuracies(predict, images, np.array([1, 1]), max_pixels=1) == [0.5, 0.25]

@@ -1,0 +1,60 @@
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from jaxcnn.evaluation import table
+
+DIGITS = tuple("0123456789")
+
+
+def test_the_evaluation_of_mnist_fits_into_eighty_columns(monkeypatch):
+    console = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(table, "console", console)
+    confusion = np.full((10, 10), 1) + np.diag(np.full(10, 1134))
+    ones = np.ones(10)
+    table.print_evaluation({"accuracy": 0.99, "loss": 0.1}, confusion, ones, ones, DIGITS)
+    text = console.file.getvalue()
+    assert "…" not in text and text.count("1135") == 10 and text.count("100.0%") == 20
+
+
+@pytest.mark.parametrize(
+    ("names", "width", "head", "first", "second"),
+    [
+        ((":dog:", "[b]x\\"), 80, "class :dog: [b]x\\ recall precision", ":dog:", "[b]x\\"),
+        (("class a", "class b"), 40, "class 0 1 recall precision", "0 class a", "1 class b"),
+    ],
+)
+def test_columns_are_told_apart(names, width, head, first, second, monkeypatch):
+    console = Console(file=io.StringIO(), width=width)
+    monkeypatch.setattr(table, "console", console)
+    recall, precision = np.array([1.0, 0.0]), np.array([0.75, np.nan])
+    confusion = np.array([[3, 0], [1, 0]])
+    table.print_evaluation({"accuracy": 0.75, "loss": 0.1}, confusion, precision, recall, names)
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert head.split() in lines
+    assert [*first.split(), "3", "·", "100.0%", "75.0%"] in lines
+    assert [*second.split(), "1", "0", "0.0%", "-"] in lines
+
+
+def test_a_matrix_that_does_not_fit_is_left_to_the_picture(monkeypatch):
+    console = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(table, "console", console)
+    names, ones = [f"class {i}" for i in range(20)], np.ones(20)
+    means = {"accuracy": 1.0, "loss": 0.1}
+    table.print_evaluation(means, 1000 * np.eye(20, dtype=int), ones, ones, names)
+    text = console.file.getvalue()
+    assert "confusion.png" in text and "…" not in text
+    assert ["class", "19", "100.0%", "100.0%"] in [line.split() for line in text.splitlines()]
+
+
+def test_many_classes_are_two_lines(monkeypatch):
+    console = Console(file=io.StringIO(), width=80)
+    monkeypatch.setattr(table, "console", console)
+    names = [f"class {i}" for i in range(table.LEGIBLE_CLASSES + 1)]
+    means = {"accuracy": 0.6, "loss": 1.7, "top_5_accuracy": 0.82}
+    confusion, ones = np.eye(len(names), dtype=int), np.ones(len(names))
+    table.print_evaluation(means, confusion, ones, ones, names)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 2 and lines[1] == "among the five likeliest 82.00%"

@@ -1,0 +1,265 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax.linen import pooling as linen_pooling
+
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.training.step import cross_entropy
+
+LENET5 = {"C1": 156, "C3": 2_416, "C5": 48_120, "F6": 10_164, "output": 850}
+
+# C3: 32 * (5 * 5 * 24 + 1).
+LENET5_MODERN = {"C1": 624, "C3": 19_232, "C5": 57_672, "output": 730}
+
+# LeCun et al. 1998, section II.B; the bitmaps behind F6 are fixed.
+LENET_1998 = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
+
+# Krizhevsky et al. 2012, from the paper's figure 2; a unit of conv2, conv4 and conv5 sees half of
+# the maps below it. conv2: 256 * (5 * 5 * 48 + 1).
+ALEXNET_2012 = {
+    **{"conv1": 34_944, "conv2": 307_456, "conv3": 885_120, "conv4": 663_936, "conv5": 442_624},
+    **{"fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000},
+}
+
+# torchvision's state_dict.
+ALEXNET = {
+    **{"conv1": 23_296, "conv2": 307_392, "conv3": 663_936, "conv4": 884_992, "conv5": 590_080},
+    **{"fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000},
+}
+
+# conv3: 192 * (3 * 3 * 128 + 1); fc6: 512 * (4 * 4 * 128 + 1).
+ALEXNET_32 = {
+    **{"conv1": 1_792, "conv2": 73_856, "conv3": 221_376, "conv4": 221_312, "conv5": 147_584},
+    **{"fc6": 1_049_088, "fc7": 262_656, "fc8": 5_130},
+}
+
+# From cuda-convnet's layer definitions. local3: 6 * 6 * 64 * (3 * 3 * 64 + 1).
+CUDA_CONVNET_18PCT = {"conv1": 2_432, "conv2": 25_632, "conv3": 51_264, "fc10": 10_250}
+CUDA_CONVNET_11PCT = {
+    **{"conv1": 4_864, "conv2": 102_464, "local3": 1_329_408, "local4": 664_704, "fc10": 11_530},
+}
+
+# Parameters of each layer, for one image of IMAGE_SHAPES and the classes of the source.
+NUM_PARAMETERS = {
+    "lenet5": LENET5,
+    "lenet5-tanh": LENET5,
+    "lenet5-relu": LENET5,
+    "lenet5-min-pool": LENET5,
+    "lenet5-modern": LENET5_MODERN,
+    "lenet5-1998": LENET_1998,
+    "lenet5-1998-lecun-uniform": LENET_1998,
+    "alexnet": ALEXNET,
+    "alexnet-32": ALEXNET_32,
+    "alexnet-2012": ALEXNET_2012,
+    "cuda-convnet-18pct": CUDA_CONVNET_18PCT,
+    "cuda-convnet-11pct": CUDA_CONVNET_11PCT,
+}
+
+# What the names say: the activation, and linen's pooling.
+LENET5_VARIANTS = {
+    "lenet5": (nn.sigmoid, linen_pooling.avg_pool),
+    "lenet5-tanh": (nn.tanh, linen_pooling.avg_pool),
+    "lenet5-relu": (nn.relu, linen_pooling.max_pool),
+    "lenet5-min-pool": (nn.tanh, linen_pooling.min_pool),
+}
+
+
+def init_shapes(name, **fields):
+    init = MODELS[name](**fields).init
+    return jax.eval_shape(init, jax.random.key(0), images(1, name))["params"]
+
+
+def images(num_images, name="lenet5"):
+    values = np.random.default_rng(0).uniform(-1, 1, (num_images, *IMAGE_SHAPES[name]))
+    return jnp.asarray(values, jnp.float32)
+
+
+def random_params(name):
+    """Large enough that every layer's output and gradient depends on every layer's input."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32), init_shapes(name)
+    )
+
+
+def assert_close(actual, expected, tolerance):
+    """Relative to the largest value expected, leaf by leaf."""
+
+    def check(a, b):
+        chex.assert_trees_all_close(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+    jax.tree.map(check, actual, expected)
+
+
+def test_every_model_has_a_row():
+    assert NUM_PARAMETERS.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize("name", NUM_PARAMETERS)
+def test_parameters_of_each_layer(name):
+    shapes = init_shapes(name)
+    counts = {layer: sum(leaf.size for leaf in jax.tree.leaves(shapes[layer])) for layer in shapes}
+    assert counts == NUM_PARAMETERS[name]
+
+
+def test_parameters_in_all():
+    assert sum(LENET5.values()) == 61_706
+    assert sum(LENET5_MODERN.values()) == 78_258
+    assert sum(LENET_1998.values()) == 60_000
+    assert sum(ALEXNET.values()) == 61_100_840
+    assert sum(ALEXNET_2012.values()) == 60_965_224
+    assert sum(CUDA_CONVNET_18PCT.values()) == 89_578
+    assert sum(CUDA_CONVNET_11PCT.values()) == 2_112_970
+    alexnet_for_ten_classes = jax.tree.leaves(init_shapes("alexnet", num_classes=10))
+    assert sum(leaf.size for leaf in alexnet_for_ten_classes) == 57_044_810
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", MODELS)
+def test_compute_in_any_precision_keeps_float32_parameters(name, dtype):
+    num_classes = 10 if "1998" in name else 7  # it has bitmaps of ten digits
+    model = MODELS[name](num_classes=num_classes, dtype=dtype)
+    logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images(3, name))
+    chex.assert_shape(logits, (3, num_classes))
+    assert logits.dtype == dtype
+    chex.assert_type(jax.tree.leaves(variables), jnp.float32)
+
+
+@pytest.mark.parametrize("name", LENET5_VARIANTS)
+def test_lenet5_is_what_its_name_says(name):
+    activation, pool = LENET5_VARIANTS[name]
+
+    @jax.jit
+    def reference(params, x):
+        def conv(name, features, padding, x):
+            layer = nn.Conv(features, (5, 5), padding=padding)
+            return activation(layer.apply({"params": params[name]}, x))
+
+        x = pool(conv("C1", 6, 2, x), (2, 2), (2, 2))
+        x = pool(conv("C3", 16, 0, x), (2, 2), (2, 2))
+        x = conv("C5", 120, 0, x)[:, 0, 0]
+        x = activation(nn.Dense(84).apply({"params": params["F6"]}, x))
+        return nn.Dense(10).apply({"params": params["output"]}, x)
+
+    params = random_params(name)
+    logits = jax.jit(MODELS[name]().apply)({"params": params}, images(3))
+    assert_close(logits, reference(params, images(3)), 1e-5)
+
+
+def test_modern_lenet5_by_hand():
+    @jax.jit
+    def reference(params, x):
+        def conv(name, features, padding, x):
+            return nn.Conv(features, (5, 5), padding=padding).apply({"params": params[name]}, x)
+
+        def pool(x):
+            return linen_pooling.max_pool(x, (2, 2), (2, 2))
+
+        x = pool(nn.relu(conv("C1", 24, 2, x)))
+        x = pool(nn.relu(conv("C3", 32, 0, x)))
+        x = nn.relu(conv("C5", 72, 0, x))[:, 0, 0]
+        return nn.Dense(10).apply({"params": params["output"]}, x)
+
+    params = random_params("lenet5-modern")
+    logits = jax.jit(MODELS["lenet5-modern"]().apply)({"params": params}, images(3))
+    assert_close(logits, reference(params, images(3)), 1e-5)
+
+
+def test_alexnet_for_32x32_by_hand():
+    @jax.jit
+    def reference(params, x):
+        def conv(name, features, x):
+            layer = nn.Conv(features, (3, 3), padding=1)
+            return nn.relu(layer.apply({"params": params[name]}, x))
+
+        def dense(name, features, x):
+            return nn.Dense(features).apply({"params": params[name]}, x)
+
+        def pool(x):
+            return linen_pooling.max_pool(x, (2, 2), (2, 2))
+
+        def normalize(x):  # by the mean square of 9 neighbouring maps, those beyond the ends 0
+            squares = jnp.pad(x**2, [(0, 0)] * 3 + [(4, 4)])
+            windows = [squares[..., i : i + x.shape[-1]] for i in range(9)]
+            return x / jnp.sqrt(1 + sum(windows) / 9)
+
+        x = normalize(pool(conv("conv2", 128, normalize(pool(conv("conv1", 64, x))))))
+        x = pool(conv("conv5", 128, conv("conv4", 128, conv("conv3", 192, x))))
+        x = nn.relu(dense("fc6", 512, x.reshape(len(x), -1)))
+        return dense("fc8", 10, nn.relu(dense("fc7", 512, x)))
+
+    params, x = random_params("alexnet-32"), images(3, "alexnet-32")
+    apply = jax.jit(functools.partial(MODELS["alexnet-32"]().apply, train=True))  # no dropout
+    assert_close(apply({"params": params}, x), reference(params, x), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["lenet5-modern", "alexnet-32"])
+def test_rectified_networks_start_with_variance_2_over_fan_in(name):
+    params = jax.jit(MODELS[name]().init)(jax.random.key(0), images(1, name))["params"]
+    output = max(params)  # linen's own initial values
+    for layer in params.keys() - {output}:
+        kernel = params[layer]["kernel"]
+        assert kernel.std() == pytest.approx((2 / kernel[..., 0].size) ** 0.5, rel=0.1)
+        assert not params[layer]["bias"].any()
+
+
+def test_lenet5_is_the_notebooks_network_without_its_softmax():
+    torch = pytest.importorskip("torch")
+    t = torch.nn
+    theirs = t.Sequential(
+        *(t.Conv2d(1, 6, kernel_size=5, stride=1, padding=2), t.Sigmoid(), t.AvgPool2d(2, 2)),
+        *(t.Conv2d(6, 16, kernel_size=5, stride=1), t.Sigmoid(), t.AvgPool2d(2, 2)),
+        *(t.Conv2d(16, 120, kernel_size=5, stride=1), t.Sigmoid(), t.Flatten()),
+        *(t.Linear(120, 84), t.Sigmoid(), t.Linear(84, 10)),
+    )
+    layers = dict(zip(LENET5, (m for m in theirs if hasattr(m, "weight")), strict=True))
+    params, x, labels = random_params("lenet5"), images(8), np.arange(8)
+
+    def to_torch(kernel):  # [height, width, in, out] or [in, out], to out and in first
+        return torch.tensor(np.moveaxis(kernel, (-1, -2), (0, 1)))
+
+    def from_torch(weight):
+        return np.moveaxis(weight.numpy(), (0, 1), (-1, -2))
+
+    for name, layer in layers.items():
+        layer.weight.data = to_torch(params[name]["kernel"])
+        layer.bias.data = torch.tensor(np.asarray(params[name]["bias"]))
+    expected_logits = theirs(torch.tensor(np.moveaxis(x, -1, 1)))
+    t.functional.cross_entropy(expected_logits, torch.tensor(labels)).backward()
+    expected_grads = {
+        name: {"kernel": from_torch(layer.weight.grad), "bias": layer.bias.grad.numpy()}
+        for name, layer in layers.items()
+    }
+
+    @jax.jit
+    def logits_and_grads(params):
+        def mean_loss(params):
+            logits = MODELS["lenet5"]().apply({"params": params}, x)
+            return cross_entropy(logits, labels).mean(), logits
+
+        grads, logits = jax.grad(mean_loss, has_aux=True)(params)
+        return logits, grads
+
+    logits, grads = logits_and_grads(params)
+    assert_close(logits, expected_logits.detach().numpy(), 1e-5)
+    assert_close(grads, expected_grads, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (1, 32, 32, 1), (1, 784)])
+@pytest.mark.parametrize("name", [*LENET5_VARIANTS, "lenet5-modern"])
+def test_other_shapes_are_refused(name, shape):
+    with pytest.raises(
+        ValueError, match=r"LeNet5.* takes images \[batch, 28, 28, channels\], got \("
+    ):
+        MODELS[name]().init(jax.random.key(0), jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("name", [*LENET5_VARIANTS, "lenet5-modern"])
+def test_pixels_as_stored_are_refused(name):
+    with pytest.raises(TypeError, match="normalized floating-point images, got uint8"):
+        MODELS[name]().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1), jnp.uint8))

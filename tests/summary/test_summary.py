@@ -1,0 +1,336 @@
+import dataclasses
+import functools
+import io
+import pathlib
+import runpy
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from PIL import Image
+from rich.console import Console
+
+from jaxcnn.errors import UserError
+from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.normalization import paper_lrn
+from jaxcnn.layers.pooling import avg_pool, max_pool
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.summary.figure import save_architecture
+from jaxcnn.summary.published import PUBLISHED
+from jaxcnn.summary.summarize import summarize
+from jaxcnn.summary.table import print_summary
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "summary.py"
+
+
+# Programs that run once: compile them fast.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.cache
+def summary_of(name, **fields):
+    return summarize(MODELS[name](**fields), IMAGE_SHAPES[name])
+
+
+def column(name, figure):
+    return {layer.name: getattr(layer, figure) for layer in summary_of(name).layers}
+
+
+def printed(summary, published):
+    console = Console(file=io.StringIO(), width=100)
+    print_summary("a network", summary, published, console)
+    return console.file.getvalue()
+
+
+def row(text, name):
+    return next(line for line in text.splitlines() if line.split()[:1] == [name])
+
+
+def test_every_model_has_an_image_shape():
+    assert MODELS.keys() <= IMAGE_SHAPES.keys()
+
+
+def test_what_a_tpu_pads():
+    padded = column("alexnet-2012", "padded_multiply_adds")
+    assert padded["conv1"] == 55 * 55 * 11 * 11 * 128 * 128  # of 3 channels, to 96
+    assert padded["conv2"] == 27 * 27 * 5 * 5 * 2 * 128 * 128  # twice of 48, to 128
+    assert padded["conv3"] == column("alexnet-2012", "multiply_adds")["conv3"]
+    assert padded["fc8"] == 4096 * 1024
+    assert padded["pool1"] == 0
+    assert column("lenet5-1998", "padded_multiply_adds")["C3"] == 10 * 10 * 5 * 5 * 128 * 128
+    assert column("cuda-convnet-11pct", "padded_multiply_adds")["local3"] == 36 * 640 * 128
+    text = printed(summary_of("alexnet"), None)
+    assert "10.13% of the mult-adds" in text and "conv1 1.17%, conv2 37.50%." in " ".join(
+        text.split()
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_read_and_drawn(name, tmp_path):
+    summary = summary_of(name)
+    init = partial(MODELS[name]().init, jax.random.key(0))
+    params = jax.eval_shape(init, jnp.zeros((1, *IMAGE_SHAPES[name])))["params"]
+    assert summary.parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
+    names = [layer.name for layer in summary.layers]
+    assert len(set(names)) == len(names) and params.keys() <= set(names)
+    assert all(layer.multiply_adds for layer in summary.layers if layer.parameters)
+    assert summary.layers[-1].receptive_field == summary.input_shape[:2]
+    assert "…" not in printed(summary, PUBLISHED.get(name))  # rich's mark of what it cut off
+    path = tmp_path / "figure.png"
+    save_architecture(name, summary, path)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        width, height = picture.size
+        assert 800 < width < 4000 and 400 < height < 1200
+        assert 5 < len(picture.convert("RGB").getcolors(1 << 24))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_multiply_adds_of_alexnet():
+    assert summary_of("alexnet").multiply_adds == 714_188_480
+    assert {n: m for n, m in column("alexnet", "multiply_adds").items() if m} == {
+        "conv1": 55 * 55 * 64 * 11 * 11 * 3,
+        "conv2": 27 * 27 * 192 * 5 * 5 * 64,
+        "conv3": 13 * 13 * 384 * 3 * 3 * 192,
+        "conv4": 13 * 13 * 256 * 3 * 3 * 384,
+        "conv5": 13 * 13 * 256 * 3 * 3 * 256,
+        "fc6": 9216 * 4096,
+        "fc7": 4096 * 4096,
+        "fc8": 4096 * 1000,
+    }
+
+
+def test_multiply_adds_of_groups_local_layers_and_table_i():
+    assert column("alexnet-2012", "multiply_adds")["conv2"] == 27 * 27 * 256 * 5 * 5 * 48
+    assert column("cuda-convnet-11pct", "multiply_adds")["local4"] == 6 * 6 * 32 * 3 * 3 * 64
+    assert column("lenet5-1998", "multiply_adds") == {
+        "C1": 28 * 28 * 6 * 25,
+        "S2": 14 * 14 * 6,
+        "C3": 10 * 10 * 1500,
+        "S4": 5 * 5 * 16,
+        "C5": 120 * 400,
+        "F6": 84 * 120,
+        "output": 10 * 84,
+    }
+
+
+def test_connections_of_1998():
+    assert summary_of("lenet5-1998").connections == 340_908
+    assert column("lenet5-1998", "connections") == {
+        **{"C1": 122_304, "S2": 5_880, "C3": 151_600, "S4": 2_000, "C5": 48_120},
+        **{"F6": 10_164, "output": 840},
+    }
+
+
+def test_receptive_fields_of_1998():
+    assert column("lenet5-1998", "receptive_field") == {
+        **{"C1": (5, 5), "S2": (6, 6), "C3": (14, 14), "S4": (16, 16)},
+        **{"C5": (32, 32), "F6": (32, 32), "output": (32, 32)},
+    }
+
+
+def test_layers_of_alexnet_2012():
+    assert column("alexnet-2012", "operation") == {
+        "conv1": "conv 11x11, stride 4",
+        "norm1": "norm, 5 maps",
+        "pool1": "pool 3x3, stride 2",
+        "conv2": "conv 5x5, 2 groups",
+        "norm2": "norm, 5 maps",
+        "pool2": "pool 3x3, stride 2",
+        "conv3": "conv 3x3",
+        "conv4": "conv 3x3, 2 groups",
+        "conv5": "conv 3x3, 2 groups",
+        "pool5": "pool 3x3, stride 2",
+        **{"fc6": "full", "fc7": "full", "fc8": "full"},
+    }
+    assert column("cuda-convnet-18pct", "operation")["norm1"] == "norm 3x3"
+    assert column("cuda-convnet-11pct", "operation")["local3"] == "local 3x3"
+
+
+class Small(nn.Module):
+    """AlexNet in small, which shows what its pools put out."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
+        # Many maps, since a maximum hands its gradient to but one of its inputs in each.
+        x = nn.relu(conv(64, (7, 5), strides=3, padding=((0, 2), (1, 1)), name="conv1")(images))
+        x = self.shown("pool1", max_pool(paper_lrn(x), (3, 3), strides=2, ceil_mode=True))
+        x = conv(8, (3, 3), padding=1, feature_group_count=2, name="conv2")(x)
+        x = self.shown("pool2", avg_pool(nn.gelu(x), (2, 2), padding=((0, 1), (0, 0))))
+        return nn.Dense(5, name="fc3")(x.reshape(x.shape[0], -1))
+
+    def shown(self, name, x):
+        self.sow("intermediates", name, x)
+        return x
+
+
+def extents_of_gradients(model, shape):
+    """Rows and columns of the image that the central unit of each layer depends on."""
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(1, *shape)), jnp.float32)
+    variables = jit(model.init)(jax.random.key(1), image)
+    variables = {"params": variables["params"]}
+
+    def central_units(image):
+        _, state = model.apply(
+            variables, image, capture_intermediates=True, mutable="intermediates"
+        )
+        outputs = {
+            name: found["__call__"][0] if isinstance(found, dict) else found[0]
+            for name, found in state["intermediates"].items()
+            if name != "__call__"
+        }
+        return {
+            name: output[(0, *(n // 2 for n in output.shape[1:-1]))].sum()
+            for name, output in outputs.items()
+        }
+
+    extents = {}
+    for name, gradient in jit(jax.jacrev(central_units))(image).items():
+        seen = np.asarray(gradient)[0].any(-1)
+        places = [np.flatnonzero(seen.any(axis)) for axis in (1, 0)]
+        extents[name] = tuple(int(found[-1] - found[0]) + 1 for found in places)
+    return extents
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "names"),
+    [
+        (MODELS["lenet5-tanh"](), (28, 28, 1), ["C1", "C3", "C5", "F6", "output"]),
+        (Small(), (40, 44, 2), ["conv1", "pool1", "conv2", "pool2", "fc3"]),
+    ],
+    ids=["lenet5", "small-alexnet"],
+)
+def test_receptive_fields_are_those_of_the_gradient(model, shape, names):
+    fields = {layer.name: layer.receptive_field for layer in summarize(model, shape).layers}
+    assert extents_of_gradients(model, shape) == {name: fields[name] for name in names}
+
+
+def test_agreement_is_marked():
+    text = printed(summary_of("lenet5-1998"), PUBLISHED["lenet5-1998"])
+    assert "156 ✓" in row(text, "C1") and "122,304 ✓" in row(text, "C1")
+    assert "60,000 ✓" in row(text, "total") and "340,908 ✓" in row(text, "total")
+    assert "✗" not in text.split("✓ as pub")[0]
+    assert "LeCun" in text
+
+
+def test_disagreement_is_marked_with_both_figures():
+    published = PUBLISHED["lenet5-1998"]
+    layers = {**published.layers, "C3": {**published.layers["C3"], "parameters": 2_416}}
+    text = printed(summary_of("lenet5-1998"), dataclasses.replace(published, layers=layers))
+    assert "1,516 ✗ 2,416" in row(text, "C3") and "151,600 ✓" in row(text, "C3")
+    assert "290,400 ✗ 253,440" in row(
+        printed(summary_of("alexnet-2012"), PUBLISHED["alexnet-2012"]), "conv1"
+    )
+
+
+def test_every_published_figure_is_of_a_layer_and_but_one_agrees():
+    differing = []
+    for name, published in PUBLISHED.items():
+        summary = summary_of(name)
+        assert published.layers.keys() <= {"input", *(layer.name for layer in summary.layers)}
+        text = printed(summary, published).split("✓ as pub")[0]
+        num_figures = sum(map(len, published.layers.values())) + len(published.total)
+        assert text.count("✓") + text.count("✗") == num_figures
+        differing += [line.split()[0] for line in text.splitlines() if "✗" in line]
+    assert differing == ["conv1"]
+
+
+def test_without_published_figures_there_are_no_marks():
+    text = printed(summary_of("lenet5"), None)
+    assert "✓" not in text and "✗" not in text and "connections" not in text
+
+
+def test_other_numbers_of_classes():
+    summary = summary_of("alexnet", num_classes=10)
+    assert summary.parameters == 57_044_810 and summary.layers[-1].output_shape == (10,)
+
+
+def test_pools_by_means_and_batch_normalization_are_read():
+    class Modern(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            x = nn.Conv(4, (3, 3), name="conv1")(images)
+            x = nn.silu(nn.BatchNorm(use_running_average=not train, name="bn1")(x))
+            return nn.Dense(3, name="fc2")(x.mean((1, 2)))
+
+    layers = {layer.name: layer for layer in summarize(Modern(), (8, 6, 1)).layers}
+    assert {name: layer.operation for name, layer in layers.items()} == {
+        **{"conv1": "conv 3x3", "bn1": "BatchNorm", "pool1": "pool 8x6", "fc2": "full"}
+    }
+    assert [layer.parameters for layer in layers.values()] == [40, 8, 0, 15]
+    assert layers["pool1"].receptive_field == (8, 6) and layers["pool1"].output_shape == (4,)
+
+
+def test_a_scope_names_a_layer():
+    class Scoped(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            x = nn.Conv(4, (3, 3), name="conv1")(images)
+            with jax.named_scope("halved"):
+                x = max_pool(x, (2, 2))
+            return nn.Dense(3, name="fc2")(x.reshape(1, -1))
+
+    layers = summarize(Scoped(), (8, 8, 1)).layers
+    assert [(layer.name, layer.operation) for layer in layers[:2]] == [
+        ("conv1", "conv 3x3"),
+        ("halved", "pool 2x2"),
+    ]
+
+
+def test_a_network_that_is_not_a_chain_is_refused():
+    class Residual(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            x = nn.Conv(4, (3, 3), name="conv1")(images)
+            y = nn.Conv(4, (3, 3), name="conv2")(x)
+            return x + nn.Conv(4, (3, 3), name="conv3")(y)
+
+    with pytest.raises(NotImplementedError, match="not a chain of modules"):
+        summarize(Residual(), (4, 4, 1))
+
+
+def test_an_operation_that_is_not_known_is_refused():
+    class Sorted(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            return nn.Dense(3, name="fc1")(jnp.sort(images, axis=1).reshape(1, -1))
+
+    with pytest.raises(NotImplementedError, match="`sort`"):
+        summarize(Sorted(), (4, 4, 1))
+
+
+def run(*arguments):
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_the_script(tmp_path):
+    done = run("lenet5-1998", "--figure", tmp_path / "lenet.png")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "1,516 ✓" in done.stdout
+    assert (tmp_path / "lenet.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "lenet5-1989"}, "no model is called 'lenet5-1989'; did you mean lenet5-1998"),
+        ({"model": "lenet5-1998", "num_classes": 7}, "LeNet1998 has bitmaps for the ten digits"),
+        ({"model": "lenet5", "num_classes": 0}, "--num-classes is 0: it must be at least 1"),
+        ({"model": "lenet5", "figure": pathlib.Path("no/a.png")}, "there is no folder no "),
+    ],
+)
+def test_requests_at_fault(arguments, message):
+    with pytest.raises(UserError, match=message):
+        runpy.run_path(str(SCRIPT))["main"](**arguments)
+
+
+def test_published_figures_are_for_the_classes_of_their_source(capsys):
+    runpy.run_path(str(SCRIPT))["main"]("alexnet-2012", num_classes=10)
+    assert "✓" not in capsys.readouterr().out

@@ -1,0 +1,85 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from jaxcnn.cli import one_line_errors
+from jaxcnn.errors import RunError, UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("--epochs is 0"), 2, "error: --epochs is 0\n"),
+        (RunError("the loss is not finite"), 1, "error: the loss is not finite\n"),
+        (
+            OSError(28, "No space left on device", "a"),
+            1,
+            "error: [Errno 28] No space left on device: 'a'\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+    ],
+)
+def test_an_expected_failure_is_one_line(error, status, said, capsys):
+    with pytest.raises(SystemExit) as end, one_line_errors():
+        raise error
+    assert end.value.code == status and capsys.readouterr().err == said
+
+
+CTRL_C_IN_A_CALLBACK = """
+import gc, os, signal
+from jaxcnn.cli import one_line_errors
+
+gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))  # its exceptions are ignored
+with one_line_errors():
+    gc.collect()
+    print("went on")
+"""
+
+
+def test_ctrl_c_ends_wherever_it_comes():
+    command = [sys.executable, "-c", CTRL_C_IN_A_CALLBACK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+def test_the_handler_of_before_is_back_afterwards():
+    before = signal.getsignal(signal.SIGINT)
+    with one_line_errors():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_is_ignored_stays_ignored():
+    code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + CTRL_C_IN_A_CALLBACK
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+@pytest.mark.parametrize("num_lines", [1, 10**6])
+def test_a_reader_that_has_enough_is_no_traceback(num_lines, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    code = (
+        "import sys\n"
+        "from jaxcnn.cli import one_line_errors\n"
+        "with one_line_errors():\n"
+        "    sys.stdin.readline()\n"
+        f"    for _ in range({num_lines}): print('a line')\n"
+    )
+    writer = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    writer.stdout.close()
+    writer.stdin.close()  # now, with nobody to read, it begins
+    assert writer.wait(timeout=60) == 1 and writer.stderr.read() == ""
+    writer.stderr.close()
+
+
+def test_a_bug_is_not_hidden():
+    with pytest.raises(KeyError), one_line_errors():
+        raise KeyError("x")

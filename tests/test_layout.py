@@ -1,0 +1,103 @@
+"""The house: which packages may import which, computed from the imports and asserted.
+
+    python tests/test_layout.py
+
+prints the arrows between the packages.
+"""
+
+import ast
+import collections
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# Each line may import from itself and the lines below; within a package, from names to the right.
+# A name that is not in a package's list may be imported by the package alone.
+ROOMS = {
+    "benchmarks": (),
+    "evaluation": ("evaluate", "pictures", "table", "probes", "metrics"),
+    "interop": ("runs", "torch_weights"),
+    "training": (
+        *("train", "progress", "experiment", "resident", "streamed", "feed", "device_loops"),
+        *("step", "microbatch", "signals", "validate", "report", "memory"),
+    ),
+    "optim": ("optimizers", "schedules", "curvature"),
+    "workdir": ("folder", "checkpoints", "metrics_log"),
+    "presets": (),
+    "config": (),
+    "summary": ("figure", "table", "published", "summarize", "trace"),
+    "models": ("alexnet", "cuda_convnet", "lenet", "lenet_1998", "network", "checks"),
+    "data": (
+        *("open", "stream", "decode", "sources", "datasets", "tfds_builders"),
+        *("preprocess", "augment", "transforms"),
+    ),
+    "distributed": ("mesh", "processes"),
+    "layers": ("convolution", "cpu_convolution", "normalization", "pooling", "padding"),
+    "report": (),
+    "cli": (),
+    "errors": (),
+    "files": (),
+}
+
+
+def arrows():
+    """Return (importing module, imported module) for every import inside jaxcnn."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "jaxcnn").rglob("*.py")
+    }
+    found = set()
+    for path in (ROOT / "jaxcnn").rglob("*.py"):
+        importer = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxcnn"):
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    found.add((importer, full if full in modules else node.module))
+    return sorted(found)
+
+
+def room(module):
+    return (module.split(".") + [""])[1]
+
+
+ARROWS = [(a, b) for a, b in arrows() if a != "jaxcnn"]  # whose public names come from all rooms
+
+
+@pytest.mark.parametrize(("importer", "imported"), ARROWS)
+def test_import_points_down(importer, imported):
+    order = list(ROOMS)
+    above, below = room(importer), room(imported)
+    assert order.index(above) <= order.index(below), f"{importer} must not import {imported}"
+    if above == below and ROOMS[above]:
+        names = [module.split(".")[2] for module in (importer, imported) if module.count(".") > 1]
+        if len(names) == 2:
+            places = [ROOMS[above].index(name) for name in names]
+            assert places[0] <= places[1], f"{importer} must not import {imported}"
+
+
+def test_every_module_has_its_place():
+    for path in (ROOT / "jaxcnn").rglob("*.py"):
+        *parts, name = path.relative_to(ROOT / "jaxcnn").with_suffix("").parts
+        if parts and parts[0] not in ("benchmarks",) and name != "__init__":
+            place = parts[1] if len(parts) > 1 else name
+            assert place in ROOMS[parts[0]], path
+
+
+def test_nothing_imports_the_benchmarks():
+    assert not [a for a, b in ARROWS if room(b) == "benchmarks" and room(a) != "benchmarks"]
+
+
+def test_tyro_is_imported_by_the_command_line_alone():
+    for path in (ROOT / "jaxcnn").rglob("*.py"):
+        if path.name != "cli.py":
+            assert "tyro" not in path.read_text().replace("tyro's", ""), path
+
+
+if __name__ == "__main__":
+    counts = collections.Counter((room(a), room(b)) for a, b in ARROWS if room(a) != room(b))
+    for (above, below), number in sorted(counts.items()):
+        print(f"{above:12} -> {below:12} {number}")
+    print(f"{len(counts)} arrows between rooms, {len(ARROWS)} imports between modules")

@@ -1,0 +1,205 @@
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from jaxcnn.distributed import mesh
+from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.training import device_loops, step
+from jaxcnn.training.step import create_state
+
+NUM_EXAMPLES, NUM_CLASSES = 11, 3
+BATCH_SIZE, NUM_TRAIN = 4, 18  # four steps an epoch, two examples left over
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.Dense(NUM_CLASSES)(images.reshape(len(images), -1))
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(NUM_EXAMPLES, 2, 3, 1), dtype=np.uint8)
+    return images, rng.integers(NUM_CLASSES, size=NUM_EXAMPLES, dtype=np.int32)
+
+
+@pytest.fixture(scope="module")
+def state():
+    return create_state(Linear(), optax.sgd(1.0), (2, 3, 1), jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def logits(state, test_set):
+    """All at once, in NumPy."""
+    dense = jax.tree.map(np.asarray, state.params["Dense_0"])
+    return (test_set[0] / 255).reshape(NUM_EXAMPLES, -1) @ dense["kernel"] + dense["bias"]
+
+
+def jitted(function, batch_size, preprocess=lambda x: x / 255.0):
+    sharding = mesh.batch_sharding(mesh.device_mesh())
+    arguments = {"preprocess": preprocess, "sharding": sharding, "batch_size": batch_size}
+    return jax.jit(functools.partial(function, **arguments))
+
+
+# Smaller than the set, of its size but for one, and larger.
+@pytest.mark.parametrize("batch_size", [2, 4, 10, 12, 64])
+def test_each_example_counts_once_whatever_the_batch_size(batch_size, state, test_set, logits):
+    labels = test_set[1]
+    metrics = jitted(device_loops.evaluate, batch_size)(state, *test_set)
+    assert int(metrics["count"]) == NUM_EXAMPLES
+    assert int(metrics["correct"]) == (logits.argmax(-1) == labels).sum()
+    losses = np.log(np.exp(logits).sum(-1)) - logits[np.arange(NUM_EXAMPLES), labels]
+    chex.assert_trees_all_close(metrics["loss"], np.float32(losses.sum()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [2, 64])
+def test_predictions_are_those_of_the_examples_in_order(batch_size, state, test_set, logits):
+    predictions = jitted(device_loops.predict, batch_size)(state, test_set[0])
+    chex.assert_trees_all_close(predictions, jax.nn.log_softmax(logits), atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_views_are_averaged_example_by_example(batch_size, state, test_set):
+    def two_views(images):
+        return jnp.stack([images, 255 - images], axis=1).reshape(-1, 2, 3, 1) / 255.0
+
+    predictions = jitted(device_loops.predict, batch_size, two_views)(state, test_set[0])
+    one, other = (
+        jnp.exp(jitted(device_loops.predict, 64)(state, images))
+        for images in (test_set[0], 255 - test_set[0])
+    )
+    chex.assert_trees_all_close(predictions, jnp.log((one + other) / 2), atol=1e-5)
+    metrics = jitted(device_loops.evaluate, batch_size, two_views)(state, *test_set)
+    of_labels = predictions[np.arange(NUM_EXAMPLES), test_set[1]]
+    chex.assert_trees_all_close(metrics["loss"], -of_labels.sum(), rtol=1e-5)
+    assert int(metrics["count"]) == NUM_EXAMPLES
+
+
+KEY = jax.random.key(1)
+
+
+KEYS = jax.random.key(2), KEY  # of the images, and of the step
+
+
+class Tiny(nn.Module):
+    """A linear classifier, after a convolution and a dropout where these are asked for."""
+
+    num_classes: int = NUM_CLASSES
+    filters: int = 0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = images
+        if self.filters:
+            conv = nn.Conv(self.filters, (3, 3), conv_general_dilated=conv_general_dilated)
+            x = nn.tanh(conv(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(len(x), -1))
+        return nn.Dense(self.num_classes)(x)
+
+
+def new_state(model, tx=None):
+    create = functools.partial(step.create_state, model, tx or optax.adam(0.1), (4, 4, 1))
+    return jax.jit(create, out_shardings=mesh.replicated(mesh.device_mesh()))(jax.random.key(0))
+
+
+def no_metrics():
+    return mesh.replicate(step.zero_metrics(), mesh.device_mesh())
+
+
+def a_train_set():
+    rng = np.random.default_rng(0)
+    images = rng.integers(255, size=(NUM_TRAIN, 4, 4, 1), dtype=np.uint8)
+    return images, rng.integers(NUM_CLASSES, size=NUM_TRAIN, dtype=np.int32)
+
+
+def to_pixels(images):
+    return images / 255.0
+
+
+def noisy(key, images):
+    return to_pixels(images) + 0.1 * jax.random.normal(key, images.shape)
+
+
+def jitted_steps(preprocess=noisy, devices=None):
+    both = mesh.device_mesh() if devices is None else jax.sharding.Mesh(devices, ("data",))
+    return jax.jit(
+        functools.partial(
+            device_loops.train_steps,
+            preprocess=preprocess,
+            batch_size=BATCH_SIZE,
+            sharding=mesh.batch_sharding(both),
+        )
+    )
+
+
+ORDER = np.random.default_rng(2).permutation(NUM_TRAIN)
+
+
+@pytest.fixture(scope="module")
+def program():
+    return jitted_steps()
+
+
+def test_how_steps_are_cut_into_chunks_changes_no_bit(program):
+    carry = state, zero = new_state(Tiny(dropout=0.5)), no_metrics()
+    whole = program(state, zero, *a_train_set(), ORDER, jnp.int32(4), KEYS)
+    for stop in (1, 3, 4):
+        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEYS)
+        assert int(carry[0].step) == stop
+    chex.assert_trees_all_equal(carry, whole)
+
+
+def test_steps_are_train_step_over_the_epochs_order(program):
+    images, labels = a_train_set()
+    state = expected = new_state(Tiny(dropout=0.5)).replace(step=jnp.int32(8))  # third epoch
+    expected_metrics, train_step = no_metrics(), jax.jit(step.train_step)
+    for first in (0, 4, 8):
+        rows = ORDER[first : first + BATCH_SIZE]
+        image = noisy(jax.random.fold_in(KEYS[0], expected.step), jnp.asarray(images[rows]))
+        batch = {"image": image, "label": labels[rows]}
+        expected, metrics = train_step(expected, batch, KEY)
+        expected_metrics = jax.tree.map(jnp.add, expected_metrics, metrics)
+    state, metrics = program(state, no_metrics(), images, labels, ORDER, jnp.int32(11), KEYS)
+    assert int(state.step) == 11 and int(metrics["count"]) == 12
+    chex.assert_trees_all_close((state, metrics), (expected, expected_metrics), atol=1e-5)
+
+
+def test_chunks_of_any_length_are_one_trace():
+    program = jitted_steps(chex.assert_max_traces(noisy, n=1))
+    carry = new_state(Tiny()), no_metrics()
+    for stop in (1, 2, 4):
+        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEYS)
+    assert int(carry[0].step) == 4
+
+
+def test_the_first_loss_that_is_not_finite_is_the_last_step():
+    images, labels = a_train_set()
+    images[ORDER[9]] = 255  # the third step's
+
+    def poison(_, images):
+        return jnp.where(images == 255, jnp.inf, to_pixels(images))
+
+    program, last = jitted_steps(poison), jnp.int32(4)
+    carry = program(new_state(Tiny()), no_metrics(), images, labels, ORDER, last, KEYS)
+    assert int(carry[0].step) == 3 and not np.isfinite(carry[1]["loss"])
+    again = program(*carry, images, labels, ORDER, last, KEYS)
+    chex.assert_trees_all_equal(again, carry)
+
+
+def test_two_devices_are_one_device():
+    carry = jax.device_get((new_state(Tiny(filters=4, dropout=0.5)), no_metrics()))
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()[:2]):
+        arguments = *carry, *a_train_set(), ORDER, jnp.int32(4), KEYS
+        program = jitted_steps(devices=devices).lower(*arguments).compile()
+        assert ("all-reduce" in program.as_text()) == (len(devices) == 2)
+        results.append(jax.device_get(program(*arguments)))
+    chex.assert_trees_all_close(*results, rtol=1e-6, atol=1e-6)

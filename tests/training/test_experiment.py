@@ -1,0 +1,406 @@
+"""A config come to life: what is due before an epoch, and a run that goes on after it."""
+
+import dataclasses
+import functools
+import os
+import shutil
+import signal
+import threading
+import time
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from jaxcnn import PRESETS, evaluate_run, train_and_evaluate
+from jaxcnn.config import OptimizerConfig
+from jaxcnn.data import augment
+from jaxcnn.data.datasets import DATASETS, Dataset
+from jaxcnn.data.preprocess import make_preprocess
+from jaxcnn.data.transforms import RandomCrop, Resize
+from jaxcnn.distributed import mesh
+from jaxcnn.errors import UserError
+from jaxcnn.models import MODELS
+from jaxcnn.optim.curvature import BEFORE_EPOCH, gauss_newton_diagonal
+from jaxcnn.training import train
+from jaxcnn.training.experiment import Experiment
+from jaxcnn.training.progress import start_or_resume
+from jaxcnn.training.signals import stop_signals
+from jaxcnn.training.step import cross_entropy, mean_metrics
+from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.metrics_log import read_metrics
+
+NUM_EXAMPLES = 64
+
+
+@pytest.fixture
+def config(monkeypatch):
+    """The recipe of 1998 on a few digits of noise, three steps of its optimizer to an epoch."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(NUM_EXAMPLES, 28, 28, 1), dtype=np.uint8)
+    labels = rng.integers(10, size=NUM_EXAMPLES, dtype=np.int32)
+    noise = Dataset("noise", images, labels, images[:20], labels[:20], tuple("0123456789"))
+    monkeypatch.setitem(DATASETS, "noise", lambda *_: noise)
+    return dataclasses.replace(
+        PRESETS["lenet5-1998-mnist"].config, dataset="noise", batch_size=20, eval_batch_size=20
+    )
+
+
+def curvature_of(state):
+    return optax.tree_utils.tree_get(state.opt_state, "curvature")
+
+
+def test_the_curvature_is_estimated_before_an_epoch_and_kept_in_it(config):
+    experiment = Experiment(config)
+    params = jax.device_get(experiment.state.params)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(curvature_of(experiment.state)))
+    state = experiment.begin_epoch(experiment.state)
+    chex.assert_trees_all_equal(jax.device_get(state.params), params)
+    curvature = jax.device_get(curvature_of(state))
+
+    # In the mean over many signs; one draw of them, for 64 images, is some way off.
+    dataset = experiment.dataset
+    _, to_input = make_preprocess((), dataset.sample, config.pixel_mean, config.pixel_std)
+
+    def draw(params, images):
+        return MODELS[config.model]().apply({"params": params}, images, method="code")
+
+    images = np.tile(to_input(dataset.train_images), (8, 1, 1, 1))
+    expected = jax.jit(gauss_newton_diagonal, static_argnums=0)(
+        draw, params, images, jax.random.key(7)
+    )
+    for layer in expected:
+        ours, theirs = (
+            sum(leaf.sum() for leaf in tree[layer].values()) for tree in (curvature, expected)
+        )
+        assert 0.5 < ours / theirs < 2
+
+    state, _ = experiment.train(state, experiment.no_metrics(), 3)
+    chex.assert_trees_all_equal(jax.device_get(curvature_of(state)), curvature)
+    state = experiment.begin_epoch(state)
+    assert np.any(curvature_of(state)["C1"]["kernel"] != curvature["C1"]["kernel"])
+
+
+@pytest.mark.parametrize("batch_size", [20, NUM_EXAMPLES], ids=["in mid-epoch", "between epochs"])
+def test_going_on_with_the_curvature_ends_in_the_same_bits(
+    batch_size, config, tmp_path, monkeypatch
+):
+    estimated_at = []
+    begin_epoch = Experiment.begin_epoch
+
+    def note_step(experiment, state):
+        estimated_at.append(int(state.step))
+        return begin_epoch(experiment, state)
+
+    monkeypatch.setattr(Experiment, "begin_epoch", note_step)
+    config = dataclasses.replace(
+        config, batch_size=batch_size, epochs=3, checkpoint_every_steps=1, workdir=str(tmp_path)
+    )
+    train_and_evaluate(config)
+    experiment = Experiment(config)
+    epoch = experiment.steps_per_epoch
+    assert estimated_at == [0, epoch, 2 * epoch]
+
+    def final_params():
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            state, _ = checkpoints.restore(experiment.state, experiment.total_steps)
+        return jax.device_get(state.params)
+
+    params = final_params()
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / str(experiment.total_steps))
+    train_and_evaluate(config)
+    chex.assert_trees_all_equal(final_params(), params)
+    assert estimated_at[3:] == ([2 * epoch] if epoch == 1 else [])
+
+
+@pytest.fixture
+def linear(config, monkeypatch):
+    """A small classifier, by minibatches of the same few digits, with a mean of its parameters."""
+    monkeypatch.setitem(MODELS, "linear", Linear)
+    return dataclasses.replace(
+        config,
+        model="linear",
+        optimizer=OptimizerConfig("sgd", 0.1, schedule="linear", warmup_epochs=1.0),
+        batch_size=16,
+        epochs=3,
+        ema_decay=0.9,
+        checkpoint_every_steps=1,
+    )
+
+
+class Linear(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        return nn.Dense(self.num_classes)(images.reshape(len(images), -1))
+
+
+def test_an_epochs_order_is_decided_by_seed_and_epoch_alone(linear):
+    def orders(config, epochs):
+        feed = Experiment(config).feed
+        return {epoch: np.asarray(feed.order(epoch)) for epoch in epochs}
+
+    seed_0, seed_1 = orders(linear, (0, 1)), orders(dataclasses.replace(linear, seed=1), (0, 1))
+    found = [*seed_0.values(), *seed_1.values()]
+    for order in found:
+        assert sorted(order) == list(range(NUM_EXAMPLES))
+    assert len({tuple(order) for order in found}) == 4
+    again = orders(linear, (1, 0))
+    np.testing.assert_array_equal(again[1], seed_0[1])
+    np.testing.assert_array_equal(again[0], seed_0[0])
+
+
+def test_the_images_of_the_curvature_are_the_first_of_the_epoch(config, monkeypatch):
+    monkeypatch.setattr(
+        "jaxcnn.optim.optimizers.BEFORE_EPOCH", BEFORE_EPOCH._replace(num_examples=8)
+    )
+    experiment = Experiment(config)
+    images = experiment.dataset.train_images
+    for epoch in (0, 1):
+        expected = images[np.asarray(experiment.feed.order(epoch))[:8]]
+        np.testing.assert_array_equal(experiment.feed.first_images(epoch, 8), expected)
+    asked = []
+    first_images = experiment.feed.first_images
+    monkeypatch.setattr(
+        experiment.feed, "first_images", lambda *of: asked.append(of) or first_images(*of)
+    )
+    state, _ = experiment.train(experiment.state, experiment.no_metrics(), 3)
+    experiment.begin_epoch(state)
+    assert asked[0] == (1, 8)
+
+
+def test_a_line_of_the_log_is_of_the_steps_since_the_one_before(linear, tmp_path):
+    config = dataclasses.replace(linear, log_every_steps=2, workdir=str(tmp_path))
+    train_and_evaluate(config)
+    experiment = Experiment(config)
+    state, lines = experiment.state, read_metrics(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
+    rates = [0.025, 0.075, *(0.1 * (1 - passed / 8) for passed in (1, 3, 5, 7))]
+    for line, rate in zip(lines, rates, strict=True):
+        state, metrics = experiment.train(state, experiment.no_metrics(), line["step"])
+        assert int(metrics["count"]) == 2 * config.batch_size
+        expected = mean_metrics(metrics)
+        assert line["train_loss"] == pytest.approx(expected["loss"], rel=1e-6)
+        assert line["train_accuracy"] == pytest.approx(expected["accuracy"])
+        assert line["learning_rate"] == pytest.approx(rate)
+        assert line["epoch"] == line["step"] / 4
+        assert ("test_loss" in line) == (line["step"] in (4, 8, 12))
+
+
+def test_a_runs_time_is_that_of_all_its_starts(linear, tmp_path, monkeypatch):
+    experiment = Experiment(linear)
+    monkeypatch.setattr(experiment, "compile", lambda: 7.0)
+    with Checkpoints(tmp_path) as checkpoints:
+        started = time.perf_counter() - 50
+        run = start_or_resume(experiment, checkpoints, started)
+        run.state, run.metrics = experiment.train(run.state, run.metrics, 2)
+        run.step, run.train_seconds = 2, 2.0
+        train.save_checkpoint(run, checkpoints, evaluated=False)
+        checkpoints.wait()
+        again = start_or_resume(experiment, checkpoints, time.perf_counter())
+    again.test = {"accuracy": 0.5, "loss": 1.0, "num_examples": 20}
+    result = train._result(experiment, again)
+    assert result["train_seconds"] == 2.0 and result["compile_seconds"] == 7.0 + 7.0
+    assert 50 <= result["total_seconds"] < 100
+    assert result["examples_per_second"] == 2 * 16 / 2.0
+    assert mean_metrics(again.metrics) == mean_metrics(run.metrics)
+
+
+def test_a_second_signal_acts_as_ever_and_afterwards_all_are_as_before():
+    assert threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    with stop_signals() as received:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert received == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is before[0]
+        assert signal.getsignal(signal.SIGTERM) is not before[1]
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_the_checkpoint_that_is_asked_for_is_evaluated(linear, tmp_path, monkeypatch):
+    evaluate = Experiment.evaluate
+
+    def best_at_4(experiment, state):
+        return evaluate(experiment, state) | {"accuracy": 0.9 if int(state.step) == 4 else 0.5}
+
+    monkeypatch.setattr(Experiment, "evaluate", best_at_4)
+    config = dataclasses.replace(linear, checkpoint_every_steps=100, workdir=str(tmp_path))
+    train_and_evaluate(config)
+    losses = {line["step"]: line["test_loss"] for line in read_metrics(tmp_path)}
+    assert [*losses] == [4, 8, 12] and len({*losses.values()}) == 3
+    for asked, step in {"best": 4, 8: 8, None: 12}.items():
+        evaluation = evaluate_run(tmp_path, step=asked)
+        assert evaluation["step"] == step
+        assert evaluation["test_loss"] == pytest.approx(losses[step], rel=1e-5)
+    # The network has neither filters nor maps.
+    assert {path.stem for path in tmp_path.glob("*.png")} == {
+        *("curves", "confusion", "mistakes", "shifts"),
+    }
+
+
+def test_an_evaluation_step_is_no_larger_than_the_test_set(linear):
+    for eval_batch_size, views, expected in ((6, 1, 6), (1000, 1, 20), (1000, 2, 20), (6, 2, 4)):
+        config = dataclasses.replace(linear, eval_batch_size=eval_batch_size, eval_views=views)
+        assert Experiment(config).feed._evaluation["batch_size"] == expected
+
+
+def trained(config, num_epochs):
+    experiment = Experiment(config)
+    carry = experiment.state, experiment.no_metrics()
+    for epoch in range(num_epochs):
+        stop = (epoch + 1) * experiment.steps_per_epoch
+        carry = experiment.train(*carry, stop)
+    return experiment, *carry
+
+
+def test_smoothed_labels_are_learnt_less_surely(linear):
+    losses = []
+    for smoothing in (0.0, 0.5):
+        experiment, state, _ = trained(dataclasses.replace(linear, label_smoothing=smoothing), 3)
+        losses.append(experiment.evaluate(state)["loss"])
+    assert losses[0] < losses[1]
+
+
+def test_two_batches_to_an_update_are_one_batch_of_twice_the_size(linear):
+    accumulated = dataclasses.replace(linear.optimizer, accumulate=2)
+    whole, expected, expected_metrics = trained(dataclasses.replace(linear, batch_size=32), 2)
+    halves, state, _ = trained(dataclasses.replace(linear, optimizer=accumulated), 2)
+    assert (int(expected.step), int(state.step)) == (4, 8)
+    chex.assert_trees_all_close(state.params, expected.params, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(expected_metrics["loss"])
+    rates = [float(whole.schedule(step)) for step in range(whole.total_steps)]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.075, 0.05, 0.025])
+    rates_of_halves = [float(halves.schedule(step)) for step in range(halves.total_steps)]
+    assert rates_of_halves == pytest.approx(np.repeat(rates, 2))
+
+
+def test_a_run_too_short_for_one_update_is_refused(linear):
+    optimizer = dataclasses.replace(linear.optimizer, accumulate=13)
+    with pytest.raises(UserError, match="accumulate is 13: the run has only 12 batches"):
+        Experiment(dataclasses.replace(linear, optimizer=optimizer))
+
+
+def test_a_warm_up_that_leaves_no_batch_is_refused(linear):
+    optimizer = dataclasses.replace(linear.optimizer, warmup_epochs=2.95)
+    with pytest.raises(UserError, match="warmup-epochs is 2.95: it takes all of the run's 12 bat"):
+        Experiment(dataclasses.replace(linear, optimizer=optimizer))
+
+
+def test_a_decay_of_no_layer_is_refused(linear):
+    decays = (("Dense_0", 0.1), ("fc", 0.1))
+    optimizer = dataclasses.replace(linear.optimizer, layer_decays=decays)
+    with pytest.raises(UserError, match="^--optimizer.layer-decays names fc: there are Dense_0$"):
+        Experiment(dataclasses.replace(linear, optimizer=optimizer))
+
+
+def test_a_run_goes_on_with_its_mean_of_the_parameters_and_reports_that(linear, tmp_path):
+    config = dataclasses.replace(linear, workdir=str(tmp_path))
+    result = train_and_evaluate(config)
+    experiment = Experiment(config)
+
+    def final_state():
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            state, _ = checkpoints.restore(experiment.state, experiment.total_steps)
+        return jax.device_get(state)
+
+    state = final_state()
+    assert np.any(state.eval_params["Dense_0"]["kernel"] != state.params["Dense_0"]["kernel"])
+    images, labels = experiment.dataset.test_images, experiment.dataset.test_labels
+    _, to_input = make_preprocess((), lambda: images, config.pixel_mean, config.pixel_std)
+    logits = Linear(10).apply({"params": state.eval_params}, to_input(images))
+    placed = mesh.replicate(state, experiment.mesh)
+    expected = jax.nn.log_softmax(logits)
+    predicted = experiment.predict(placed).log_probs
+    chex.assert_trees_all_close(predicted, np.asarray(expected), atol=1e-5)
+    assert result["test_loss"] == pytest.approx(
+        float(cross_entropy(logits, labels).mean()), rel=1e-5
+    )
+
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "checkpoints" / str(experiment.total_steps))
+    assert train_and_evaluate(config)["test_loss"] == result["test_loss"]
+    chex.assert_trees_all_equal(final_state(), state)
+
+
+def test_label_smoothing_is_refused_by_a_network_with_a_loss_of_its_own(config):
+    with pytest.raises(UserError, match="label-smoothing is of cross-entropy.*loss of its own"):
+        Experiment(dataclasses.replace(config, label_smoothing=0.1))
+
+
+def test_bfloat16_trains_as_float32_does(linear):
+    config = dataclasses.replace(linear, model="lenet5-tanh", optimizer=OptimizerConfig())
+    losses = {}
+    for dtype in ("float32", "bfloat16"):
+        experiment, state, metrics = trained(dataclasses.replace(config, dtype=dtype), 5)
+        assert int(state.step) == 20
+        dtypes = {leaf.dtype for leaf in jax.tree.leaves((state, metrics))}
+        assert dtypes == {np.dtype("float32"), np.dtype("int32")}
+        losses[dtype] = float(metrics["loss"])
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
+    outputs = state.apply_fn({"params": state.params}, jnp.zeros((1, 28, 28, 1)))
+    assert outputs.dtype == jnp.bfloat16
+    assert experiment.predict(state).log_probs.dtype == np.float32
+
+
+def test_a_network_of_float32_only_refuses_another(linear):
+    with pytest.raises(UserError, match="--dtype is bfloat16, and linear has float32 only"):
+        Experiment(dataclasses.replace(linear, dtype="bfloat16"))
+
+
+def test_a_network_that_draws_nothing_has_no_curvature(config):
+    with pytest.raises(UserError, match="diagonal-lm needs a network that draws a target.*lenet5 "):
+        Experiment(dataclasses.replace(config, model="lenet5"))
+
+
+def test_transforms_that_do_not_fit_are_refused(config):
+    with pytest.raises(UserError, match="do not fit: size is 40"):
+        Experiment(dataclasses.replace(config, transforms=(RandomCrop(40),)))
+
+
+def test_ten_views_are_ten_crops_whose_probabilities_are_averaged(config):
+    cropped = dataclasses.replace(
+        config, transforms=(Resize(30), RandomCrop(28)), eval_views=10, eval_batch_size=33
+    )
+    experiment = Experiment(cropped)
+    images, labels = experiment.dataset.test_images, experiment.dataset.test_labels
+    resized = augment.resize(images, size=30)
+    views = augment.views(resized, size=28, flips=True)
+    to_input = functools.partial(augment.normalize, mean=config.pixel_mean, std=config.pixel_std)
+    state = experiment.state
+    outputs = state.apply_fn({"params": state.params}, to_input(views.reshape(-1, 28, 28, 1)))
+    of_label = [
+        state.loss_fn(outputs, np.full(len(outputs), label)).reshape(20, 10) for label in range(10)
+    ]
+    expected = np.log(np.exp(-np.stack(of_label, axis=-1).astype(float)).mean(1))
+    predicted = experiment.predict(state).log_probs
+    chex.assert_trees_all_close(predicted, expected, rtol=1e-4)
+    means = experiment.evaluate(state)
+    assert means["accuracy"] == (predicted.argmax(-1) == labels).mean()
+    assert means["loss"] == pytest.approx(-predicted[np.arange(20), labels].mean(), rel=1e-5)
+    _, _, one_view = Experiment(dataclasses.replace(cropped, eval_views=1)).predict(state)
+    chex.assert_trees_all_close(experiment.predict_one_view(state, images), one_view, rtol=1e-5)
+
+
+def test_views_without_a_crop_are_refused(config):
+    with pytest.raises(UserError, match="10 views need one crop"):
+        Experiment(dataclasses.replace(config, eval_views=10))
+
+
+def test_only_training_asks_that_a_batch_divides_over_the_devices(config):
+    experiment = Experiment(dataclasses.replace(config, batch_size=1))
+    assert 0 <= experiment.evaluate(experiment.state)["accuracy"] <= 1
+    with pytest.raises(UserError, match="--batch-size 1 does not divide over 2 devices"):
+        experiment.compile()
+
+
+def test_a_mesh_that_the_network_does_not_fit_is_said_as_it_is(config):
+    with pytest.raises(UserError, match="^--model-axis 2: this network has no fc6"):
+        Experiment(dataclasses.replace(config, model_axis=2))

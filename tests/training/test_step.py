@@ -1,0 +1,251 @@
+import dataclasses
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from jaxcnn.distributed import mesh
+from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.models import MODELS
+from jaxcnn.optim.optimizers import average_parameters
+from jaxcnn.presets import PRESETS
+from jaxcnn.training import step
+from jaxcnn.training.experiment import Experiment
+
+BATCH_SIZE, NUM_EXAMPLES, NUM_CLASSES = 4, 18, 3  # four steps an epoch, two examples left over
+
+
+KEY = jax.random.key(1)
+
+
+class Tiny(nn.Module):
+    """A linear classifier, after a convolution and a dropout where these are asked for."""
+
+    num_classes: int = NUM_CLASSES
+    filters: int = 0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = images
+        if self.filters:
+            conv = nn.Conv(self.filters, (3, 3), conv_general_dilated=conv_general_dilated)
+            x = nn.tanh(conv(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(len(x), -1))
+        return nn.Dense(self.num_classes)(x)
+
+
+def new_state(model, tx=None):
+    create = functools.partial(step.create_state, model, tx or optax.adam(0.1), (4, 4, 1))
+    return jax.jit(create, out_shardings=mesh.replicated(mesh.device_mesh()))(jax.random.key(0))
+
+
+def a_train_set():
+    rng = np.random.default_rng(0)
+    images = rng.integers(255, size=(NUM_EXAMPLES, 4, 4, 1), dtype=np.uint8)
+    return images, rng.integers(NUM_CLASSES, size=NUM_EXAMPLES, dtype=np.int32)
+
+
+def to_pixels(images):
+    return images / 255.0
+
+
+def a_batch(rows=slice(BATCH_SIZE)):
+    images, labels = a_train_set()
+    return {"image": to_pixels(jnp.asarray(images[rows])), "label": jnp.asarray(labels[rows])}
+
+
+def test_cross_entropy_by_hand():
+    logits = jnp.log(jnp.array([[1.0, 3.0], [1.0, 1.0]]))
+    losses = step.cross_entropy(logits, jnp.array([1, 0]))
+    chex.assert_trees_all_close(losses, jnp.log(jnp.array([4 / 3, 2.0])), rtol=1e-6)
+
+
+def test_smoothed_cross_entropy_by_hand():
+    logits = jnp.log(jnp.array([[1.0, 3.0, 4.0]]))
+    loss = step.smoothed_cross_entropy(logits, jnp.array([1]), smoothing=0.3)
+    expected = 0.8 * np.log(8 / 3) + 0.1 * np.log(8) + 0.1 * np.log(8 / 4)
+    chex.assert_trees_all_close(loss, np.float32([expected]), rtol=1e-6)
+
+
+def test_smoothed_cross_entropy_is_pytorchs_and_float32():
+    torch = pytest.importorskip("torch")
+    logits = np.random.default_rng(0).normal(size=(5, 7)).astype(jnp.bfloat16)
+    labels = np.arange(5)
+    torchs = torch.nn.CrossEntropyLoss(label_smoothing=0.1, reduction="none")
+    expected = torchs(torch.tensor(logits.astype(np.float32)), torch.tensor(labels)).numpy()
+    losses = step.smoothed_cross_entropy(jnp.asarray(logits), jnp.asarray(labels), smoothing=0.1)
+    assert losses.dtype == jnp.float32
+    chex.assert_trees_all_close(losses, expected, rtol=1e-5)
+
+
+def test_labels_are_smoothed_in_training_and_not_in_evaluation():
+    batch, mask = a_batch(), {"mask": jnp.ones(BATCH_SIZE, bool)}
+    create = functools.partial(step.create_state, Tiny(), optax.sgd(0.0), (4, 4, 1))
+    plain, smoothed = (create(jax.random.key(0), label_smoothing=x) for x in (0.0, 0.5))
+    logits = Tiny().apply({"params": plain.params}, batch["image"])
+    trained = step.smoothed_cross_entropy(logits, batch["label"], smoothing=0.5).sum()
+    _, metrics = step.train_step(smoothed, batch, KEY)
+    chex.assert_trees_all_close(metrics["loss"], trained, rtol=1e-6)
+    evaluated = [step.eval_step(state, batch | mask)["loss"] for state in (plain, smoothed)]
+    assert evaluated[0] == evaluated[1] != trained
+
+
+def test_evaluation_is_of_the_mean_that_the_optimizer_keeps():
+    tx = optax.chain(optax.sgd(1.0), average_parameters(0.9))
+    batch = a_batch() | {"mask": jnp.ones(BATCH_SIZE, bool)}
+    state = new_state(Tiny(), tx)
+    chex.assert_trees_all_equal(state.eval_params, state.params)
+    for _ in range(3):
+        state, _ = jax.jit(step.train_step)(state, batch, KEY)
+    mean = optax.tree_utils.tree_get(state.opt_state, "ema_params")
+    chex.assert_trees_all_equal(state.eval_params, mean)
+    alone = new_state(Tiny()).replace(params=mean)
+    assert alone.eval_params is mean
+    assert step.eval_step(state, batch)["loss"] == step.eval_step(alone, batch)["loss"]
+    assert step.eval_step(state, batch)["loss"] != step.train_step(state, batch, KEY)[1]["loss"]
+
+
+def test_train_step_is_optaxs_update_by_the_mean_loss():
+    tx, batch = optax.adam(0.1), a_batch()
+    state = new_state(Tiny(), tx)
+
+    def mean_loss(params):
+        logits = Tiny().apply({"params": params}, batch["image"])
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), batch["label"][:, None], 1).mean()
+
+    updates, opt_state = tx.update(jax.grad(mean_loss)(state.params), state.opt_state)
+    updated, metrics = jax.jit(step.train_step)(state, batch, KEY)
+    chex.assert_trees_all_close(
+        updated.params, optax.apply_updates(state.params, updates), atol=1e-6
+    )
+    chex.assert_trees_all_close(updated.opt_state, opt_state, atol=1e-6)
+    assert (int(state.step), int(updated.step)) == (0, 1)
+    chex.assert_trees_all_close(metrics["loss"], BATCH_SIZE * mean_loss(state.params), rtol=1e-6)
+
+
+def test_train_step_learns():
+    state, batch = new_state(Tiny()), a_batch()
+    train_step, losses = jax.jit(step.train_step), []
+    for _ in range(40):
+        state, metrics = train_step(state, batch, KEY)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0] / 10
+    assert int(metrics["correct"]) == int(metrics["count"]) == BATCH_SIZE
+
+
+def test_metrics_are_sums_over_the_examples_that_the_mask_leaves():
+    state, num_examples = new_state(Tiny()), 6
+    batch = a_batch(slice(num_examples)) | {"mask": jnp.array([1, 0, 1, 1, 0, 1], bool)}
+    masked = jnp.array([1, 4])
+    batch["image"] = batch["image"].at[masked].set(jnp.nan)
+    batch["label"] = batch["label"].at[masked].set(0)  # what the largest of three NaNs is
+    eval_step = jax.jit(step.eval_step)
+    alone = [eval_step(state, jax.tree.map(lambda x, i=i: x[i][None], batch)) for i in (0, 2, 3, 5)]
+    chex.assert_trees_all_close(
+        eval_step(state, batch), jax.tree.map(lambda *x: sum(x), *alone), rtol=1e-6
+    )
+    assert [int(metrics["count"]) for metrics in alone] == [1, 1, 1, 1]
+
+
+def test_randomness_is_a_function_of_the_key_and_the_step():
+    state, batch = new_state(Tiny(dropout=0.5)), a_batch()
+
+    def params(state, key):
+        return step.train_step(state, batch, key)[0].params["Dense_0"]["kernel"]
+
+    later = state.replace(step=state.step + 1)
+    first, again, other_key, other_step = (
+        jax.jit(params)(*arguments)
+        for arguments in ((state, KEY), (state, KEY), (state, jax.random.key(2)), (later, KEY))
+    )
+    chex.assert_trees_all_equal(first, again)
+    assert not np.array_equal(first, other_key)
+    assert not np.array_equal(first, other_step)
+
+
+class Slope(nn.Module):
+    """Everything it says is w; its loss is w times the label."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        w = self.param("w", nn.initializers.ones, ())
+        return jnp.broadcast_to(w, (len(images), 6))
+
+    def loss_fn(self, outputs, labels):
+        return outputs[:, 0] * labels
+
+
+def test_a_models_own_loss_is_what_is_minimized_and_reported():
+    state = new_state(Slope(), optax.sgd(1.0))
+    batch = {"image": jnp.zeros((4, 4, 4, 1)), "label": jnp.array([0, 1, 2, 5])}
+    updated, metrics = jax.jit(step.train_step)(state, batch, KEY)
+    assert float(metrics["loss"]) == 8
+    assert float(updated.params["w"]) == 1 - 8 / 4
+    assert float(step.eval_step(updated, batch | {"mask": jnp.ones(4, bool)})["loss"]) == -8
+
+
+class Says(nn.Module):
+    """The logits are the pixels."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        self.param("unused", nn.initializers.zeros, ())
+        return images.reshape(len(images), -1)
+
+
+def test_the_probabilities_of_views_are_averaged():
+    probabilities = np.array(
+        [
+            # Two views of each of two examples. Of the first, the mean of the logits would be
+            # class 1's; of the second, the first view alone.
+            [[0.90, 0.09, 0.01], [0.01, 0.45, 0.54]],
+            [[0.30, 0.60, 0.10], [0.10, 0.10, 0.80]],
+        ],
+        np.float32,
+    )
+    state = step.create_state(Says(), optax.sgd(1.0), (3, 1, 1), jax.random.key(0))
+    images = jnp.log(probabilities).reshape(4, 3, 1, 1) + 5  # what is added to logits says nothing
+    mean = probabilities.mean(1)
+    assert mean.argmax(-1).tolist() == [0, 2]
+    log_probs = step.predict_log_probs(state, images, 2)
+    chex.assert_trees_all_close(log_probs, np.log(mean), rtol=1e-5)
+    batch = {"image": images, "label": jnp.array([0, 1]), "mask": jnp.ones(2, bool)}
+    metrics = step.eval_step(state, batch)
+    assert (int(metrics["correct"]), int(metrics["count"])) == (1, 2)
+    expected = -np.log(mean[0, 0]) - np.log(mean[1, 1])
+    chex.assert_trees_all_close(metrics["loss"], expected, rtol=1e-5)
+
+
+def test_the_log_probabilities_of_1998_leave_something_for_no_class():
+    model = MODELS["lenet5-1998"]()
+    state = step.create_state(model, optax.sgd(1.0), (28, 28, 1), jax.random.key(0))
+    images = jax.random.normal(KEY, (2, 28, 28, 1))
+    outputs = jax.device_get(jax.jit(model.apply)({"params": state.params}, images))
+    with_rubbish = np.concatenate([outputs, np.full((2, 1), -model.j)], axis=1)
+    expected = jax.nn.log_softmax(with_rubbish)[:, :10]
+    actual = jax.jit(step.predict_log_probs, static_argnums=2)(state, images, 2)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5)
+
+
+def test_training_moves_nothing_to_the_device_unasked(monkeypatch):
+    monkeypatch.setitem(MODELS, "tiny", Tiny)
+    preset = PRESETS["lenet5-mnist5k"].config
+    config = dataclasses.replace(preset, model="tiny", compilation_cache=False)
+    experiment = Experiment(config)
+    carry = experiment.train(experiment.state, experiment.no_metrics(), 1)
+    with jax.transfer_guard("disallow"):
+        state, metrics = experiment.train(*carry, 3)
+    assert int(state.step) == 3 and int(metrics["count"]) == 3 * config.batch_size
+
+
+def test_means_are_divided_once_on_the_host():
+    metrics = {"loss": jnp.float32(6), "correct": jnp.int32(3), "count": jnp.int32(4)}
+    means = step.mean_metrics(metrics)
+    assert means == {"loss": 1.5, "accuracy": 0.75}
+    assert {type(value) for value in means.values()} == {float}

@@ -1,0 +1,239 @@
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+
+import chex
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn import evaluate_run, train_and_evaluate
+from jaxcnn.config import TrainConfig, to_json
+from jaxcnn.data import datasets
+from jaxcnn.data.stream import evaluation_batches, load
+from jaxcnn.data.transforms import HorizontalFlip, PCAColor, RandomCrop
+from jaxcnn.errors import UserError
+from jaxcnn.training import train
+from jaxcnn.training.experiment import Experiment
+from jaxcnn.workdir.checkpoints import Checkpoints
+
+CLASSES = ("cat", "dog", "eel")
+
+
+def save_image(path, width, height, seed=0):
+    """Smooth noise: pixels that shrink to something, and JPEG keeps."""
+    small = np.random.default_rng(seed).integers(256, size=(6, 6, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """60 images to learn from and 21 to test on, PNG and JPEG, of 72x72 to 100x80 pixels."""
+    for i in range(81):
+        split, name = "train" if i < 60 else "val", CLASSES[i % 3]
+        path = tmp_path / "images" / split / name / f"{i:02d}.{'png' if i % 2 else 'JPEG'}"
+        save_image(path, 72 + i % 29, 72 + i % 9, seed=i)
+    return tmp_path / "images"
+
+
+def opened(folder, on_bad_image="refuse", **options):
+    fields = {"size": 28, "min_size": 32, "on_bad_image": on_bad_image}
+    return load(f"folder:{folder}", **{**fields, **options})
+
+
+def config_of(folder, workdir, **fields):
+    return TrainConfig(
+        **{
+            "model": "lenet5-relu",
+            "dataset": f"folder:{folder}",
+            "stream_size": 32,
+            "transforms": (RandomCrop(28), HorizontalFlip(), PCAColor()),
+            "batch_size": 4,
+            "epochs": 2,
+            "eval_batch_size": 8,
+            "log_every_steps": 5,
+            "checkpoint_every_steps": 4,
+            "workdir": str(workdir),
+            **fields,
+        }
+    )
+
+
+def final_params(config):
+    experiment = Experiment(config)
+    with Checkpoints(pathlib.Path(config.workdir) / "checkpoints") as checkpoints:
+        state, _ = checkpoints.restore(experiment.state, experiment.total_steps)
+    return jax.device_get(state.params)
+
+
+# Trains in a process of its own, and dies after step 22, in the second epoch of 15 steps.
+CHILD = """
+import os, sys, time
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+from jaxcnn.training import train
+from jaxcnn.config import from_json
+from jaxcnn.training.experiment import Experiment
+
+step_of = Experiment.train
+
+def train_or_die(experiment, state, metrics, stop):
+    if int(state.step) == 22:
+        checkpoints = os.path.join(experiment.config.workdir, "checkpoints")
+        while not {"16", "20"} & set(os.listdir(checkpoints)):
+            time.sleep(0.01)
+        os.kill(os.getpid(), 9)
+    return step_of(experiment, state, metrics, stop)
+
+Experiment.train = train_or_die
+train.CHUNK_SECONDS = 0
+train.train_and_evaluate(from_json(open(sys.argv[1]).read()))
+"""
+
+
+def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(folder, tmp_path, capsys):
+    whole = config_of(folder, tmp_path / "whole")
+    result = train_and_evaluate(whole)
+    assert result["steps"] == 30 and result["num_test_examples"] == 21
+
+    killed = dataclasses.replace(whole, workdir=str(tmp_path / "killed"))
+    (tmp_path / "config.json").write_text(to_json(killed))
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "config.json")]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+
+    capsys.readouterr()
+    again = train_and_evaluate(killed)
+    resumed_at = int(capsys.readouterr().out.split("checkpoint of step ")[1].split(".")[0])
+    assert resumed_at in (16, 20)
+    assert again["test_loss"] == result["test_loss"]
+    chex.assert_trees_all_equal(final_params(killed), final_params(whole))
+
+
+def test_a_stream_trains_and_evaluates_as_the_set_in_memory(folder, tmp_path, monkeypatch):
+    """With one order for both: the same batches, the same steps, the same metrics."""
+    streamed = opened(folder)
+    (train_batch,) = evaluation_batches(streamed.train_images, batch_size=60)
+    (test_batch,) = evaluation_batches(streamed.test_images, batch_size=21)
+    arrays = [batch[name] for batch in (train_batch, test_batch) for name in ("image", "label")]
+    monkeypatch.setitem(
+        datasets.DATASETS, "whole", lambda *_: datasets.Dataset("whole", *arrays, CLASSES)
+    )
+    monkeypatch.setattr("jaxcnn.data.stream._order", lambda images, seed, epoch: order)
+    fields = {"stream_size": 28, "transforms": (HorizontalFlip(),), "batch_size": 6}
+    in_memory = Experiment(config_of(folder, tmp_path, **fields, dataset="whole"))
+    order = np.asarray(in_memory.feed.order(0))
+    from_files = Experiment(config_of(folder, tmp_path, **fields))
+    results = []
+    for experiment in (in_memory, from_files):
+        state, metrics = experiment.train(experiment.state, experiment.no_metrics(), 4)
+        state, metrics = experiment.train(state, metrics, 10)
+        images, labels, log_probs = experiment.predict(state)
+        assert len(images) == len(labels) == 21
+        evaluation = experiment.evaluate(state)
+        results.append((jax.device_get((state.params, metrics)), log_probs, evaluation, images[20]))
+        np.testing.assert_array_equal(labels, test_batch["label"])
+        assert (log_probs.argmax(-1) == labels).mean() == pytest.approx(evaluation["accuracy"])
+    chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_skipped_in_the_test_set_is_not_counted(folder, tmp_path):
+    (folder / "val" / "dog" / "aa.jpg").write_bytes(b"no image")
+    config = config_of(folder, tmp_path / "run", on_bad_image="skip", epochs=1)
+    assert train_and_evaluate(config)["num_test_examples"] == 21
+    (tmp_path / "run" / "result.json").unlink()  # as if killed before it was written
+    assert train_and_evaluate(config)["num_test_examples"] == 21
+    with pytest.raises(UserError, match="--image is 21: the test set has images 0 to 20"):
+        evaluate_run(tmp_path / "run", image=21)
+    evaluation = evaluate_run(tmp_path / "run")
+    assert evaluation["num_test_examples"] == np.sum(evaluation["confusion"]) == 21
+
+
+def test_a_run_finds_its_folder_of_images_from_elsewhere(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    config = config_of(f"{folder.name}/", tmp_path / "run", epochs=1)
+    assert train_and_evaluate(config)["dataset"] == f"folder:{folder}"
+    monkeypatch.chdir(folder)
+    assert evaluate_run(tmp_path / "run")["num_test_examples"] == 21
+    same = config_of(f"../{folder.name}", tmp_path / "run", epochs=1)
+    assert train_and_evaluate(same)["steps"] == 15
+    path = tmp_path / "run" / "config.json"  # as it was when a run kept what it was given
+    path.write_text(path.read_text().replace(f"folder:{folder}", f"folder:../{folder.name}"))
+    assert train_and_evaluate(same)["steps"] == 15
+
+
+def test_a_damaged_image_ends_the_run_in_one_line(folder, tmp_path):
+    path = folder / "train" / "eel" / "02.JPEG"
+    path.write_bytes(path.read_bytes()[:-400])  # its header is whole
+    # PCAColor would meet it before the first step.
+    config = config_of(folder, tmp_path / "run", transforms=(RandomCrop(28),))
+    with pytest.raises(UserError, match="02.JPEG is a bad image: .*truncated.*--on-bad-image skip"):
+        train_and_evaluate(config)
+    assert (tmp_path / "run" / "config.json").exists()
+    result = train_and_evaluate(dataclasses.replace(config, on_bad_image="skip"))
+    assert result["steps"] == 30
+
+
+def test_a_signal_stops_the_threads_that_read_ahead(folder, tmp_path, monkeypatch):
+    config = config_of(folder, tmp_path / "run", epochs=50)
+    save_checkpoint = train.save_checkpoint
+
+    def save_and_signal(*args, **kwargs):
+        save_checkpoint(*args, **kwargs)
+        monkeypatch.setattr(train, "save_checkpoint", save_checkpoint)  # a second one would kill
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(train, "save_checkpoint", save_and_signal)
+    with pytest.raises(train.Interrupted):
+        train_and_evaluate(config)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not any(name.startswith("grain-thread-prefetch") for name in names)
+
+
+def test_the_curvature_is_of_the_epochs_first_images(tmp_path, folder):
+    fields = {"stream_size": 28, "transforms": (), "batch_size": 6}
+    feed = Experiment(config_of(folder, tmp_path, **fields)).feed
+    images = np.asarray(feed.first_images(1, 6))
+    np.testing.assert_array_equal(images, feed._batch(10)["image"])
+    assert np.any(images != np.asarray(feed.first_images(0, 6)))
+
+
+# Prints the megabytes that a process holds after each epoch of a stream.
+EPOCHS = """
+import sys
+from jaxcnn.config import from_json
+from jaxcnn.training.experiment import Experiment
+
+experiment = Experiment(from_json(open(sys.argv[1]).read()))
+state, metrics = experiment.state, experiment.no_metrics()
+experiment.compile()
+for epoch in range(experiment.config.epochs):
+    state = experiment.begin_epoch(state)
+    stop = (epoch + 1) * experiment.steps_per_epoch
+    state, metrics = experiment.train(state, metrics, stop)
+    experiment.evaluate(state)
+    (line,) = (line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+    print(int(line.split()[1]) / 1024)
+experiment.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path):
+    for i in range(440):
+        path = tmp_path / "images" / ("train" if i < 400 else "val") / CLASSES[i % 3] / f"{i}.jpg"
+        save_image(path, 400, 300, seed=i)
+    fields = {"stream_size": 256, "transforms": (RandomCrop(28),), "batch_size": 100}
+    config = config_of(tmp_path / "images", tmp_path / "run", **fields, epochs=16)
+    (tmp_path / "config.json").write_text(to_json(config))
+    command = [sys.executable, "-c", EPOCHS, tmp_path / "config.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    megabytes = [float(line) for line in done.stdout.split()]
+    assert max(megabytes[8:]) < 1.15 * max(megabytes[2:8]), megabytes  # an epoch's images are 75 MB

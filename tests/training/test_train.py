@@ -1,0 +1,310 @@
+"""Runs as a whole: what they leave, how they go on, and what they refuse."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn import PRESETS, train_and_evaluate
+from jaxcnn.config import OptimizerConfig, to_json
+from jaxcnn.data.datasets import DATASETS, Dataset
+from jaxcnn.errors import RunError, UserError
+from jaxcnn.training import train
+from jaxcnn.training.experiment import Experiment
+from jaxcnn.workdir import folder as workdir
+from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.metrics_log import read_metrics
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS_PER_EPOCH = 62  # 4,000 digits in batches of 64
+SHORT = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, epochs=2, checkpoint_every_steps=20)
+
+
+def start(*arguments):
+    """A training process as a user starts it, on one device."""
+    command = [sys.executable, ROOT / "scripts" / "train.py", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(*arguments):
+    process = start(*arguments)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def final_params(config, folder):
+    experiment = Experiment(config)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        step = checkpoints.resolve_step(None)
+        state, _ = checkpoints.restore(experiment.state, step)
+    assert step == experiment.total_steps
+    return jax.device_get(state.params)
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two epochs that nothing disturbed: its config, folder and result."""
+    folder = tmp_path_factory.mktemp("finished")
+    config = dataclasses.replace(SHORT, workdir=str(folder))
+    return config, folder, train_and_evaluate(config)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Four epochs in a process of their own, on one device: final parameters and metrics."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, _, err = run("--epochs", 4, "--workdir", folder)
+    assert code == 0, err
+    config = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, epochs=4)
+    return final_params(config, folder), read_metrics(folder)
+
+
+def test_a_run_leaves_its_files_and_its_result(finished):
+    config, folder, result = finished
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert workdir.read_config(folder) == config
+    elsewhere = dataclasses.replace(config, data_dir="/data", manual_dir="/files")
+    assert workdir.read_config(folder, data_dir="/data", manual_dir="/files") == elsewhere
+    assert result["steps"] == 2 * STEPS_PER_EPOCH and result["num_test_examples"] == 1000
+    assert 0.5 < result["test_accuracy"] <= 1 and result["test_loss"] > 0
+    keys = "preset model dataset seed epochs train_seconds compile_seconds examples_per_second"
+    assert result.keys() >= {*keys.split(), "total_seconds", "devices", "versions"}
+    assert result["train_seconds"] + result["compile_seconds"] <= result["total_seconds"]
+    lines = read_metrics(folder)
+    assert [line["step"] for line in lines] == [100, 124]
+    assert lines[-1]["test_accuracy"] == result["test_accuracy"]
+    assert len(list(folder.glob("events.out.tfevents.*"))) == 1
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_latest_two_and_the_best_checkpoints_are_kept(finished):
+    with Checkpoints(finished[1] / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [120, 124]
+        assert checkpoints.resolve_step("best") == 124
+
+
+def test_a_finished_run_is_only_shown(finished, capsys):
+    config, folder, result = finished
+
+    def files():
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+        return {path: path.stat().st_mtime_ns for path in paths}
+
+    before = files()
+    assert train_and_evaluate(config) == result
+    assert "finished" in capsys.readouterr().out
+    assert files() == before and len(before) > 20
+
+
+def test_another_config_in_the_same_folder_is_refused_by_the_fields_that_differ(finished):
+    config = dataclasses.replace(
+        finished[0], batch_size=32, optimizer=OptimizerConfig(learning_rate=0.5), data_dir="/x"
+    )
+    with pytest.raises(UserError) as error:
+        train_and_evaluate(config)
+    message = str(error.value)
+    assert "batch_size is 64 there and 32 here" in message
+    assert "optimizer.learning_rate is 0.002 there and 0.5 here" in message
+    assert "data_dir" not in message and "epochs" not in message
+
+
+def test_two_processes_cannot_train_in_one_folder(tmp_path):
+    config = dataclasses.replace(SHORT, workdir=str(tmp_path))
+    with workdir.lock_run_folder(config), pytest.raises(UserError, match="another process"):
+        train_and_evaluate(config)
+
+
+def test_how_steps_are_cut_into_chunks_changes_nothing(finished, tmp_path, monkeypatch):
+    config, folder, result = finished
+    monkeypatch.setattr(train, "CHUNK_SECONDS", 0)  # one step at a time
+    again = train_and_evaluate(dataclasses.replace(config, workdir=str(tmp_path)))
+    assert again["test_loss"] == result["test_loss"]
+    assert read_metrics(tmp_path) == read_metrics(folder)
+    chex.assert_trees_all_equal(final_params(config, tmp_path), final_params(config, folder))
+
+
+def test_the_seed_decides_the_run(finished, tmp_path):
+    config = dataclasses.replace(finished[0], workdir=str(tmp_path), seed=1)
+    assert train_and_evaluate(config)["test_loss"] != finished[2]["test_loss"]
+
+
+def test_killed_it_goes_on_to_the_same_bits(undisturbed, tmp_path):
+    arguments = ("--epochs", 4, "--workdir", tmp_path, "--checkpoint-every-steps", 10)
+    process = start(*arguments)
+    wait_for(tmp_path / "checkpoints" / "70", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "result.json").exists()
+
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    resumed_at = int(out.split("checkpoint of step ")[1].split(".")[0])
+    assert resumed_at >= 70
+    config = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, epochs=4)
+    params, metrics = undisturbed
+    chex.assert_trees_all_equal(final_params(config, tmp_path), params)
+    assert read_metrics(tmp_path) == metrics
+
+
+def stop(number, *arguments, folder):
+    process = start(*arguments)
+    wait_for(folder / "metrics.jsonl", process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert number.name in err and "goes on" in err and "Traceback" not in err
+    return err
+
+
+def test_ctrl_c_saves_a_checkpoint(tmp_path):
+    never = 10**6
+    err = stop(
+        signal.SIGINT,
+        *("--workdir", tmp_path, "--log-every-steps", 3, "--epochs", never),
+        *("--eval-every-epochs", never, "--checkpoint-every-steps", never),
+        folder=tmp_path,
+    )
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        (step,) = checkpoints.steps()
+    assert f"at step {step:,} of" in err
+
+
+def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(undisturbed, tmp_path):
+    arguments = ("--epochs", 4, "--workdir", tmp_path, "--log-every-steps", 3)
+    stop(signal.SIGTERM, *arguments, folder=tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 0 and "Going on from the checkpoint" in out, err
+    config = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, epochs=4)
+    chex.assert_trees_all_equal(final_params(config, tmp_path), undisturbed[0])
+    steps = [line["step"] for line in read_metrics(tmp_path)]
+    assert steps == sorted({*range(3, 248, 3), 124, 248})
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_every_steps", "what"), [(1, "(the loss|a parameter)"), (1000, "the loss")]
+)
+def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoints(
+    checkpoint_every_steps, what, tmp_path
+):
+    optimizer = OptimizerConfig(name="sgd", learning_rate=1e4, momentum=0.0)
+    config = dataclasses.replace(
+        SHORT,
+        model="lenet5-relu",
+        optimizer=optimizer,
+        checkpoint_every_steps=checkpoint_every_steps,
+        workdir=str(tmp_path),
+    )
+    with pytest.raises(RunError, match=rf"{what} is not finite at step \d+; .*learning-rate"):
+        train_and_evaluate(config)
+    assert not (tmp_path / "result.json").exists()
+    experiment = Experiment(config)
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        assert bool(checkpoints.steps()) == (checkpoint_every_steps == 1)
+        for step in checkpoints.steps():
+            state, _ = checkpoints.restore(experiment.state, step)
+            chex.assert_tree_all_finite(state.params)
+
+
+def test_parameters_that_are_not_finite_are_not_saved(finished, tmp_path):
+    experiment = Experiment(finished[0])
+    spoiled = jax.tree.map(lambda leaf: leaf * np.nan, experiment.state.params)
+    state = experiment.state.replace(params=spoiled)
+    run = train.Run(state, experiment.no_metrics(), started=0.0)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(RunError, match="a parameter is not finite at step 0"):
+            train.save_checkpoint(run, checkpoints, evaluated=False)
+        assert checkpoints.steps() == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "--batch-size is 0"),
+        ({"batch_size": 4002}, "larger than the training set of mnist5k, 4,000"),
+        ({"batch_size": 63}, "does not divide over 2 devices.*64"),
+        ({"epochs": -1}, "--epochs is -1"),
+        ({"model": "lenet"}, "no model is called 'lenet'; did you mean lenet5"),
+        ({"dataset": "mnist5"}, "no dataset is called 'mnist5'; did you mean mnist5k"),
+        ({"dataset": "folders:x"}, "there are mnist5k, mnist, cifar10, folder:DIR, tfds:NAME$"),
+        ({"pixel_mean": (0.1, 0.2, 0.3)}, "mean has 3 values for images of 1 channels"),
+    ],
+)
+def test_a_request_at_fault_is_one_message(fields, message, tmp_path):
+    config = dataclasses.replace(SHORT, workdir=str(tmp_path / "run"), **fields)
+    with pytest.raises(UserError, match=message):
+        train_and_evaluate(config)
+    assert not (tmp_path / "run" / "config.json").exists()  # the folder stays free for another
+
+
+def test_images_of_another_size_are_refused(tmp_path, monkeypatch):
+    images, labels = np.zeros((100, 32, 32, 3), np.uint8), np.zeros(100, np.int32)
+    wide = Dataset("wide", images, labels, images, labels, tuple("ab"))
+    monkeypatch.setitem(DATASETS, "wide", lambda data_dir, manual_dir: wide)
+    config = dataclasses.replace(SHORT, dataset="wide", workdir=str(tmp_path))
+    with pytest.raises(UserError, match=r"lenet5-tanh and dataset wide do not fit: .*28, 28"):
+        train_and_evaluate(config)
+
+
+@pytest.mark.parametrize("name", ["run [1]", "run]", "back\\slash"])
+def test_a_folder_that_orbax_would_not_read_again_is_refused(name, tmp_path):
+    config = dataclasses.replace(SHORT, workdir=str(tmp_path / name / "run"))
+    with pytest.raises(UserError, match=r"checkpoints below a path with \[, \] or .* --workdir"):
+        train_and_evaluate(config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_without_a_checkpoint_gives_its_folder_to_another(tmp_path):
+    (tmp_path / "config.json").write_text(to_json(SHORT))
+    other = dataclasses.replace(SHORT, seed=5, workdir=str(tmp_path))
+    with workdir.lock_run_folder(other):
+        pass
+    for lost in ("unreadable/5", "checkpoints/5", "result.json"):
+        (tmp_path / lost).mkdir(parents=True)
+        with pytest.raises(UserError, match="holds a run of another config: seed is 0 there and 5"):
+            with workdir.lock_run_folder(other):
+                pass
+        (tmp_path / lost).rmdir()
+    (tmp_path / "checkpoints" / "5").mkdir()
+    with pytest.raises(UserError, match="no model is called 'lenet'"):  # said before that
+        train_and_evaluate(dataclasses.replace(other, model="lenet"))
+
+
+def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):
+    (tmp_path / "file").touch()
+    config = dataclasses.replace(SHORT, workdir=str(tmp_path / "file" / "run"))
+    with pytest.raises(UserError, match="cannot write in .*; choose another --workdir"):
+        train_and_evaluate(config)
+
+
+def test_the_users_compilation_cache_is_respected_or_made_private(tmp_path):
+    code = (
+        "import dataclasses, jax, jaxcnn\n"
+        "from jaxcnn.training.experiment import Experiment\n"
+        "Experiment(jaxcnn.PRESETS['lenet5-mnist5k'].config)\n"
+        "print(jax.config.jax_compilation_cache_dir)"
+    )
+
+    def cache_of(**variables):
+        environment = {**os.environ, "JAXCNN_CACHE_DIR": str(tmp_path / "ours"), **variables}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
+
+    assert cache_of().strip() == str(tmp_path / "ours" / "xla")
+    assert (tmp_path / "ours" / "xla").stat().st_mode & 0o777 == 0o700
+    theirs = str(tmp_path / "theirs")
+    assert cache_of(JAX_COMPILATION_CACHE_DIR=theirs).strip() == theirs

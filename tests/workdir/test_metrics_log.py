@@ -1,0 +1,43 @@
+from tensorboardX.proto.event_pb2 import Event
+
+from jaxcnn.workdir import metrics_log
+
+
+def steps_in(folder):
+    return [line["step"] for line in metrics_log.read_metrics(folder)]
+
+
+def test_a_resumed_log_has_each_step_once_and_no_torn_line(tmp_path):
+    log = metrics_log.MetricsLog(tmp_path, step=0)
+    for step in (10, 20, 30):
+        log.write(step, {"train_loss": 1 / step})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "train_lo')  # killed in the middle of a line
+    log = metrics_log.MetricsLog(tmp_path, step=20)
+    log.write(30, {"train_loss": 0.5})
+    log.close()
+    assert steps_in(tmp_path) == [10, 20, 30]
+    assert metrics_log.read_metrics(tmp_path)[-1]["train_loss"] == 0.5
+
+
+def test_a_last_line_without_its_newline_is_ended_before_the_next(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}')
+    log = metrics_log.MetricsLog(tmp_path, step=20)
+    log.write(30, {"train_loss": 0.5})
+    log.close()
+    assert steps_in(tmp_path) == [10, 20, 30]
+
+
+def test_tensorboard_events_hold_the_scalars(tmp_path):
+    log = metrics_log.MetricsLog(tmp_path, step=0)
+    log.write(7, {"test_accuracy": 0.75})
+    log.close()
+    (path,) = tmp_path.glob("events.out.tfevents.*")
+    content, found, at = path.read_bytes(), {}, 0
+    while at < len(content):  # records: length, its checksum, the event, its checksum
+        length = int.from_bytes(content[at : at + 8], "little")
+        event = Event.FromString(content[at + 12 : at + 12 + length])
+        found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        at += 16 + length
+    assert found == {("test_accuracy", 7): 0.75}
