@@ -1,4 +1,4 @@
-"""The architecture of a network as a picture, in the manner of the papers' figures."""
+"""Draw the architecture of a network in the manner of the papers' figures."""
 
 from __future__ import annotations
 
@@ -20,16 +20,21 @@ CAPTION = (
 )
 # Lengths are in inches, font sizes in points.
 TALLEST, BAR_WIDTH, GAP = 2.4, 0.14, 0.34
-RECEDING = (0.8, 0.6)  # where the depth of a block leads in the oblique projection
-FONT_SIZE, LETTER, LINE = 10, 0.087, 0.18  # letters are at most so wide, lines so far apart
+RECEDING = (0.8, 0.6)  # direction of depth in the oblique projection
+FONT_SIZE, LETTER, LINE = 10, 0.087, 0.18  # LETTER: upper bound on width; LINE: line spacing
 FRONT, TOP, SIDE, EDGE, WINDOW = "#e3ecf7", "#c9d9ee", "#aec5e3", "#34507a", "#d9581e"
 
 
 def save_architecture(title: str, summary: Summary, path: Path) -> None:
-    """Draws a block of maps or a bar of units for each layer, and what leads to it below.
+    """Draw each layer as a block of maps or a bar of units, with its operation below.
 
-    A layer that leaves the size as it was and has no parameters gets none; it is named with the
+    A layer that changes no size and has no parameters gets no block. Its name is written above the
     operation that follows it.
+
+    Args:
+      title: title of the picture.
+      summary: layers of the network.
+      path: PNG file to write.
     """
     from matplotlib.figure import Figure
 
@@ -78,7 +83,7 @@ def _is_bar(layer: Layer) -> bool:
 
 
 def _sides(layer: Layer, scale: float) -> tuple[float, float, float]:
-    """Width, height and depth of its block."""
+    """Return the width, height and depth of a layer's block."""
     roots = [math.sqrt(n) for n in layer.output_shape]
     if _is_bar(layer):
         return BAR_WIDTH, roots[-1] / 4 * scale, 0.0
@@ -101,7 +106,10 @@ def _text_width(text: str) -> float:
 def _columns(
     sides: Sequence[tuple[float, float, float]], labels: Sequence[str], operations: Sequence[str]
 ) -> tuple[list[float], list[float]]:
-    """Where each block begins, and the middle of the gap before it: no text meets another."""
+    """Return the left end of each block and the middle of the gap before it.
+
+    The columns are wide enough that no two texts overlap.
+    """
     blocks: list[float] = []
     middles: list[float] = []
     end = GAP
@@ -140,7 +148,7 @@ def _draw_step(
     start: float,
     end: float,
 ) -> None:
-    """What a unit of `layer` sees of the block before it at `x`, or else an arrow."""
+    """Draw the window of `layer` on the block before it at `x`, or an arrow if it has none."""
     from matplotlib.patches import Rectangle
 
     if layer.window is None or _is_bar(before):

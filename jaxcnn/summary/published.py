@@ -1,4 +1,4 @@
-"""A network as a table, beside what its paper prints: where they agree, and where not."""
+"""The figures that the papers print about their networks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Figures of one network, with the number of classes of its source.
+    """Figures of one network, for the number of classes that its source has.
 
     Attributes:
-      source: where they are printed.
-      layers: layer -> column -> figure, of the columns "output", "units", "parameters" and
-        "connections"; what the source does not say is left out.
-      total: column -> figure.
-      note: what to know about a figure that is not ours.
+      source: publication that prints the figures.
+      layers: published figures by layer and column; the columns are "output", "units", "parameters"
+        and "connections". A figure that the source does not print is left out.
+      total: published figures of the whole network by column.
+      note: explanation of a published figure that differs from ours.
     """
 
     source: str

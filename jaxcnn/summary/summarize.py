@@ -1,8 +1,8 @@
-"""A network, layer by layer: shapes, parameters, multiply-adds, what a unit sees of the image.
+"""Summarize a network layer by layer: shapes, parameters, multiply-adds and receptive fields.
 
-All of it is read off a trace of the model with one image; nothing is run. A layer is a module, or
-what `jax.named_scope` names in the model. Between them, an operation whose units see more than one
-unit each is a layer too: a pool if it makes the maps smaller, else a normalization. It is called
+The summary is read off a trace of the model with one image; nothing is run. A layer is a module or
+a `jax.named_scope` in the model. Between them, an operation whose units each depend on several
+units is a layer, too: a pool if it makes the maps smaller, otherwise a normalization. It is called
 S2 after C1, and pool1 or norm1 after conv1.
 """
 
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend.core import Jaxpr, JaxprEqn, Var
 
-from jaxcnn.summary.trace import Seen, Tally, Value, compose, follow, itself, shape_of
+from jaxcnn.summary.trace import Cost, Dependence, Value, compose, identity, propagate, shape_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Layer:
     """A layer of a network, for one image.
 
     Attributes:
-      name: the module's, or one made from the name of the layer before.
-      operation: in words: "conv 5x5, stride 4", "pool 2x2", "full".
-      window: height and width of the places that a unit sees in the layer before; None for a layer
-        of units, and for the one that follows maps and sees them all.
-      output_shape: height, width and maps, or the number of units.
-      parameters: trainable ones.
-      multiply_adds: multiplications, each with its addition; pools, normalizations and activations
-        outside of modules are not counted.
-      padded_multiply_adds: of its products with parameters, on 128-wide units; see
-        `jaxcnn.dependence.Tally`.
-      connections: inputs and biases that each unit sums, over all units.
-      receptive_field: height and width of what a unit sees of the input, as far as it lies in it.
+      name: name of the module, or a name made from that of the layer before.
+      operation: short description, as "conv 5x5, stride 4", "pool 2x2" or "full".
+      window: height and width of the window in the layer before that a unit depends on; None if the
+        layer before has no height and width, as after flattening.
+      output_shape: height, width and number of maps, or number of units.
+      parameters: number of trainable parameters.
+      multiply_adds: number of multiplications, each with its addition; pools, normalizations and
+        activations outside of modules are not counted.
+      padded_multiply_adds: number of multiply-adds on matrix units of 128x128, padding included;
+        see `trace.Cost`.
+      connections: number of inputs and biases that the units sum, over all units.
+      receptive_field: height and width of the receptive field in the input, cut at its borders.
     """
 
     name: str
@@ -56,45 +56,53 @@ class Layer:
 
     @property
     def units(self) -> int:
-        """How many numbers the layer puts out."""
+        """Return the number of output values."""
         return math.prod(self.output_shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """A network: its layers, and the image as the first of them gets it; that of 1998 is framed."""
+    """The layers of a network.
+
+    Attributes:
+      input_shape: shape of the first layer's input; LeNet-5 of 1998 frames its image before it.
+      layers: layers from input to output.
+    """
 
     input_shape: tuple[int, ...]
     layers: tuple[Layer, ...]
 
     @property
     def parameters(self) -> int:
-        """Those of all layers."""
+        """Return the number of trainable parameters of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def multiply_adds(self) -> int:
-        """Those of all layers."""
+        """Return the number of multiply-adds of all layers."""
         return sum(layer.multiply_adds for layer in self.layers)
 
     @property
     def padded_multiply_adds(self) -> int:
-        """Those of all layers."""
+        """Return the number of padded multiply-adds of all layers."""
         return sum(layer.padded_multiply_adds for layer in self.layers)
 
     @property
     def connections(self) -> int:
-        """Those of all layers."""
+        """Return the number of connections of all layers."""
         return sum(layer.connections for layer in self.layers)
 
 
 def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
-    """Reads a network's layers off a trace of its evaluation.
+    """Read the layers of a network off a trace of its evaluation.
 
-    The network is to be a chain of layers, each of which sees the one before and nothing else.
+    Args:
+      model: network that is a chain of layers: each depends on the layer before and on no other.
+      image_shape: height, width and channels of one image.
 
     Raises:
-      NotImplementedError: it is no chain, or has operations that `jaxcnn.dependence` does not know.
+      NotImplementedError: if the network is not a chain or has an operation that `trace` does not
+        know.
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
@@ -115,15 +123,15 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
         weights = {jax.tree_util.keystr(path): leaf.size} if trained else {}
         values.append(Value(leaf.shape, weights=weights))
 
-    stretches = _stretches(jaxpr, values)
-    names = _names(stretches)
-    start = next(i for i, name in enumerate(names) if name)  # what comes before is but a frame
-    seen = itself(stretches[start].source_shape)
+    segments = _segments(jaxpr, values)
+    names = _names(segments)
+    start = next(i for i, name in enumerate(names) if name)  # a frame may come before the layers
+    dependence = identity(segments[start].source_shape)
     layers = []
     for name, group in itertools.groupby(range(start, len(names)), key=names.__getitem__):
-        parts = [stretches[i] for i in group]
-        within = functools.reduce(compose, (part.seen for part in parts))
-        seen = compose(seen, within)
+        parts = [segments[i] for i in group]
+        within = functools.reduce(compose, (part.dependence for part in parts))
+        dependence = compose(dependence, within)
         if name:
             last, owned = parts[-1], [part for part in parts if part.owner]
             class_name = classes.get(last.owner, "") if last.owner else ""
@@ -133,84 +141,89 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
                 window=_window(within),
                 output_shape=last.result.shape[1:],
                 parameters=parameters[name],
-                multiply_adds=sum(part.tally.multiply_adds for part in owned),
-                padded_multiply_adds=sum(part.tally.padded_multiply_adds for part in owned),
+                multiply_adds=sum(part.cost.multiply_adds for part in owned),
+                padded_multiply_adds=sum(part.cost.padded_multiply_adds for part in owned),
                 connections=sum(part.connections for part in owned),
-                receptive_field=(seen[1].size, seen[2].size),
+                receptive_field=(dependence[1].size, dependence[2].size),
             )
             layers.append(layer)
-    summary = Summary(stretches[start].source_shape[1:], tuple(layers))
+    summary = Summary(segments[start].source_shape[1:], tuple(layers))
     if summary.parameters != parameters.total():
         raise NotImplementedError("the network is not a chain of modules, one after the other")
     return summary
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stretch:
-    """A piece of the chain, between two arrays that everything passes through.
+class _Segment:
+    """A segment of the chain: a whole module or, between modules, as few equations as possible.
 
-    That is a whole module or, between modules, as little as possible.
+    Attributes:
+      owner: name of the module or of the named scope, or None between modules.
+      source_shape: shape of the array that the segment starts from.
+      result: array that the segment ends in; its dependence is on the segment's source.
+      cost: products in the segment.
+      only_reshapes: whether the segment changes nothing but the shape.
     """
 
     owner: str | None
     source_shape: tuple[int, ...]
     result: Value
-    tally: Tally
+    cost: Cost
     only_reshapes: bool
 
     @property
-    def seen(self) -> Seen:
-        """What the units of the result see of the source."""
-        assert self.result.seen is not None
-        return self.result.seen
+    def dependence(self) -> Dependence:
+        """Return the dependence of the result on the source."""
+        assert self.result.dependence is not None
+        return self.result.dependence
 
     @property
     def mixes(self) -> bool:
-        """Whether some unit sees more than one."""
-        return not self.only_reshapes and any(span.size > 1 for span in self.seen)
+        """Return whether some unit depends on more than one unit."""
+        return not self.only_reshapes and any(each.size > 1 for each in self.dependence)
 
     @property
     def shrinks(self) -> bool:
-        """Whether fewer units come out than go in."""
+        """Return whether the result has fewer units than the source."""
         return math.prod(self.result.shape) < math.prod(self.source_shape)
 
     @property
     def connections(self) -> int:
-        """Inputs and biases that each unit of the result sums, over all units."""
-        return round(math.prod(self.result.shape) * self.result.links)
+        """Return the number of inputs and biases that the result's units sum, over all units."""
+        return round(math.prod(self.result.shape) * self.result.fan_in)
 
 
-def _stretches(jaxpr: Jaxpr, values: Sequence[Value]) -> list[_Stretch]:
-    """The chain from the image, the last argument of `jaxpr`; `values` are the others."""
+def _segments(jaxpr: Jaxpr, values: Sequence[Value]) -> list[_Segment]:
+    """Cut the trace into segments; the last argument is the image, `values` are the others."""
     known: dict[Any, Value] = dict(zip(jaxpr.invars, values, strict=False))
     source = jaxpr.invars[-1]
-    stretches = []
+    segments = []
     pieces = itertools.groupby(_pieces(jaxpr), key=lambda piece: piece[0] or piece[1][-1])
     for owner, group in pieces:
         eqns = [eqn for _, piece in group for eqn in piece]
-        shape, tally = shape_of(source), Tally()
-        known[source] = Value(shape, itself(shape))
+        shape, cost = shape_of(source), Cost()
+        known[source] = Value(shape, identity(shape))
         for eqn in eqns:
             operands = [
                 known[atom] if isinstance(atom, Var) and atom in known else Value(shape_of(atom))
                 for atom in eqn.invars
             ]
-            known.update(zip(eqn.outvars, follow(eqn, operands, tally), strict=True))
+            known.update(zip(eqn.outvars, propagate(eqn, operands, cost), strict=True))
         source = eqns[-1].outvars[0]
-        stretches.append(
-            _Stretch(
+        segments.append(
+            _Segment(
                 owner=owner if isinstance(owner, str) else None,
                 source_shape=shape,
                 result=known[source],
-                tally=tally,
+                cost=cost,
                 only_reshapes={eqn.primitive.name for eqn in eqns} <= {"reshape", "squeeze"},
             )
         )
-    return stretches
+    return segments
 
 
 def _pieces(jaxpr: Jaxpr) -> Iterator[tuple[str | None, list[JaxprEqn]]]:
-    """Cuts the trace wherever one array alone is all that the rest still needs of the image."""
+    """Cut the trace where all later equations depend on the image through one array alone."""
     last_use = {atom: i for i, eqn in enumerate(jaxpr.eqns) for atom in _variables(eqn.invars)}
     last_use |= dict.fromkeys(_variables(jaxpr.outvars), len(jaxpr.eqns))
     image = jaxpr.invars[-1]
@@ -233,30 +246,30 @@ def _variables(atoms: Sequence[Any]) -> list[Var]:
 
 
 def _owner(piece: Sequence[JaxprEqn]) -> str | None:
-    """The module, or the named scope, right within the model's own."""
+    """Return the outermost module or named scope inside the model, or None."""
     for eqn in piece:
         model, *scopes = str(eqn.source_info.name_stack).split("/")
         for scope in scopes:
-            if scope.split(".")[0] != model:  # the model's other methods are `Model.method`
+            if scope.split(".")[0] != model:  # other methods of the model are `Model.method`
                 return scope
     return None
 
 
-def _names(stretches: Sequence[_Stretch]) -> list[str | None]:
-    """The layer that each stretch belongs to; activations and the like belong to none."""
+def _names(segments: Sequence[_Segment]) -> list[str | None]:
+    """Return the name of each segment's layer; activations and reshapes belong to none."""
     names: list[str | None] = []
     prefix, number = "", 0
-    for stretch in stretches:
-        name = stretch.owner
+    for segment in segments:
+        name = segment.owner
         if match := re.fullmatch(r"(\D*)(\d+)", name or ""):
             prefix, number = match[1], int(match[2])
-        if name is None and stretch.mixes:
-            if not stretch.shrinks:
+        if name is None and segment.mixes:
+            if not segment.shrinks:
                 name = f"norm{number}"
             else:
                 name = f"S{number + 1}" if prefix == "C" else f"pool{number}"
         names.append(name)
-    # A pool goes over columns, then rows, perhaps with a copy in between.
+    # A pool reduces columns, then rows, perhaps with a copy in between.
     for i, name in enumerate(names):
         following = next((later for later in names[i:] if later), None)
         if i and name is None and following == names[i - 1]:
@@ -264,19 +277,19 @@ def _names(stretches: Sequence[_Stretch]) -> list[str | None]:
     return names
 
 
-def _window(within: Seen) -> tuple[int, int] | None:
+def _window(within: Dependence) -> tuple[int, int] | None:
     if len(within) != 4:
         return None
     return within[1].size, within[2].size
 
 
-def _operation(part: _Stretch, within: Seen, class_name: str) -> str:
-    """In words; a module without products of its own goes by the name of its class."""
+def _operation(part: _Segment, within: Dependence, class_name: str) -> str:
+    """Describe a layer in words; a module without products is called by its class name."""
     window = _window(within)
     kind = class_name or ("pool" if part.shrinks else "norm")
-    if "conv" in part.tally.kinds:
+    if "conv" in part.cost.kinds:
         kind = "conv"
-    elif "dot" in part.tally.kinds:
+    elif "dot" in part.cost.kinds:
         kind = "full" if window is None else "local"
     if window == (1, 1) and kind == "norm":
         return f"norm, {within[3].size} maps"
@@ -286,4 +299,4 @@ def _operation(part: _Stretch, within: Seen, class_name: str) -> str:
     stride = within[1].stride
     usual = window[0] if part.shrinks and kind not in ("conv", "local") else 1
     text += f", stride {stride}" if stride != usual and len(within[1].first) > 1 else ""
-    return text + (f", {part.tally.groups} groups" if part.tally.groups > 1 else "")
+    return text + (f", {part.cost.groups} groups" if part.cost.groups > 1 else "")

@@ -1,4 +1,4 @@
-"""A network as a table, beside what its paper prints: where they agree, and where not."""
+"""Print a network as a table and mark where its figures agree with the published ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ from jaxcnn.summary.summarize import Layer, Summary
 def print_summary(
     title: str, summary: Summary, published: Published | None, console: Console
 ) -> None:
-    """The layers as a table; beside our figures, whether the published ones agree."""
+    """Print the layers of a network as a table.
+
+    Args:
+      title: title of the table.
+      summary: layers of the network.
+      published: figures to compare with, or None to print no marks.
+      console: console to print to.
+    """
     layers, total = (published.layers, published.total) if published else ({}, {})
     columns = {*total, *(column for layer in layers.values() for column in layer)}
     headings = {
@@ -26,7 +33,7 @@ def print_summary(
         "parameters": "parameters",
         **({"connections": "connections"} if "connections" in columns else {}),
         "multiply_adds": "mult-adds",
-        "sees": "sees",
+        "receptive_field": "sees",
     }
     table = Table("layer", "operation", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings.values():
@@ -45,7 +52,7 @@ def print_summary(
             "parameters": layer.parameters,
             "connections": layer.connections,
             "multiply_adds": layer.multiply_adds,
-            "sees": layer.receptive_field,
+            "receptive_field": layer.receptive_field,
         }
         add(layer.name, layer.operation, ours, layers.get(layer.name, {}))
     table.add_section()
@@ -68,7 +75,7 @@ def print_summary(
 
 
 def _tpu_use(summary: Summary) -> str:
-    """How much of a TPU's work is the network's, and which layers waste more than a quarter."""
+    """Describe the useful share of a TPU's work and the layers that waste more than a quarter."""
 
     def use(of: Layer | Summary) -> float:
         return of.multiply_adds / of.padded_multiply_adds

@@ -1,9 +1,35 @@
-"""What each unit of a network sees, and at what cost: read off its trace, nothing being run.
+"""Read off a trace what each unit of a network depends on and what it costs. Nothing is run.
 
-Each traced equation tells three things: which places of the array at the start of a layer its
-outputs depend on (`Seen`), how many of them each sums (`Value.links`), and how many multiply-adds
-that takes (`Tally`). Where a program differs between platforms, the default is read: XLA's
-convolution, not the matrix products that stand in for it on a CPU.
+A small example: six pixels, a convolution with a kernel of 3 weights and a bias, padded by one
+zero at each end, then a pool that averages pairs. For every unit, an `Interval` holds the first and
+the last pixel that the unit depends on:
+
+    pixel      0 1 2 3 4 5    first  last
+    conv  0    x x              0     1     the first tap lies in the padding
+          1    x x x            0     2
+          2      x x x          1     3
+          3        x x x        2     4
+          4          x x x      3     5
+          5            x x      4     5     the last tap lies in the padding
+    pool  0    x x x            0     2     units 0 and 1 of the convolution
+          1      x x x x        1     4     units 2 and 3
+          2            x x x    3     5     units 4 and 5
+
+The receptive field of the pool is the size of its largest interval, 4 pixels; at a border it is
+smaller. Neighbouring intervals are up to 2 pixels apart, the stride.
+
+`Value.fan_in` counts the terms of the sums. A unit of the convolution has 3 inputs and a bias, 4 in
+all. A unit of the pool adds 2 of these units, so that its fan-in is 2 counted from the convolution
+and 2 x 4 = 8 counted from the pixels. A tap in the padding counts, as it does in the papers.
+
+`Cost.multiply_adds` counts the products with parameters: 6 units x 3 weights = 18 in the
+convolution, none in the pool. A matrix unit of 128 x 128 pads the one input map and the one output
+map to 128 each, so that `Cost.padded_multiply_adds` is 18 x 128 x 128.
+
+An image has an axis for the batch, the height, the width and the maps; a `Dependence` holds one
+interval for each. `propagate` computes the dependence and the fan-in of an equation's results from
+those of its operands. Where a program differs between platforms, the default is read: XLA's
+convolution, not the matrix products that replace it on a CPU.
 """
 
 from __future__ import annotations
@@ -24,76 +50,91 @@ from jaxtyping import Int
 from jaxcnn.layers.convolution import convolution_p, xla_convolution
 
 _CALLS = ("jit", "pjit", "closed_call", "checkpoint", "custom_jvp_call", "custom_vjp_call", "cond")
-NOWHERE = (1 << 30, -1)  # the first and last place of a unit that sees none
+EMPTY = (1 << 30, -1)  # first and last position of a unit that depends on padding alone
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
-    """The places seen along one axis of the source: from `first` to `last`, both included.
+class Interval:
+    """The positions along one axis of the source that each unit of an array depends on.
 
     Attributes:
-      axis: the axis of this array along which they vary, or None if all units see the same.
-      first: of each place along that axis, or a single one.
-      last: the same.
+      axis: axis of the array along which the interval varies, or None if it is the same for all.
+      first: first position, for each index along `axis`; a single entry if `axis` is None.
+      last: last position, included; same shape as `first`.
     """
 
     axis: int | None
-    first: Int[np.ndarray, " places"]
-    last: Int[np.ndarray, " places"]
+    first: Int[np.ndarray, " units"]
+    last: Int[np.ndarray, " units"]
 
     @property
     def size(self) -> int:
-        """How many places are seen by the unit that sees most; at a border it may be fewer."""
+        """Return the number of positions in the largest interval; borders make others smaller."""
         return int((self.last - self.first).max()) + 1
 
     @property
     def stride(self) -> int:
-        """How far the places seen move from one unit to the next."""
+        """Return the largest distance between the intervals of two neighbouring units."""
         return int(np.diff(self.first).max(initial=1))
 
-    def through(self, axis: int, taps: Int[np.ndarray, "places taps"]) -> Span:
-        """The span of an array that takes `taps` along `axis` of this one; -1 lies outside it."""
+    def gather(self, axis: int, taps: Int[np.ndarray, "units taps"]) -> Interval:
+        """Return the interval of an array whose units each combine several units of this one.
+
+        Args:
+          axis: axis of this array along which units are combined.
+          taps: indices along `axis` that each new unit combines; -1 stands for padding.
+        """
         if self.axis != axis:
             return self
-        first = np.append(self.first, NOWHERE[0])[taps].min(1)
-        last = np.append(self.last, NOWHERE[1])[taps].max(1)
-        return Span(axis, first, last)
+        first = np.append(self.first, EMPTY[0])[taps].min(1)
+        last = np.append(self.last, EMPTY[1])[taps].max(1)
+        return Interval(axis, first, last)
 
-    def moved(self, axes: Mapping[int, int]) -> Span:
-        """The span of an array with `axes` (old: new) of this one's, the others run together."""
+    def rename_axes(self, axes: Mapping[int, int]) -> Interval:
+        """Return the interval after the axes of the array change.
+
+        Args:
+          axes: new index of each axis that is kept, by its old index. All other axes are merged:
+            every unit then depends on the union of their intervals.
+        """
         if self.axis is not None and self.axis in axes:
             return dataclasses.replace(self, axis=axes[self.axis])
-        return Span(None, self.first.min(keepdims=True), self.last.max(keepdims=True))
+        return Interval(None, self.first.min(keepdims=True), self.last.max(keepdims=True))
 
-    def joined(self, other: Span) -> Span:
-        """The span of an array made of this one and another, unit by unit."""
+    def union(self, other: Interval) -> Interval:
+        """Return, unit by unit, the smallest interval that contains this one and `other`."""
         a, b = self, other
         if None not in (a.axis, b.axis) and a.axis != b.axis:
-            a, b = a.moved({}), b.moved({})
+            a, b = a.rename_axes({}), b.rename_axes({})
         axis = a.axis if b.axis is None else b.axis
-        return Span(axis, np.minimum(a.first, b.first), np.maximum(a.last, b.last))
+        return Interval(axis, np.minimum(a.first, b.first), np.maximum(a.last, b.last))
 
 
-Seen = tuple[Span, ...]  # one for each axis of the source
+Dependence = tuple[Interval, ...]  # one interval for each axis of the source
 
 
-def itself(shape: Sequence[int]) -> Seen:
-    """Every unit sees itself."""
-    return tuple(Span(axis, np.arange(n), np.arange(n)) for axis, n in enumerate(shape))
+def identity(shape: Sequence[int]) -> Dependence:
+    """Return the dependence of an array on itself: every unit depends on itself alone."""
+    return tuple(Interval(axis, np.arange(n), np.arange(n)) for axis, n in enumerate(shape))
 
 
-def compose(earlier: Seen, later: Seen) -> Seen:
-    """What the units of `later` see of the source of `earlier`."""
-    spans = []
-    for span in earlier:
-        if span.axis is not None:
-            via = later[span.axis]
-            places = [slice(a, b + 1) for a, b in zip(via.first, via.last, strict=True)]
-            first = [span.first[s].min(initial=NOWHERE[0]) for s in places]
-            last = [span.last[s].max(initial=NOWHERE[1]) for s in places]
-            span = Span(via.axis, np.array(first), np.array(last))
-        spans.append(span)
-    return tuple(spans)
+def compose(earlier: Dependence, later: Dependence) -> Dependence:
+    """Chain two layers: return the dependence of the second on the source of the first.
+
+    Args:
+      earlier: dependence of the first layer on the source.
+      later: dependence of the second layer on the first.
+    """
+    intervals = []
+    for interval in earlier:
+        if interval.axis is not None:
+            via = later[interval.axis]
+            units = [slice(a, b + 1) for a, b in zip(via.first, via.last, strict=True)]
+            first = [interval.first[s].min(initial=EMPTY[0]) for s in units]
+            last = [interval.last[s].max(initial=EMPTY[1]) for s in units]
+            interval = Interval(via.axis, np.array(first), np.array(last))
+        intervals.append(interval)
+    return tuple(intervals)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,29 +142,29 @@ class Value:
     """An array in the trace.
 
     Attributes:
-      shape: its shape.
-      seen: what its units see of the source, or None if it does not depend on the image.
-      links: how many units of the source, and biases, each of its units sums, on average.
-      weights: the parameters it is made of: name -> size.
+      shape: shape of the array.
+      dependence: dependence on the source, or None if the array does not depend on the image.
+      fan_in: mean number of source units and biases that a unit sums.
+      weights: sizes of the parameters that the array is computed from, by name.
     """
 
     shape: tuple[int, ...]
-    seen: Seen | None = None
-    links: float = 1
+    dependence: Dependence | None = None
+    fan_in: float = 1
     weights: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
-class Tally:
-    """What was met on the way.
+class Cost:
+    """The products that a piece of the trace computes.
 
     Attributes:
-      multiply_adds: products of the image's values with parameters or each other.
-      padded_multiply_adds: of the products with parameters, were their inputs and outputs multiples
-        of 128, the width of a TPU's matrix unit. That takes a kernel's places one by one, each with
-        a sum over the channels.
-      kinds: of the products with parameters: "conv", "dot".
-      groups: of the convolution.
+      multiply_adds: number of products of image values with parameters or with each other.
+      padded_multiply_adds: number of products with parameters if inputs and outputs are padded to
+        multiples of 128, the width of a TPU's matrix unit. A convolution then takes one matrix
+        product for each position of its kernel.
+      kinds: kinds of products with parameters, "conv" or "dot".
+      groups: number of feature groups of the convolution.
     """
 
     multiply_adds: int = 0
@@ -132,37 +173,71 @@ class Tally:
     groups: int = 1
 
 
-def follow(eqn: JaxprEqn, operands: Sequence[Value], tally: Tally) -> list[Value]:
-    """What the results of an equation see and are made of; what it costs is added to `tally`.
+def propagate(eqn: JaxprEqn, operands: Sequence[Value], cost: Cost) -> list[Value]:
+    """Return the results of an equation and add its products to `cost`.
+
+    Args:
+      eqn: equation of a jaxpr.
+      operands: arrays that the equation reads, in order.
+      cost: sums that the equation's products are added to.
 
     Raises:
-      NotImplementedError: it is none of the operations that are known here.
+      NotImplementedError: if the operation is unknown.
     """
     jaxpr = _inner(eqn)
     if jaxpr is not None:
-        return _follow_all(jaxpr, operands[-len(jaxpr.invars) :], tally)
+        return propagate_all(jaxpr, operands[-len(jaxpr.invars) :], cost)
     shapes = [shape_of(var) for var in eqn.outvars]
-    images = [value for value in operands if value.seen is not None]
+    images = [value for value in operands if value.dependence is not None]
     if not images:
         weights = {name: size for value in operands for name, size in value.weights.items()}
         return [Value(shape, weights=weights) for shape in shapes]
     name = eqn.primitive.name
-    result = _RULES.get(name, _elementwise)(eqn, operands, shapes[0], tally)
+    result = _RULES.get(name, _elementwise)(eqn, operands, shapes[0], cost)
     if len(shapes) > 1 or result is None:
         raise NotImplementedError(f"cannot tell what each result of `{name}` depends on")
-    assert result.seen is not None
-    # An axis that was repeated holds the same everywhere.
-    seen = tuple(
-        span.moved({})
-        if span.axis is not None and len(span.first) != shapes[0][span.axis]
-        else span
-        for span in result.seen
+    assert result.dependence is not None
+    # Along an axis that was broadcast, all units have the same interval.
+    dependence = tuple(
+        interval.rename_axes({})
+        if interval.axis is not None and len(interval.first) != shapes[0][interval.axis]
+        else interval
+        for interval in result.dependence
     )
-    return [dataclasses.replace(result, seen=seen)]
+    return [dataclasses.replace(result, dependence=dependence)]
+
+
+def propagate_all(jaxpr: Jaxpr, operands: Sequence[Value], cost: Cost) -> list[Value]:
+    """Return the results of a whole program and add its products to `cost`.
+
+    Args:
+      jaxpr: program to read.
+      operands: arguments of the program.
+      cost: sums that the program's products are added to.
+
+    Raises:
+      NotImplementedError: if an operation is unknown.
+    """
+    values = dict(zip(jaxpr.invars, operands, strict=True))
+
+    def value(atom: Any) -> Value:
+        if isinstance(atom, Literal) or atom not in values:
+            return Value(shape_of(atom))
+        return values[atom]
+
+    for eqn in jaxpr.eqns:
+        results = propagate(eqn, [value(atom) for atom in eqn.invars], cost)
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [value(atom) for atom in jaxpr.outvars]
+
+
+def shape_of(atom: Any) -> tuple[int, ...]:
+    """Return the shape of a variable or a constant of a trace."""
+    return tuple(atom.aval.shape)
 
 
 def _inner(eqn: JaxprEqn) -> Jaxpr | None:
-    """Return the program within an equation; XLA's own operations where platforms differ."""
+    """Return the program inside an equation, XLA's where platforms differ, or None."""
     params = eqn.params
     if eqn.primitive is convolution_p:
         avals = (jax.ShapeDtypeStruct(shape_of(var), jnp.float32) for var in eqn.invars)
@@ -173,27 +248,11 @@ def _inner(eqn: JaxprEqn) -> Jaxpr | None:
     return getattr(closed, "jaxpr", closed)
 
 
-def shape_of(atom: Any) -> tuple[int, ...]:
-    """The shape of a variable or a constant of a trace."""
-    return tuple(atom.aval.shape)
-
-
-def _follow_all(jaxpr: Jaxpr, operands: Sequence[Value], tally: Tally) -> list[Value]:
-    values = dict(zip(jaxpr.invars, operands, strict=True))
-
-    def value(atom: Any) -> Value:
-        if isinstance(atom, Literal) or atom not in values:
-            return Value(shape_of(atom))
-        return values[atom]
-
-    for eqn in jaxpr.eqns:
-        results = follow(eqn, [value(atom) for atom in eqn.invars], tally)
-        values.update(zip(eqn.outvars, results, strict=True))
-    return [value(atom) for atom in jaxpr.outvars]
+# Each rule below returns the result of one kind of operation, or None if it is unknown.
 
 
 def _elementwise(
-    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally
+    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost
 ) -> Value | None:
     if eqn.params.keys() & _AXES:
         return None
@@ -201,74 +260,76 @@ def _elementwise(
         fits = all(n in (1, m) for n, m in zip(value.shape, shape, strict=False))
         if value.shape and not (fits and len(value.shape) == len(shape)):
             return None
-    images = [value for value in operands if value.seen is not None]
+    images = [value for value in operands if value.dependence is not None]
     name, weighted = eqn.primitive.name, any(value.weights for value in operands)
-    links = max(value.links for value in images)
+    fan_in = max(value.fan_in for value in images)
     if name in ("add", "add_any", "sub"):
-        links = sum(value.links for value in images) + weighted  # a bias is a connection, too
+        fan_in = sum(value.fan_in for value in images) + weighted  # a bias is one more term
     if (name == "mul" and weighted) or name in ("square", "integer_pow"):
-        tally.multiply_adds += math.prod(shape)
-    return Value(shape, _joined(images), links)
+        cost.multiply_adds += math.prod(shape)
+    return Value(shape, _union(images), fan_in)
 
 
-def _joined(values: Sequence[Value]) -> Seen:
-    by_axis = zip(*(value.seen for value in values if value.seen is not None), strict=True)
-    return tuple(functools.reduce(Span.joined, spans) for spans in by_axis)
+def _union(values: Sequence[Value]) -> Dependence:
+    dependences = (value.dependence for value in values if value.dependence is not None)
+    by_axis = zip(*dependences, strict=True)
+    return tuple(functools.reduce(Interval.union, intervals) for intervals in by_axis)
 
 
-def _take(value: Value, shape: tuple[int, ...], taps: Sequence[np.ndarray]) -> Value:
-    """`taps` of each axis in turn: [places, taps], or one for each place."""
-    seen = value.seen
-    for axis, places in enumerate(taps):
-        places = places.reshape(len(places), -1)
-        seen = tuple(span.through(axis, places) for span in seen or ())
-    return Value(shape, seen, value.links)
+def _gather(value: Value, shape: tuple[int, ...], taps: Sequence[np.ndarray]) -> Value:
+    """Combine units along every axis; `taps` holds [units, taps] or [units] for each."""
+    dependence = value.dependence
+    for axis, indices in enumerate(taps):
+        indices = indices.reshape(len(indices), -1)
+        dependence = tuple(interval.gather(axis, indices) for interval in dependence or ())
+    return Value(shape, dependence, value.fan_in)
 
 
-def _slice(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally) -> Value:
+def _slice(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost) -> Value:
     p = eqn.params
     strides = p["strides"] or (1,) * len(shape)
     ranges = zip(p["start_indices"], p["limit_indices"], strides, strict=True)
-    return _take(operands[0], shape, [np.arange(*each) for each in ranges])
+    return _gather(operands[0], shape, [np.arange(*each) for each in ranges])
 
 
-def _pad(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally) -> Value:
+def _pad(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost) -> Value:
     config = zip(operands[0].shape, shape, eqn.params["padding_config"], strict=True)
-    taps = [_within(np.arange(m) - low, n, inner + 1) for n, m, (low, _, inner) in config]
-    return _take(operands[0], shape, taps)
+    taps = [_undilated(np.arange(m) - low, n, inner + 1) for n, m, (low, _, inner) in config]
+    return _gather(operands[0], shape, taps)
 
 
-def _within(places: np.ndarray, size: int, dilation: int) -> np.ndarray:
-    """The same places in an array of `size` that was dilated; -1 for those between and beyond."""
-    index, between = np.divmod(places, dilation)
+def _undilated(indices: np.ndarray, size: int, dilation: int) -> np.ndarray:
+    """Map indices into a dilated axis to the axis of length `size`; -1 stands for padding."""
+    index, between = np.divmod(indices, dilation)
     return np.where((between == 0) & (0 <= index) & (index < size), index, -1)
 
 
-def _conv(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally) -> Value:
+def _conv(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost) -> Value:
     p, (image, kernel) = eqn.params, operands
     image_axes, kernel_axes, result_axes = p["dimension_numbers"]  # batch, features, space
     taps = [np.arange(n) for n in image.shape]
     for i, axis in enumerate(image_axes[2:]):
         size = kernel.shape[kernel_axes[2 + i]]
-        places = np.arange(shape[result_axes[2 + i]])[:, None]
-        places = places * p["window_strides"][i] - p["padding"][i][0]
-        places = places + np.arange(size) * p["rhs_dilation"][i]
-        taps[axis] = _within(places, image.shape[axis], p["lhs_dilation"][i])
+        indices = np.arange(shape[result_axes[2 + i]])[:, None]
+        indices = indices * p["window_strides"][i] - p["padding"][i][0]
+        indices = indices + np.arange(size) * p["rhs_dilation"][i]
+        taps[axis] = _undilated(indices, image.shape[axis], p["lhs_dilation"][i])
     channels = image_axes[1]
     taps[channels] = np.tile(taps[channels], (shape[result_axes[1]], 1))
     order = dict(zip(image_axes, result_axes, strict=True))
-    seen = tuple(span.moved(order) for span in _take(image, shape, taps).seen or ())
-    if not kernel.weights:  # it copies, as for a locally connected layer
-        return Value(shape, seen, image.links)
-    # A kernel made of fewer weights than it has entries is zero elsewhere: Table I of LeNet-5.
-    links = sum(kernel.weights.values()) / kernel.shape[kernel_axes[0]]
-    tally.multiply_adds += round(math.prod(shape) * links)
+    gathered = _gather(image, shape, taps).dependence or ()
+    dependence = tuple(interval.rename_axes(order) for interval in gathered)
+    if not kernel.weights:  # the kernel copies patches, as in a locally connected layer
+        return Value(shape, dependence, image.fan_in)
+    # A kernel with fewer weights than entries is zero elsewhere: Table I of LeNet-5.
+    fan_in = sum(kernel.weights.values()) / kernel.shape[kernel_axes[0]]
+    cost.multiply_adds += round(math.prod(shape) * fan_in)
     outputs, inputs, *window = (kernel.shape[axis] for axis in kernel_axes)
-    tally.groups = groups = p["feature_group_count"]
-    places = math.prod(shape) // outputs * math.prod(window)
-    tally.padded_multiply_adds += groups * places * _padded(inputs) * _padded(outputs // groups)
-    tally.kinds.add("conv")
-    return Value(shape, seen, links * image.links)
+    cost.groups = groups = p["feature_group_count"]
+    rows = math.prod(shape) // outputs * math.prod(window)
+    cost.padded_multiply_adds += groups * rows * _padded(inputs) * _padded(outputs // groups)
+    cost.kinds.add("conv")
+    return Value(shape, dependence, fan_in * image.fan_in)
 
 
 def _padded(size: int, width: int = 128) -> int:
@@ -276,85 +337,85 @@ def _padded(size: int, width: int = 128) -> int:
 
 
 def _dot(
-    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally
+    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost
 ) -> Value | None:
     (contracted, batched) = eqn.params["dimension_numbers"]
-    side = 0 if operands[0].seen is not None else 1
+    side = 0 if operands[0].dependence is not None else 1
     image, other = operands[side], operands[1 - side]
-    if other.seen is not None:
+    if other.dependence is not None:
         return None
     free = [
         [a for a in range(len(value.shape)) if a not in (*contracted[i], *batched[i])]
         for i, value in enumerate(operands)
     ]
-    # The result's axes: the batched ones, then what is left of the first and of the second.
+    # The result has the batched axes, then the free axes of the first and of the second operand.
     start = len(batched[0]) + (len(free[0]) if side else 0)
     axes = {axis: i for i, axis in enumerate(batched[side])}
     axes |= {axis: start + i for i, axis in enumerate(free[side])}
     terms = math.prod(image.shape[axis] for axis in contracted[side])
     if other.weights:
-        tally.multiply_adds += math.prod(shape) * terms
+        cost.multiply_adds += math.prod(shape) * terms
         outputs = math.prod(other.shape[axis] for axis in free[1 - side])
         rows = math.prod(shape) // outputs
-        tally.padded_multiply_adds += rows * _padded(terms) * _padded(outputs)
-        tally.kinds.add("dot")
-    return Value(shape, tuple(span.moved(axes) for span in image.seen or ()), terms * image.links)
+        cost.padded_multiply_adds += rows * _padded(terms) * _padded(outputs)
+        cost.kinds.add("dot")
+    return _with_axes(image, shape, axes, terms)
 
 
-def _reduce(
-    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally
-) -> Value:
+def _reduce(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost) -> Value:
     value, reduced = operands[0], eqn.params["axes"]
     kept = [axis for axis in range(len(value.shape)) if axis not in reduced]
     terms = math.prod(value.shape[axis] for axis in reduced)
-    return _moved(value, shape, {axis: i for i, axis in enumerate(kept)}, terms)
+    return _with_axes(value, shape, {axis: i for i, axis in enumerate(kept)}, terms)
 
 
-def _moved(value: Value, shape: tuple[int, ...], axes: Mapping[int, int], terms: int = 1) -> Value:
-    return Value(shape, tuple(span.moved(axes) for span in value.seen or ()), terms * value.links)
+def _with_axes(
+    value: Value, shape: tuple[int, ...], axes: Mapping[int, int], terms: int = 1
+) -> Value:
+    """Rename axes as `Interval.rename_axes` does; each unit sums `terms` units of `value`."""
+    dependence = tuple(interval.rename_axes(axes) for interval in value.dependence or ())
+    return Value(shape, dependence, terms * value.fan_in)
 
 
 def _broadcast(
-    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally
+    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost
 ) -> Value:
-    return _moved(operands[0], shape, dict(enumerate(eqn.params["broadcast_dimensions"])))
+    return _with_axes(operands[0], shape, dict(enumerate(eqn.params["broadcast_dimensions"])))
 
 
 def _transpose(
-    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally
+    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost
 ) -> Value:
     axes = {axis: i for i, axis in enumerate(eqn.params["permutation"])}
-    return _moved(operands[0], shape, axes)
+    return _with_axes(operands[0], shape, axes)
 
 
-def _reshape(
-    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally
-) -> Value:
-    """Axes of size 1 come and go; from the first other one that changes on, all run together."""
+def _reshape(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost) -> Value:
+    """Ignore axes of size 1; merge all other axes from the first one that changes."""
     before = [axis for axis, n in enumerate(operands[0].shape) if n != 1]
     after = [axis for axis, n in enumerate(shape) if n != 1]
     pairs = zip(before, after, strict=False)
     same = itertools.takewhile(lambda ab: operands[0].shape[ab[0]] == shape[ab[1]], pairs)
-    return _moved(operands[0], shape, dict(same))
+    return _with_axes(operands[0], shape, dict(same))
 
 
 def _concatenate(
-    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], tally: Tally
+    eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost
 ) -> Value | None:
     axis, start, parts = eqn.params["dimension"], 0, []
     for value in operands:
-        if value.seen is None:
+        if value.dependence is None:
             return None
         taps = [np.arange(n) for n in value.shape]
         n = value.shape[axis]
-        taps[axis] = _within(np.arange(shape[axis]) - start, n, 1)
-        parts.append(_take(value, shape, taps))
+        taps[axis] = _undilated(np.arange(shape[axis]) - start, n, 1)
+        parts.append(_gather(value, shape, taps))
         start += n
-    links = max(value.links for value in operands)
-    return Value(shape, _joined(parts), links)
+    fan_in = max(value.fan_in for value in operands)
+    return Value(shape, _union(parts), fan_in)
 
 
-# Parameters of operations that are not elementwise, whatever their shapes.
+# An operation with one of these parameters is not elementwise, whatever its shapes.
 _AXES = {"axis", "axes", "dimension", "dimensions", "dimension_numbers", "window_dimensions"}
 
 _RULES: dict[str, Callable[..., Value | None]] = {
