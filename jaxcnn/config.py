@@ -95,6 +95,8 @@ class TrainConfig:
 
     preset: Annotated[str, FREE] = "custom"
     """The experiment's name, as reports show it."""
+
+    # Network and data
     model: str = "lenet5"
     """A network by its name in MODELS, as lenet5 or alexnet; another is answered with all names."""
     dataset: str = "mnist"
@@ -115,6 +117,8 @@ class TrainConfig:
     """Subtracted from pixels in [0, 1]; one value, or one for each channel."""
     pixel_std: tuple[float, ...] = (0.5,)
     """Divides what is left; 0.5 and 0.5 bring pixels to [-1, 1]."""
+
+    # Optimization
     optimizer: OptimizerConfig = OptimizerConfig()
     """How the parameters move."""
     batch_size: Annotated[int, AT_LEAST_1] = 64
@@ -131,6 +135,8 @@ class TrainConfig:
     """Of the network's computation; parameters, loss and metrics are float32."""
     seed: Annotated[int, SEED] = 0
     """Decides the initial parameters, the order of each epoch and every other random choice."""
+
+    # Evaluation, logs and checkpoints
     log_every_steps: Annotated[int, AT_LEAST_1] = 100
     """Training metrics are means over this many steps, or those since an evaluation."""
     eval_every_epochs: Annotated[int, AT_LEAST_1] = 1
@@ -143,6 +149,7 @@ class TrainConfig:
     checkpoint_every_steps: Annotated[int, AT_LEAST_1] = 500
     """A checkpoint is saved this often, besides those at evaluations."""
 
+    # Launch
     multihost: Annotated[bool, LAUNCH] = False
     """This is one of several processes of the run, which find each other by the settings of a TPU
     slice, SLURM or Kubernetes, or by the next three. SLURM's `srun` and a TPU slice of GKE imply
@@ -155,6 +162,8 @@ class TrainConfig:
     """Which this one is: 0, 1, ..."""
     model_axis: Annotated[int, AT_LEAST_1, LAUNCH] = 1
     """Devices that share AlexNet's fully connected layers, each with a part of them."""
+
+    # Places
     workdir: Annotated[str | None, FREE] = None
     """The run's folder; by default runs/<preset>-seed<seed>, or runs/custom-seed<seed> where model
     or dataset are not the preset's."""
