@@ -1,0 +1,50 @@
+import functools
+import math
+
+import pytest
+
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.summary.published import PUBLISHED
+from jaxcnn.summary.summarize import summarize
+
+
+@functools.cache
+def summary_of(name):
+    return summarize(MODELS[name](), IMAGE_SHAPES[name])
+
+
+# The caption of AlexNet's figure 2 counts 253,440 units in conv1; its maps have 290,400.
+DIFFERING = [("alexnet-2012", "conv1", "units", 290_400, 253_440)]
+
+
+def our_figures(summary):
+    """Return our figures by layer and column, under the names of `Published`."""
+    figures = {"input": {"output": summary.input_shape, "units": math.prod(summary.input_shape)}}
+    for layer in summary.layers:
+        figures[layer.name] = {
+            "output": layer.output_shape,
+            "units": layer.units,
+            "parameters": layer.parameters,
+            "connections": layer.connections,
+        }
+    return figures
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_figures_agree_with_ours_but_one(name):
+    published, summary = PUBLISHED[name], summary_of(name)
+    ours = our_figures(summary)
+    differing = [
+        (name, layer, column, ours[layer][column], figure)
+        for layer, figures in published.layers.items()
+        for column, figure in figures.items()
+        if ours[layer][column] != figure
+    ]
+    assert differing == [each for each in DIFFERING if each[0] == name]
+    for column, figure in published.total.items():
+        assert getattr(summary, column) == figure, column
+
+
+def test_published_figures_are_of_networks_with_a_source():
+    assert PUBLISHED.keys() <= MODELS.keys()
+    assert all(published.source for published in PUBLISHED.values())

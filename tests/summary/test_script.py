@@ -1,0 +1,46 @@
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from jaxcnn.errors import UserError
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "summary.py"
+
+
+def test_script_has_an_image_shape_for_every_model():
+    assert MODELS.keys() <= IMAGE_SHAPES.keys()
+
+
+def run(*arguments):
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_script_prints_a_table_and_draws_a_figure(tmp_path):
+    done = run("lenet5-1998", "--figure", tmp_path / "lenet.png")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert "1,516 ✓" in done.stdout
+    assert (tmp_path / "lenet.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": "lenet5-1989"}, "no model is called 'lenet5-1989'; did you mean lenet5-1998"),
+        ({"model": "lenet5-1998", "num_classes": 7}, "LeNet1998 has bitmaps for the ten digits"),
+        ({"model": "lenet5", "num_classes": 0}, "--num-classes is 0: it must be at least 1"),
+        ({"model": "lenet5", "figure": pathlib.Path("no/a.png")}, "there is no folder no "),
+    ],
+)
+def test_script_refuses(arguments, message):
+    with pytest.raises(UserError, match=message):
+        runpy.run_path(str(SCRIPT))["main"](**arguments)
+
+
+def test_script_compares_with_published_figures_for_their_number_of_classes_only(capsys):
+    runpy.run_path(str(SCRIPT))["main"]("alexnet-2012", num_classes=10)
+    assert "✓" not in capsys.readouterr().out

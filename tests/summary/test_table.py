@@ -1,0 +1,67 @@
+import dataclasses
+import functools
+import io
+
+import pytest
+from rich.console import Console
+
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.summary.published import PUBLISHED
+from jaxcnn.summary.summarize import summarize
+from jaxcnn.summary.table import print_summary
+
+
+@functools.cache
+def summary_of(name):
+    return summarize(MODELS[name](), IMAGE_SHAPES[name])
+
+
+def printed(summary, published):
+    console = Console(file=io.StringIO(), width=100)
+    print_summary("a network", summary, published, console)
+    return console.file.getvalue()
+
+
+def row(text, name):
+    return next(line for line in text.splitlines() if line.split()[:1] == [name])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_print_summary_cuts_nothing_off(name):
+    assert "…" not in printed(summary_of(name), PUBLISHED.get(name))  # rich's ellipsis
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_print_summary_marks_every_published_figure(name):
+    published = PUBLISHED[name]
+    text = printed(summary_of(name), published).split("✓ as pub")[0]
+    num_figures = sum(map(len, published.layers.values())) + len(published.total)
+    assert text.count("✓") + text.count("✗") == num_figures
+
+
+def test_print_summary_marks_agreement():
+    text = printed(summary_of("lenet5-1998"), PUBLISHED["lenet5-1998"])
+    assert "156 ✓" in row(text, "C1") and "122,304 ✓" in row(text, "C1")
+    assert "60,000 ✓" in row(text, "total") and "340,908 ✓" in row(text, "total")
+    assert "✗" not in text.split("✓ as pub")[0]
+    assert "LeCun" in text
+
+
+def test_print_summary_marks_disagreement_with_both_figures():
+    published = PUBLISHED["lenet5-1998"]
+    layers = {**published.layers, "C3": {**published.layers["C3"], "parameters": 2_416}}
+    text = printed(summary_of("lenet5-1998"), dataclasses.replace(published, layers=layers))
+    assert "1,516 ✗ 2,416" in row(text, "C3") and "151,600 ✓" in row(text, "C3")
+    assert "290,400 ✗ 253,440" in row(
+        printed(summary_of("alexnet-2012"), PUBLISHED["alexnet-2012"]), "conv1"
+    )
+
+
+def test_print_summary_without_published_figures_has_no_marks():
+    text = printed(summary_of("lenet5"), None)
+    assert "✓" not in text and "✗" not in text and "connections" not in text
+
+
+def test_print_summary_names_the_layers_that_waste_a_tpu():
+    text = " ".join(printed(summary_of("alexnet"), None).split())
+    assert "10.13% of the mult-adds" in text and "conv1 1.17%, conv2 37.50%." in text
