@@ -1,4 +1,4 @@
-"""Where arrays live: all devices on one mesh, the same code for one device and many."""
+"""The device mesh and the placement of arrays; the same code for one device and many."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Tree = TypeVar("Tree")
 
 
 def device_mesh(model_axis: int = 1) -> Mesh:
-    """All devices along two axes, `data` and `model`; the second has `model_axis` of them.
+    """Return a mesh of all devices with axes `data` and `model`, the second of size `model_axis`.
 
     Raises:
-      UserError: the devices do not divide by `model_axis`.
+      UserError: the number of devices is not a multiple of `model_axis`.
     """
     num_devices = jax.device_count()
     if num_devices % model_axis:
@@ -30,12 +30,12 @@ def device_mesh(model_axis: int = 1) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Return a sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Each device, along both axes, holds its share of the first dimension."""
+    """Return a sharding that splits the first dimension over all devices of both axes."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
 
@@ -71,19 +71,19 @@ def state_sharding(state: Any, mesh: Mesh, specs: Mapping[str, PartitionSpec]) -
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
-    """The arrays of `tree`, on every device of the mesh; every process has the same."""
+    """Replicate arrays, equal in all processes, on every device of the mesh."""
     if jax.process_count() == 1:
         return jax.device_put(tree, replicated(mesh))
 
     def place(leaf: Any) -> jax.Array:
-        # device_put knows a process's own devices only, and would compare what processes have.
+        # device_put places on the devices of one process only, and compares values across them.
         return jax.make_array_from_callback(leaf.shape, replicated(mesh), lambda _: leaf)
 
     return jax.tree.map(place, tree)
 
 
 def jit(function: Callable[..., Any], mesh: Mesh, out_shardings: Any = None, **options: Any) -> Any:
-    """`jax.jit`, with results on every device of the mesh where nothing else is said."""
+    """Jit a function under the mesh; its results are replicated unless `out_shardings` is given."""
 
     @functools.wraps(getattr(function, "func", function))  # of a partial: it names the program
     def on_mesh(*args: Any) -> Any:
@@ -94,38 +94,38 @@ def jit(function: Callable[..., Any], mesh: Mesh, out_shardings: Any = None, **o
 
 
 def compile_for(function: Any, *args: Any) -> Callable[..., Any]:
-    """Compile a jitted function for arguments like these; as it is under `jax_disable_jit`."""
+    """Compile a jitted function for such arguments; do nothing under `jax_disable_jit`."""
     if jax.config.values["jax_disable_jit"]:
         return function
     return function.lower(*args).compile()
 
 
 def shardings(tree: Any) -> Any:
-    """How each array of `tree` lies on the devices."""
+    """Return the sharding of each array."""
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def process_share(batch_size: int) -> slice:
-    """The part of a batch that this process reads: the processes' parts follow each other."""
+    """Return the slice of a batch that this process reads."""
     size = batch_size // jax.process_count()
     return slice(jax.process_index() * size, (jax.process_index() + 1) * size)
 
 
 def place_shares(tree: Tree, mesh: Mesh) -> Tree:
-    """The batch whose `process_share` each process has in `tree`, over the devices."""
+    """Assemble a batch on the devices from the `process_share` of each process."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), tree)
 
 
 def round_up(batch_size: int, mesh: Mesh) -> int:
-    """The next batch size that divides over the devices."""
+    """Return the next batch size that is a multiple of the number of devices."""
     return -(-batch_size // mesh.size) * mesh.size
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Checks that a batch divides over the devices.
+    """Check that a batch can be split evenly over the devices.
 
     Raises:
-      UserError: it does not; the message names the nearest that does.
+      UserError: it cannot; the message names the nearest batch size that can.
     """
     if batch_size % mesh.size:
         nearest = max(1, round(batch_size / mesh.size)) * mesh.size

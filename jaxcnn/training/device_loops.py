@@ -33,23 +33,24 @@ def train_steps(
     batch_size: int,
     sharding: NamedSharding,
 ) -> tuple[TrainState, Metrics]:
-    """Training steps in one program, until `state.step` is `stop` or a loss is not finite.
+    """Train until `state.step` is `stop` or a loss is not finite, in one compiled loop.
 
-    The number of steps is a run-time value: chunks of any length are one trace and one program, so
-    where a run is cut into chunks, or interrupted, cannot change its bits.
+    The number of steps is a run-time value, so chunks of any length share one trace and one
+    program. Where a run is cut into chunks, or interrupted, therefore cannot change its bits.
 
     Args:
-      state: of the step to begin with.
-      metrics: sums so far; the steps' own are added.
-      images: the training set, as stored.
-      labels: of the images.
-      order: the epoch's permutation of the examples; the first `batch_size` of them are its first
-        step's, what is left at the end is not used.
-      stop: the step to stop at, in the same epoch.
-      keys: the run's, for `preprocess` and for the step; each step folds its number in.
-      preprocess: `(key, stored images) -> images`, what the model takes.
-      batch_size: examples a step.
-      sharding: how a batch lies on the devices.
+      state: training state before the first step.
+      metrics: metric sums so far; those of the steps are added.
+      images: raw images of the training set.
+      labels: labels of the images.
+      order: permutation of the examples for the epoch. Each step takes the next `batch_size`
+        entries; an incomplete batch at the end is not used.
+      stop: step to stop at, in the same epoch.
+      keys: random keys of the run, for `preprocess` and for the step; each step folds in its
+        number.
+      preprocess: `(key, raw images) -> images`.
+      batch_size: examples in a step.
+      sharding: placement of a batch on the devices.
     """
     steps_per_epoch = len(order) // batch_size
 
@@ -76,15 +77,15 @@ def evaluate(
     batch_size: int,
     sharding: NamedSharding,
 ) -> Metrics:
-    """Sums of loss and correct answers over all examples, and their count; to be jitted.
+    """Return metric sums over a set, in a compiled loop: every example counts exactly once.
 
     Args:
-      state: whose parameters are evaluated.
-      images: the test set, as stored.
-      labels: of the images.
-      preprocess: stored images to what the model takes, in one view or several.
-      batch_size: examples a step; changes the sums by rounding only.
-      sharding: how a batch lies on the devices.
+      state: training state to evaluate.
+      images: raw images of the set.
+      labels: labels of the images.
+      preprocess: `raw images -> images`, in one view or several.
+      batch_size: examples in a step; it changes the sums by rounding only.
+      sharding: placement of a batch on the devices.
     """
 
     def add_batch(i: jax.Array, metrics: Metrics) -> Metrics:
@@ -103,7 +104,7 @@ def predict(
     batch_size: int,
     sharding: NamedSharding,
 ) -> Float[Array, "examples classes"]:
-    """Log-probabilities of all examples, in order; to be jitted; arguments as `evaluate`'s."""
+    """Return the log-probabilities of all examples, in order; the arguments are `evaluate`'s."""
     num_examples = len(images)
 
     def one_batch(i: jax.Array) -> jax.Array:
@@ -119,6 +120,6 @@ def predict(
 
 
 def _rows(i: jax.Array, batch_size: int, num_examples: int) -> tuple[jax.Array, jax.Array]:
-    """Rows of the i-th batch, and which of them are no padding; padding repeats the last row."""
+    """Return the rows of the i-th batch and their mask; padding repeats the last row."""
     rows = i * batch_size + jnp.arange(batch_size)
     return jnp.minimum(rows, num_examples - 1), rows < num_examples

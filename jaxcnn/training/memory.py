@@ -1,14 +1,14 @@
-"""Memory that was freed, and that the C library keeps for itself."""
+"""Return freed heap memory to the OS (glibc `malloc_trim`)."""
 
 import contextlib
 import ctypes
 
 
 def trim() -> None:
-    """Gives back to the system what glibc's malloc keeps of freed memory; elsewhere does nothing.
+    """Return freed memory that glibc's malloc keeps; do nothing elsewhere.
 
-    Of what compiling AlexNet's step took, it keeps some 500 MiB; and each thread that decodes
-    images leaves some behind.
+    malloc keeps about 500 MiB after AlexNet's step is compiled, and some for each thread that
+    decodes images.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,18 +1,18 @@
-"""A batch in parts, whose layers' outputs stay in a processor's cache.
+"""Microbatches whose layer outputs fit into a processor's cache.
 
-On a CPU a layer writes its outputs to memory where they are larger than the cache, and the next
-layer, and the way back, read them from there. A part of the batch at a time stays inside. Times of
-a training step on two cores, whole and in parts of so many images (README's are of another hour):
+On a CPU, layer outputs larger than the cache go to memory, from where the next layer and the
+backward pass read them. Those of a microbatch stay in the cache. Times of a training step on two
+cores, of the whole batch and in microbatches:
 
-- `lenet5`, 512 images: 22.4 ms, 18 to 21 in parts of 128; 2,048 images: 119 ms, 77;
-- `lenet5-modern`, 512 images: 194 ms, 132 in parts of 64;
-- `cuda-convnet-18pct`, 128 images: 138 ms, 118 in parts of 32;
-- `alexnet-32`, 128 images, when it did not normalize responses: 257 ms, 222 in parts of 32, 245 of
-  16; inference on 1,000 at 1,108 images/s, at 1,530 in parts of 25, which is what it takes, and at
-  1,747 in parts of 50.
+- `lenet5`, 512 images: 22.4 ms, 18 to 21 in microbatches of 128; 2,048 images: 119 ms, 77;
+- `lenet5-modern`, 512 images: 194 ms, 132 in microbatches of 64;
+- `cuda-convnet-18pct`, 128 images: 138 ms, 118 in microbatches of 32;
+- `alexnet-32` before it had response normalization, 128 images: 257 ms, 222 in microbatches of 32,
+  245 in microbatches of 16; inference on 1,000 images: 1,108 images/s, 1,530 in microbatches of 25
+  (the number chosen here), 1,747 in microbatches of 50.
 
-Not where parameters are many: AlexNet's step of 64 images of 96x96 took 640 ms in two parts,
-466 whole.
+Networks with many parameters are slower in microbatches: AlexNet's step of 64 images of 96x96 took
+640 ms in two, 466 ms whole.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ import jax
 
 Tree = TypeVar("Tree")
 
-MICROBATCH_BYTES = 6 * 2**20  # of layers' outputs: about the cache that a core has to itself
-MIN_MICROBATCH = 32  # images, below which the products of matrices become slow
-MAX_PARAMS_BYTES = 2**25  # above, adding up the parts' gradients costs more than it gains
+MICROBATCH_BYTES = 6 * 2**20  # bytes of layer outputs: about the private cache of a core
+MIN_MICROBATCH = 32  # images; matrix products of fewer are slow
+MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the cache gains
 
 
 def choose_number(
     apply_fn: Callable[..., Any], params: Any, images: jax.Array, devices: Set[jax.Device]
 ) -> int:
-    """Into how many equal parts a batch should be cut: 1 anywhere but on a single CPU device.
+    """Return the number of microbatches: 1 except on a single CPU device.
 
-    Several devices keep it whole: their shares are smaller, and it is reduced once.
+    Several devices keep the batch whole: their shares are smaller, and gradients are reduced once.
 
     Args:
-      apply_fn: a module's `apply`.
-      params: of the module.
-      images: [batch, ...], or its shape and type.
-      devices: all that share the batch.
+      apply_fn: `apply` of a module.
+      params: parameters of the module.
+      images: batch of images [batch, ...], or its shape and type.
+      devices: devices that share the batch.
     """
     batch_size = len(images)
     if batch_size <= MIN_MICROBATCH or [device.platform for device in devices] != ["cpu"]:
@@ -60,12 +60,12 @@ def choose_number(
 
 
 def split(tree: Tree, number: int) -> Tree:
-    """Every array as [number, batch / number, ...]."""
+    """Reshape every array to [number, batch / number, ...]."""
     return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
 
 
 def apply(function: Callable[[jax.Array], Any], images: jax.Array, number: int) -> jax.Array:
-    """`function(images)`, part by part."""
+    """Return `function(images)`, computed one microbatch after the other."""
     if number == 1:
         return function(images)
     outputs = jax.lax.map(function, split(images, number))

@@ -1,4 +1,4 @@
-"""How far a run has come: start, resume, save."""
+"""The progress of a run: start, resume, save."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jaxcnn.workdir.checkpoints import Checkpoints
 
 @dataclasses.dataclass
 class Run:
-    """How far a run has come."""
+    """Progress of a run: its state, and what reports and checkpoints need besides."""
 
     state: TrainState
     metrics: Metrics  # sums since the last logged step
-    started: float  # on time.perf_counter's clock, moved back by what earlier sessions took
+    started: float  # on the clock of time.perf_counter, minus the seconds of earlier sessions
     step: int = 0
     test: dict[str, float] | None = None  # the last evaluation
     train_seconds: float = 0.0
@@ -48,7 +48,7 @@ def start_or_resume(experiment: Experiment, checkpoints: Checkpoints, started: f
 
 
 def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> None:
-    """Saves what a start of the same config goes on from.
+    """Save a checkpoint from which the same config resumes.
 
     Raises:
       RunError: a parameter is not finite, or the checkpoint cannot be written.

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: the progress bar, the result, the curves."""
+"""Reports of a training run: progress bar, result table, curves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxcnn.workdir.metrics_log import read_metrics
 
 
 def progress_bar() -> Progress:
-    """A bar over training steps, with the latest metrics beside it (task field `metrics`)."""
+    """Return a progress bar over steps that also shows the latest metrics (field `metrics`)."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -29,7 +29,7 @@ def progress_bar() -> Progress:
 
 
 def print_result(result: dict[str, Any], workdir: Path) -> None:
-    """A finished run as a table."""
+    """Print the result of a run as a table."""
     table = Table("", "", show_header=False)
     rows = {
         "model": f"{result['model']}, {result['num_parameters']:,} parameters",
@@ -52,7 +52,7 @@ def print_result(result: dict[str, Any], workdir: Path) -> None:
 
 
 def save_curves(workdir: Path, path: Path) -> None:
-    """Loss and error of both sets over the epochs, from `metrics.jsonl`, as a picture."""
+    """Draw loss and error of both sets over the epochs, from `metrics.jsonl`."""
     from matplotlib.ticker import LogFormatter
 
     class PlainLogFormatter(LogFormatter):

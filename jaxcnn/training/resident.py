@@ -1,4 +1,4 @@
-"""A set that lies on the devices whole, and the programs that train and evaluate on it."""
+"""The feed of a dataset that is stored on the devices as a whole."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from jaxcnn.training.step import Metrics, TrainState, zero_metrics
 
 
 class ResidentFeed:
-    """A set that lies on the devices whole: a chunk of steps is one program.
+    """Feed of a dataset on the devices: a chunk of steps is one program.
 
     Args:
-      dataset: on the host.
-      config: of the run.
-      devices: all of them.
+      dataset: dataset on the host.
+      config: config of the run.
+      devices: mesh of all devices.
       preprocess: raw images to the network's input.
-      keys: for the order of epochs, the transforms of a step, and the step.
-      state: what the programs are compiled for.
+      keys: random keys for the order of epochs, the preprocessing of a step, and the step.
+      state: training state whose shapes the programs are compiled for.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ResidentFeed:
         self._preprocess = preprocess
         self._order_key, *self._keys = keys
         self._state = state
-        self._epoch: int | None = None  # the one that `_epoch_order` is of
+        self._epoch: int | None = None  # the epoch of `_epoch_order`
         self._train_set = mesh.replicate((dataset.train_images, dataset.train_labels), devices)
         self._test_set = mesh.replicate((dataset.test_images, dataset.test_labels), devices)
         self._evaluation = evaluation_arguments(
@@ -55,35 +55,35 @@ class ResidentFeed:
         )
 
     def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
-        """The first images of an epoch's order, as stored."""
+        """Return the first raw images of an epoch's order."""
         return self._first_images_program(self._train_set[0], self.order(epoch), count)
 
     def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
-        """Steps from that of `state` to `stop`, in one epoch; takes `state` and `metrics`."""
+        """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
         order = self.order(int(state.step) // (len(self._train_set[1]) // self._batch_size))
         return self._train_program(
             state, metrics, *self._train_set, order, self._scalar(stop), self._keys
         )
 
     def evaluate(self, state: TrainState) -> Metrics:
-        """Sums over the whole test set."""
+        """Return metric sums over the test set."""
         return self._evaluate_program(state, *self._test_set)
 
     def predict(self, state: TrainState) -> Predictions:
-        """Log-probabilities of the whole test set, in the config's views."""
+        """Return log-probabilities of the test set, averaged over the config's views."""
         program = mesh.jit(functools.partial(predict, **self._evaluation), self._devices)
         log_probs = np.asarray(program(state, self._test_set[0]))
         return Predictions(self._dataset.test_images, self._dataset.test_labels, log_probs)
 
     def compile(self) -> None:
-        """Compiles what training needs, now."""
+        """Compile what training needs."""
         _ = self.order(0), self._train_program, self._evaluate_program
 
     def close(self) -> None:
-        """There is nothing to stop."""
+        """Do nothing: there is nothing to stop."""
 
     def order(self, epoch: int) -> Int[Array, " examples"]:
-        """The permutation of the training set for an epoch: a function of (seed, epoch) alone."""
+        """Return the permutation of the training set for an epoch, a function of (seed, epoch)."""
         if self._epoch != epoch:
             self._epoch = epoch
             self._epoch_order = self._order_program(self._order_key, self._scalar(epoch))

@@ -1,9 +1,9 @@
-"""A training step and an evaluation step: pure functions of their arguments, jitted by the caller.
+"""The training step and the evaluation step: pure functions, jitted by the caller.
 
-A batch is a dict: `image` (what the model takes), `label` (int [batch]) and, in evaluation, `mask`
-(bool [batch], False for padding); in evaluation there may be several images for each label, views
-of one example, one after the other. Metrics are sums and a count, so that they can be added over
-steps and devices and divided once, on the host.
+A batch is a dict with `image` (preprocessed images), `label` (int [batch]) and, in evaluation,
+`mask` (bool [batch], False for padding). In evaluation an example may have several images, its
+views, which are consecutive. Metrics are sums and a count: they are added over steps and devices
+and divided once, on the host.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ Metrics = dict[str, Any]  # "loss", "correct", "count": sums over examples
 
 
 class TrainState(train_state.TrainState):
-    """Step, parameters and optimizer state, with the functions that go with them."""
+    """Step, parameters, optimizer state, and the functions that use them."""
 
     loss_fn: Callable[[Any, jax.Array], jax.Array] = struct.field(pytree_node=False)
     """`(outputs, labels) -> [batch]`: the loss of each example, which training minimizes."""
     eval_loss_fn: Callable[[Any, jax.Array], jax.Array] = struct.field(pytree_node=False)
-    """The loss that evaluation reports: another one where labels are smoothed. It is minus the
-    log-probability that the label has by the outputs."""
+    """The loss that evaluation reports: minus the log-probability of the label. It differs from
+    `loss_fn` if labels are smoothed."""
 
     @property
     def eval_params(self) -> Any:
-        """What is evaluated and exported: the mean that the optimizer keeps, or the parameters."""
+        """Return the parameters to evaluate and export: their moving average, if there is one."""
         return optax.tree_utils.tree_get(self.opt_state, "ema_params", self.params)
 
     def apply_gradients(self, *, grads: Any, **replacements: Any) -> TrainState:
@@ -55,16 +55,17 @@ class TrainState(train_state.TrainState):
 def cross_entropy(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
 ) -> Float[Array, " batch"]:
-    """-log softmax(logits)[label] of each example, in nats, in float32."""
+    """Return -log softmax(logits)[label] of each example, in nats, in float32."""
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
 def smoothed_cross_entropy(
     logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], *, smoothing: float
 ) -> Float[Array, " batch"]:
-    """Cross-entropy with 1 - smoothing of the label and smoothing of all classes alike.
+    """Return the cross-entropy with smoothed labels, in nats, in float32.
 
-    In nats, in float32; PyTorch's `CrossEntropyLoss(label_smoothing=...)`.
+    The target is 1 - smoothing on the label plus smoothing spread evenly over all classes, as in
+    PyTorch's `CrossEntropyLoss(label_smoothing=...)`.
 
     References:
       Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, "Rethinking the Inception Architecture for Computer
@@ -84,15 +85,14 @@ def create_state(
     *,
     label_smoothing: float = 0.0,
 ) -> TrainState:
-    """A state at step 0.
+    """Create a training state at step 0.
 
     Args:
-      model: called as `model(images, train=...)`; its own `loss_fn`, if it has one, replaces
-        cross-entropy.
-      tx: the optimizer.
-      image_shape: of one image, without the batch dimension.
-      key: decides the initial parameters.
-      label_smoothing: of cross-entropy in training, in [0, 1); not of a model's own loss.
+      model: a `models.network.Network`; its own `loss_fn`, if any, replaces cross-entropy.
+      tx: optimizer.
+      image_shape: shape of one image, without the batch dimension.
+      key: random key of the initial parameters.
+      label_smoothing: smoothing of the labels in training, in [0, 1); for cross-entropy only.
     """
     params = model.init(key, jnp.zeros((1, *image_shape), jnp.float32))["params"]
     loss_fn = eval_loss_fn = network.loss_fn(model) or cross_entropy
@@ -109,7 +109,7 @@ def create_state(
     )
 
 
-@functools.cache  # one object for all states: jit compares them by what they hold
+@functools.cache  # one object for equal arguments, because jit compares functions by identity
 def _smoothing_loss(smoothing: float) -> Callable[[Any, jax.Array], jax.Array]:
     return functools.partial(smoothed_cross_entropy, smoothing=smoothing)
 
@@ -126,14 +126,19 @@ def zero_metrics() -> Metrics:
 def train_step(
     state: TrainState, batch: Batch, key: jax.Array, *, num_microbatches: int = 1
 ) -> tuple[TrainState, Metrics]:
-    """One update by the mean loss of a batch; its randomness comes from (key, state.step).
+    """Update the state by the gradient of the mean loss of a batch.
+
+    The randomness of the step is a function of (key, state.step).
 
     Args:
-      state: of the step.
-      batch: what is learnt from.
-      key: of the run.
-      num_microbatches: number of equal parts that are processed one after the other; dropout
-        draws again for each, everything else changes by rounding only.
+      state: training state before the step; donated by the caller.
+      batch: `image` and `label`.
+      key: random key of the run.
+      num_microbatches: number of equal microbatches, processed one after the other. Dropout draws
+        again for each; otherwise the number changes the result by rounding only.
+
+    Returns:
+      The state after the step, and the metric sums of the batch before it.
     """
     dropout_key = jax.random.fold_in(key, state.step)
 
@@ -175,11 +180,11 @@ def raw_train_step(
     preprocess: Callable[[jax.Array, jax.Array], jax.Array],
     sharding: NamedSharding,
 ) -> tuple[TrainState, Metrics]:
-    """A training step on images as stored; its metrics are added; arguments as `train_steps`'s."""
+    """Preprocess raw images, train on them, and add the metrics; see `device_loops.train_steps`."""
     image_key, step_key = keys
     image = preprocess(jax.random.fold_in(image_key, state.step), batch["image"])
-    # Or XLA gathers and transforms anew for each of the many that read it: 1.1 to 1.2 times the
-    # time of LeNet-5's step of 512 images on a CPU.
+    # Without the barrier, XLA repeats gather and preprocessing for each operation that reads the
+    # images: LeNet-5's step of 512 images then takes 1.1 to 1.2 times as long on a CPU.
     image = jax.lax.optimization_barrier(image)
     batch = jax.lax.with_sharding_constraint(batch | {"image": image}, sharding)
     num_microbatches = microbatch.choose_number(
@@ -195,7 +200,7 @@ def _answers(outputs: Float[Array, "batch classes"]) -> Int[Array, " batch"]:
 
 
 def eval_step(state: TrainState, batch: Batch, *, num_microbatches: int = 1) -> Metrics:
-    """Metrics of a batch, in parts as in `train_step`; where the mask is False, of nothing."""
+    """Return metric sums over the examples whose mask is True; see `train_step`."""
     labels, mask = batch["label"], batch["mask"]
     log_probs = predict_log_probs(
         state, batch["image"], len(labels), num_microbatches=num_microbatches
@@ -214,16 +219,17 @@ def predict_log_probs(
     *,
     num_microbatches: int = 1,
 ) -> Float[Array, "examples classes"]:
-    """Log-probability of each class; of several views of an example, the probabilities' mean.
+    """Return the log-probability of each class, of the mean probability over an example's views.
 
-    What a class is given is `-eval_loss_fn(outputs, class)`: log softmax for cross-entropy, and for
-    the criterion of 1998 a little less, since none of the classes has a probability too.
+    The log-probability of a class is `-eval_loss_fn(outputs, class)`: log softmax for
+    cross-entropy. For the criterion of 1998 the probabilities sum to less than 1, because it also
+    gives a probability to "none of the classes".
 
     Args:
-      state: whose parameters are evaluated.
-      images: what the model takes; the views of an example one after the other.
-      num_examples: how many there are, with equally many views each.
-      num_microbatches: equal parts in which the images go through.
+      state: training state to evaluate.
+      images: preprocessed images; the views of an example are consecutive.
+      num_examples: number of examples; each has the same number of views.
+      num_microbatches: number of equal microbatches, processed one after the other.
 
     References:
       Krizhevsky et al. 2012, section 4.1.
@@ -245,7 +251,7 @@ def raw_eval_step(
     preprocess: Callable[[jax.Array], jax.Array],
     sharding: NamedSharding,
 ) -> Metrics:
-    """An evaluation step on images as stored; its metrics are added; arguments as `evaluate`'s."""
+    """Preprocess raw images, evaluate them, and add the metrics; see `device_loops.evaluate`."""
     batch = batch | {"image": preprocess(batch["image"])}
     batch = jax.lax.with_sharding_constraint(batch, sharding)
     num_microbatches = microbatch.choose_number(
@@ -256,10 +262,10 @@ def raw_eval_step(
 
 
 def mean_metrics(metrics: Metrics) -> dict[str, float]:
-    """Sums to means, on the host: `loss` in nats an example, `accuracy` in [0, 1].
+    """Divide metric sums by their count, on the host: `loss` in nats, `accuracy` in [0, 1].
 
     Raises:
-      RunError: they are the sums of no example.
+      RunError: the count is 0.
     """
     sums = jax.device_get(metrics)
     count = int(sums["count"])

@@ -1,4 +1,4 @@
-"""The feed of a set that is decoded as the steps need it."""
+"""The feed of a dataset whose images are decoded as the steps need them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from jaxcnn.training.step import (
 
 
 class StreamedFeed:
-    """A set that is decoded as the steps need it: a step is one program; see `ResidentFeed`."""
+    """Feed of a streamed dataset: a step is one program; see `ResidentFeed` for the arguments."""
 
     def __init__(
         self,
@@ -59,32 +59,32 @@ class StreamedFeed:
         self._preprocess = preprocess
         self._keys = keys[1:]
         self._state = state
-        self._next_step: int | None = None  # the one that `_batches` is at
+        self._next_step: int | None = None  # the step of the next batch in `_batches`
         self._batches: grain.DatasetIterator[Batch] | None = None
 
     def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
-        """The first images of an epoch's order, as stored."""
+        """Return the first raw images of an epoch's order, or all if there are fewer."""
         images: Any = first_images(
             self._dataset.train_images, seed=self._seed, epoch=epoch, count=count
         )
         return mesh.replicate(images, self._devices)
 
     def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
-        """Steps from that of `state` to `stop`, in one epoch; takes `state` and `metrics`."""
+        """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
         for step in range(int(state.step), stop):
             batch = self._batch(step)
             state, metrics = self._train_program(state, metrics, batch, self._keys)
         return state, metrics
 
     def evaluate(self, state: TrainState) -> Metrics:
-        """Sums over the whole test set, but for images that are skipped."""
+        """Return metric sums over the test set, without skipped images."""
         metrics = mesh.replicate(zero_metrics(), self._devices)
         for batch in self._test_batches():
             metrics = self._evaluate_program(state, metrics, batch)
         return metrics
 
     def predict(self, state: TrainState) -> Predictions:
-        """Log-probabilities of the whole test set, but for images that are skipped."""
+        """Return log-probabilities of the test set, without skipped images."""
 
         def answers(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
             log_probs = predict(state, batch["image"], **self._evaluation)
@@ -97,17 +97,17 @@ class StreamedFeed:
         return Predictions(images, labels[mask], log_probs[mask])
 
     def compile(self) -> None:
-        """Compiles what training needs, now."""
+        """Compile what training needs."""
         _ = self._train_program, self._evaluate_program
 
     def close(self) -> None:
-        """Stops reading ahead; training can go on all the same."""
+        """Stop reading ahead; training can continue."""
         if self._batches is not None:
             self._batches.close()
             self._batches = None
 
     def _batch(self, step: int) -> Batch:
-        """The batch of a step; the next ones are on their way."""
+        """Return the batch of a step; the next batches are read ahead."""
         epoch, index = divmod(step, self._steps_per_epoch)
         if self._batches is None or step != self._next_step or index == 0:
             self.close()
@@ -132,7 +132,7 @@ class StreamedFeed:
         return self._placed(batches)
 
     def _placed(self, batches: grain.IterDataset) -> grain.DatasetIterator[Batch]:
-        """The batches on the devices, where two of them lie ready ahead."""
+        """Return the batches on the devices, two of them read ahead."""
         placed = batches.map(functools.partial(mesh.place_shares, mesh=self._devices))
         return iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
 

@@ -36,7 +36,8 @@ from jaxcnn.workdir.metrics_log import MetricsLog
 if TYPE_CHECKING:
     from jaxcnn.data.stream import StreamedDataset
 
-# Between two looks at the device: what the bar waits, and signals where nothing is evaluated.
+# Target seconds between host synchronizations; bounds how stale the progress bar is and how long a
+# signal waits.
 CHUNK_SECONDS = 0.5
 
 
@@ -46,10 +47,10 @@ def train_and_evaluate(
     dataset: Dataset | StreamedDataset | None = None,
     model: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """Starts, or goes on with, the run that `config` describes.
+    """Start or resume the run that `config` describes.
 
-    A run that was interrupted, by whatever means, goes on from its last checkpoint when it is
-    started again with the same config, and ends in the same bits. A finished run is only shown.
+    An interrupted run that is started again with the same config continues from its last
+    checkpoint and ends in the same bits. A finished run is only printed.
 
     Args:
       config: the config of one of PRESETS, or `dataclasses.replace(...)` of one.
@@ -57,14 +58,14 @@ def train_and_evaluate(
       model: a network to use instead of the one that the config names; see `models.network`.
 
     Returns:
-      What `result.json` in the run's folder holds.
+      The content of `result.json` in the run's folder.
 
     Raises:
-      UserError: the config is out of range, its data cannot be had, or the run's folder cannot be
+      UserError: the config is out of range, its data cannot be read, or the run's folder cannot be
         written or holds a run of another config.
-      RunError: the loss or a parameter is not finite, a checkpoint cannot be written, or all that
-        there are are damaged.
-      Interrupted: SIGINT or SIGTERM came; a checkpoint was saved.
+      RunError: the loss or a parameter is not finite, a checkpoint cannot be written, or all
+        checkpoints are corrupt.
+      Interrupted: the process received SIGINT or SIGTERM; a checkpoint was saved.
     """
     started = time.perf_counter()
     given = {"model_is_given": model is not None, "dataset_is_given": dataset is not None}
@@ -93,7 +94,7 @@ def train_and_evaluate(
 
 
 def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: Path) -> None:
-    """Trains to the last step; logs, evaluates and saves on the way."""
+    """Train to the last step, with logs, evaluations and checkpoints."""
     config = experiment.config
     log = MetricsLog(workdir, step=run.step) if processes.is_process_0() else None
     with (
@@ -122,7 +123,7 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
                 )
             if line and log:
                 log.write(run.step, {"epoch": run.step / experiment.steps_per_epoch, **line})
-            # The same in all processes, whichever of them was told to stop.
+            # All processes stop at the same step, whichever of them received the signal.
             stopping = processes.max_over_processes(received[0] if received else 0)
             if evaluated or stopping or run.step % config.checkpoint_every_steps == 0:
                 save_checkpoint(run, checkpoints, evaluated=evaluated)
@@ -133,10 +134,10 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
 
 
 def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
-    """Trains to the last step, with a pause after each chunk of steps.
+    """Train to the last step; yield after each chunk of steps.
 
-    A chunk takes about CHUNK_SECONDS and ends early where something is due: a line in the log, a
-    checkpoint, the end of an epoch.
+    A chunk takes about CHUNK_SECONDS. It ends early at a log line, a checkpoint or the end of an
+    epoch.
 
     Raises:
       RunError: the loss is not finite.
