@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import linen as nn
 from jaxtyping import Float, UInt8
 
@@ -71,14 +72,7 @@ class Experiment:
         if config.compilation_cache:
             _use_compilation_cache()
         if dataset is None:
-            dataset = open_dataset(
-                config.dataset,
-                data_dir=config.data_dir,
-                manual_dir=config.manual_dir,
-                size=config.stream_size,
-                min_size=config.stream_min_size,
-                on_bad_image=config.on_bad_image,
-            )
+            dataset = _open_dataset(config)
         num_examples = len(dataset.train_images)
         validate.check_run_length(config, num_examples)
         self.config = config
@@ -102,30 +96,7 @@ class Experiment:
         self._code_fn = network.code_fn(model)
         optimizer = make_optimizer(config.optimizer, self.schedule, ema_decay=config.ema_decay)
         self._before_epoch = optimizer.before_epoch
-        try:
-            raw = jax.ShapeDtypeStruct((1, *dataset.train_images.shape[1:]), np.uint8)
-            jax.eval_shape(self.preprocess.train, image_key, raw)
-            to_views = functools.partial(self.preprocess.evaluate, views=config.eval_views)
-            image_shape = jax.eval_shape(to_views, raw).shape[1:]
-            create = functools.partial(
-                create_state,
-                model,
-                optimizer.tx,
-                image_shape,
-                label_smoothing=config.label_smoothing,
-            )
-            state_like = jax.eval_shape(create, init_key)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"model {config.model} and dataset {config.dataset} do not fit: {error}"
-            ) from error
-        validate.check_layers(config, list(state_like.params))
-        # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
-        # eight times what the rest of this program does.
-        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
-        options = {"xla_backend_optimization_level": 0} if on_cpu else None
-        sharding = mesh.state_sharding(state_like, self.mesh, network.model_axis(model))
-        self.state = mesh.jit(create, self.mesh, sharding, compiler_options=options)(init_key)
+        self.state = self._create_state(model, optimizer.tx, init_key, image_key)
         self.feed = self._make_feed((order_key, image_key, step_key))
 
     def begin_epoch(self, state: TrainState) -> TrainState:
@@ -185,6 +156,37 @@ class Experiment:
         """Return zero-initialized metric sums, on every device."""
         return mesh.replicate(zero_metrics(), self.mesh)
 
+    def _create_state(
+        self,
+        model: nn.Module,
+        tx: optax.GradientTransformation,
+        init_key: jax.Array,
+        image_key: jax.Array,
+    ) -> TrainState:
+        """Create the state on the devices, for images as the preprocessing returns them."""
+        config = self.config
+        try:
+            raw = jax.ShapeDtypeStruct((1, *self.dataset.train_images.shape[1:]), np.uint8)
+            jax.eval_shape(self.preprocess.train, image_key, raw)
+            to_views = functools.partial(self.preprocess.evaluate, views=config.eval_views)
+            image_shape = jax.eval_shape(to_views, raw).shape[1:]
+            smoothing = config.label_smoothing
+            create = functools.partial(
+                create_state, model, tx, image_shape, label_smoothing=smoothing
+            )
+            state_like = jax.eval_shape(create, init_key)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"model {config.model} and dataset {config.dataset} do not fit: {error}"
+            ) from error
+        validate.check_layers(config, list(state_like.params))
+        # Random numbers compile slowly and are drawn once: on a CPU, LLVM's optimizations cost
+        # eight times what the rest of this program does.
+        on_cpu = self.mesh.devices.flat[0].platform == "cpu"
+        options = {"xla_backend_optimization_level": 0} if on_cpu else None
+        sharding = mesh.state_sharding(state_like, self.mesh, network.model_axis(model))
+        return mesh.jit(create, self.mesh, sharding, compiler_options=options)(init_key)
+
     def _make_feed(self, keys: tuple[jax.Array, jax.Array, jax.Array]) -> Feed:
         make: Callable[..., Feed] = ResidentFeed
         if self.dataset.is_streamed:
@@ -218,6 +220,17 @@ class Experiment:
             views=1,
         )
         return mesh.jit(functools.partial(predict, **arguments), self.mesh)
+
+
+def _open_dataset(config: TrainConfig) -> Dataset | StreamedDataset:
+    return open_dataset(
+        config.dataset,
+        data_dir=config.data_dir,
+        manual_dir=config.manual_dir,
+        size=config.stream_size,
+        min_size=config.stream_min_size,
+        on_bad_image=config.on_bad_image,
+    )
 
 
 def _use_compilation_cache() -> None:
