@@ -10,6 +10,42 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """A list of the figures that the test saves, instead of files."""
+    from jaxcnn.evaluation import pictures
+    from jaxcnn.training import report
+
+    saved = []
+    for module in (pictures, report):
+        monkeypatch.setattr(module, "save_figure", lambda figure, _: saved.append(figure))
+    return saved
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """60 images to learn from and 21 to test on, PNG and JPEG, of 72x72 to 100x80 pixels."""
+    from helpers import CLASSES, save_image
+
+    for i in range(81):
+        split, name = "train" if i < 60 else "val", CLASSES[i % 3]
+        path = tmp_path / "images" / split / name / f"{i:02d}.{'png' if i % 2 else 'JPEG'}"
+        save_image(path, 72 + i % 29, 72 + i % 9, seed=i)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def originals(tmp_path, monkeypatch):
+    """A folder with MNIST's four files, small, whose checksums TFDS accepts."""
+    from helpers import accept_as_mnist, write_mnist
+
+    folder = tmp_path / "originals"
+    write_mnist(folder, seed=0)
+    accept_as_mnist(monkeypatch, folder)
+    return folder

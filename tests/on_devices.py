@@ -1,9 +1,9 @@
 """Trains some networks for a few steps on N CPU devices; for test_devices.py.
 
-    python on_devices.py N FOLDER [MODEL]
+    python on_devices.py N FOLDER NAME...
 
-Leaves, for each case that is for N devices, or for MODEL, the loss of each step, the final
-parameters and the compiled program's text.
+Writes, for each NAME of CASES or MODELS, the loss of each step, the final parameters and the text
+of the compiled program.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxcnn import PRESETS
 from jaxcnn.config import OptimizerConfig
-from jaxcnn.data.datasets import DATASETS, Dataset
+from jaxcnn.data.datasets import Dataset
 from jaxcnn.data.transforms import Affine, Cutout, HorizontalFlip, PCAColor, RandomCrop
 from jaxcnn.models import IMAGE_SHAPES, MODELS
 from jaxcnn.models.alexnet import AlexNet32
@@ -43,12 +43,12 @@ CASES = {
 
 
 def every_number(model):
-    """The case of any model on any number of devices."""
+    """Return the case of a model on any number of devices."""
     return model, IMAGE_SHAPES[model], (), 1, (1, 2, 4, 8)
 
 
 def experiment(model, image_shape, transforms, model_axis, _):
-    """A case's, on 64 images of noise, in batches of 32 with a dull optimizer.
+    """Return the experiment of a case: 64 images of noise, batches of 32, and a dull optimizer.
 
     Adam would not do: it makes a step of what is left of a gradient that rounding has drowned.
     Nor would a rate at which the loss leaps: rounding decides which unit wins a maximum, and which
@@ -57,20 +57,17 @@ def experiment(model, image_shape, transforms, model_axis, _):
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(64, *image_shape), dtype=np.uint8)
     labels = rng.integers(10, size=64, dtype=np.int32)
-    noise = Dataset("noise", images, labels, images, labels, tuple("0123456789"))
-    DATASETS["noise"] = lambda *_: noise
-    return Experiment(
-        dataclasses.replace(
-            PRESETS["lenet5-mnist5k"].config,
-            model=model,
-            dataset="noise",
-            transforms=transforms,
-            optimizer=OptimizerConfig(name="sgd", learning_rate=0.0002),
-            batch_size=32,
-            epochs=NUM_STEPS,
-            model_axis=model_axis,
-        )
+    config = dataclasses.replace(
+        PRESETS["lenet5-mnist5k"].config,
+        model=model,
+        transforms=transforms,
+        optimizer=OptimizerConfig(name="sgd", learning_rate=0.0002),
+        batch_size=32,
+        epochs=NUM_STEPS,
+        model_axis=model_axis,
     )
+    noise = Dataset("noise", images, labels, images, labels, tuple("0123456789"))
+    return Experiment(config, dataset=noise)
 
 
 def main():
@@ -78,10 +75,8 @@ def main():
     jax.config.update("jax_num_cpu_devices", num_devices)
     jax.config.update("jax_numpy_rank_promotion", "raise")
     MODELS["alexnet-32"] = functools.partial(AlexNet32, dropout=0.5)
-    cases = {model: every_number(model) for model in sys.argv[3:]} or CASES
-    for name, case in cases.items():
-        if num_devices not in case[-1]:
-            continue
+    for name in sys.argv[3:]:
+        case = CASES[name] if name in CASES else every_number(name)
         run = experiment(*case)
         state, losses = run.state, []
         for step in range(NUM_STEPS_OF.get(case[0], NUM_STEPS)):
@@ -89,7 +84,7 @@ def main():
             losses.append(float(metrics["loss"]))
         leaves = jax.tree.leaves(state)
         path = folder / f"{name}-{num_devices}"
-        path.with_suffix(".hlo").write_text(run.feed._train_program.as_text())
+        path.with_suffix(".hlo").write_text(run.feed.train_program.as_text())
         params = jax.tree_util.tree_leaves_with_path(state.params)
         arrays = {jax.tree_util.keystr(where): np.asarray(leaf) for where, leaf in params}
         np.savez(path.with_suffix(".npz"), **arrays)

@@ -61,7 +61,7 @@ class ResidentFeed:
     def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
         """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
         order = self.order(int(state.step) // (len(self._train_set[1]) // self._batch_size))
-        return self._train_program(
+        return self.train_program(
             state, metrics, *self._train_set, order, self._scalar(stop), self._keys
         )
 
@@ -77,7 +77,7 @@ class ResidentFeed:
 
     def compile(self) -> None:
         """Compile what training needs."""
-        _ = self.order(0), self._train_program, self._evaluate_program
+        _ = self.order(0), self.train_program, self._evaluate_program
 
     def close(self) -> None:
         """Do nothing: there is nothing to stop."""
@@ -106,7 +106,8 @@ class ResidentFeed:
         return mesh.jit(shuffle, self._devices)
 
     @functools.cached_property
-    def _train_program(self) -> Callable[..., Any]:
+    def train_program(self) -> Callable[..., Any]:
+        """The compiled program of a chunk of steps; see `device_loops.train_steps`."""
         program = functools.partial(
             train_steps,
             preprocess=self._preprocess.train,

@@ -1,11 +1,11 @@
 """One device or many: the same curve and parameters, and only the gradients travel."""
 
 import collections
+import dataclasses
 import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +14,11 @@ import time
 import chex
 import numpy as np
 import pytest
+from helpers import run_script, start_script
 from on_devices import CASES
 
+from jaxcnn import PRESETS, train_and_evaluate
+from jaxcnn.config import OptimizerConfig
 from jaxcnn.models import MODELS
 from jaxcnn.workdir.metrics_log import read_metrics
 
@@ -25,21 +28,36 @@ COLLECTIVE = re.compile(
     r"= (\S.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
     r"|collective-broadcast)(?:-start)?\("
 )
+BY_DEFAULT = {("lenet5-tanh", 2), ("lenet5-tanh", 8), ("alexnet-32-split", 8)}
 
 
-def train_on(num_devices, folder, *model):
+def cases(which):
+    """Return parameters for the cases in MANY; all that are not in BY_DEFAULT are slow."""
+    return [
+        pytest.param(*case, marks=() if case in BY_DEFAULT else pytest.mark.slow) for case in which
+    ]
+
+
+def train_on(num_devices, folder, *names):
     # LLVM's optimizations are most of the time that this takes.
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    command = [sys.executable, HERE.parent / "on_devices.py", str(num_devices), folder, *model]
+    command = [sys.executable, HERE.parent / "on_devices.py", str(num_devices), folder, *names]
     subprocess.run(command, env=environment, check=True)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """What on_devices.py leaves, from a process for each number of devices."""
+def folder(request, tmp_path_factory):
+    """The files of on_devices.py for the cases selected, from one process per number of devices."""
     folder = tmp_path_factory.mktemp("devices")
-    for num_devices in (1, 2, 8):
-        train_on(num_devices, folder)
+    needed = {1: set(), 2: set(), 8: set()}
+    for item in request.session.items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if item.path == request.path and (params.get("name"), params.get("num_devices")) in MANY:
+            needed[params["num_devices"]].add(params["name"])
+            needed[1].add(params["name"].removesuffix("-split"))
+    for num_devices, names in needed.items():
+        if names:
+            train_on(num_devices, folder, *sorted(names))
     return folder
 
 
@@ -50,15 +68,15 @@ def facts_and_params(folder, name, num_devices):
 
 
 def collectives(folder, name, num_devices):
-    """How many arrays go through each kind of collective in a step."""
+    """Count the arrays that go through each kind of collective in a step."""
     arrays = collections.Counter()
     for shapes, kind in COLLECTIVE.findall((folder / f"{name}-{num_devices}.hlo").read_text()):
         arrays[kind] += shapes.count("[")
     return arrays
 
 
-@pytest.mark.parametrize(("name", "num_devices"), MANY)
-def test_many_devices_train_as_one_does(name, num_devices, folder, bias_tolerance=1e-5):
+@pytest.mark.parametrize(("name", "num_devices"), cases(MANY))
+def test_devices_train_as_one_does(name, num_devices, folder, bias_tolerance=1e-5):
     actual, params = facts_and_params(folder, name, num_devices)
     expected, expected_params = facts_and_params(folder, name.removesuffix("-split"), 1)
     np.testing.assert_allclose(actual["losses"], expected["losses"], rtol=1e-5)
@@ -70,18 +88,20 @@ def test_many_devices_train_as_one_does(name, num_devices, folder, bias_toleranc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_every_model_trains_the_same_on_any_number_of_devices(model, tmp_path):
+def test_devices_train_every_model_as_one_does(model, tmp_path):
     train_on(1, tmp_path, model)
     for num_devices in (2, 4, 8):
         train_on(num_devices, tmp_path, model)
         # A bias starts at 0 and is updates alone: with AlexNet's large maps sums of 96,800 numbers
         # that nearly cancel, in which a maximum that rounding decided shows.
         tolerance = 1e-2 if model in ("alexnet", "alexnet-2012") else 1e-5
-        test_many_devices_train_as_one_does(model, num_devices, tmp_path, tolerance)
+        test_devices_train_as_one_does(model, num_devices, tmp_path, tolerance)
 
 
-@pytest.mark.parametrize(("name", "num_devices"), [case for case in MANY if "split" not in case[0]])
-def test_only_gradients_and_metrics_travel_and_once(name, num_devices, folder):
+@pytest.mark.parametrize(
+    ("name", "num_devices"), cases(case for case in MANY if "split" not in case[0])
+)
+def test_devices_exchange_gradients_and_metrics_once(name, num_devices, folder):
     facts, params = facts_and_params(folder, name, num_devices)
     assert facts["num_split"] == 0  # parameters and optimizer state stay whole
     expected = {"all-reduce": len(params) + 2}  # the sums of losses and of correct answers
@@ -92,10 +112,11 @@ def test_only_gradients_and_metrics_travel_and_once(name, num_devices, folder):
     assert collectives(folder, name, num_devices) == expected
 
 
-def test_split_layers_are_split_and_their_gradients_stay(folder):
-    facts, _ = facts_and_params(folder, "alexnet-32-split", 8)
+@pytest.mark.parametrize(("name", "num_devices"), [("alexnet-32-split", 8)])
+def test_devices_keep_the_gradients_of_split_layers(name, num_devices, folder):
+    facts, _ = facts_and_params(folder, name, num_devices)
     assert facts["num_split"] == 2 * 3  # fc6's kernel and bias and fc7's kernel; their momentum
-    text = (folder / "alexnet-32-split-8.hlo").read_text()
+    text = (folder / f"{name}-{num_devices}.hlo").read_text()
     travels = {
         tuple(sorted(map(int, sizes.split(","))))
         for shapes, _ in COLLECTIVE.findall(text)
@@ -105,37 +126,33 @@ def test_split_layers_are_split_and_their_gradients_stay(folder):
     assert not {(512, 2048), (512, 512)} & travels
 
 
-def start(num_devices, folder):
-    return subprocess.Popen(
-        [sys.executable, HERE.parents[1] / "scripts" / "train.py", "--workdir", folder]
-        + "--optimizer.name sgd --optimizer.learning-rate 0.1 --optimizer.schedule constant".split()
-        + "--epochs 2 --log-every-steps 10 --checkpoint-every-steps 10".split(),
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(num_devices)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+@pytest.mark.parametrize("num_devices", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_devices_continue_from_a_checkpoint_of_8(num_devices, tmp_path):
+    config = dataclasses.replace(
+        PRESETS["lenet5-mnist5k"].config,
+        optimizer=OptimizerConfig(name="sgd", learning_rate=0.1),
+        epochs=2,
+        log_every_steps=10,
+        checkpoint_every_steps=10,
     )
-
-
-def finish(process):
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == 0, err
-    return out
-
-
-def test_a_checkpoint_of_any_number_of_devices_goes_on_with_any_other(tmp_path):
-    folders = [tmp_path / name for name in ("undisturbed", "from-8-to-1", "from-8-to-2")]
-    undisturbed, stopped = start(1, folders[0]), start(8, folders[1])
-    while not (folders[1] / "metrics.jsonl").exists():
-        assert stopped.poll() is None, stopped.stderr.read()
+    folder, undisturbed = tmp_path / "stopped", tmp_path / "undisturbed"
+    options = [
+        *("--workdir", folder, "--optimizer.name", "sgd", "--optimizer.learning-rate", 0.1),
+        *("--optimizer.schedule", "constant", "--epochs", 2),
+        *("--log-every-steps", 10, "--checkpoint-every-steps", 10),
+    ]
+    process = start_script("train.py", *options, JAX_NUM_CPU_DEVICES="8")
+    while not (folder / "metrics.jsonl").exists():
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
-    stopped.send_signal(signal.SIGTERM)
-    stopped.communicate(timeout=60)
-    assert stopped.returncode == 128 + signal.SIGTERM
-    shutil.copytree(folders[1], folders[2])
-    finish(undisturbed)
-    one, two = start(1, folders[1]), start(2, folders[2])
-    assert all("Going on from the checkpoint" in finish(process) for process in (one, two))
-    expected, *others = (read_metrics(folder) for folder in folders)
-    for metrics in others:
-        chex.assert_trees_all_close(metrics, expected, rtol=1e-5)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+
+    if num_devices == 1:
+        done = run_script("train.py", *options, JAX_NUM_CPU_DEVICES="1")
+        assert done.returncode == 0, done.stderr
+    else:  # this process has two
+        train_and_evaluate(dataclasses.replace(config, workdir=str(folder)))
+    train_and_evaluate(dataclasses.replace(config, workdir=str(undisturbed)))
+    chex.assert_trees_all_close(read_metrics(folder), read_metrics(undisturbed), rtol=1e-5)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 import chex
@@ -16,22 +15,28 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from helpers import SCRIPTS, run_script, script_command, start_script
 from PIL import Image
 
-from jaxcnn import PRESETS
-from jaxcnn.config import TrainConfig
+from jaxcnn import PRESETS, train_and_evaluate
+from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.workdir import folder as workdir
 from jaxcnn.workdir.checkpoints import Checkpoints
 from jaxcnn.workdir.metrics_log import read_metrics
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "train.py"
 # Adam would enlarge what rounding leaves of a gradient.
 OPTIONS = (
     "--optimizer.name sgd --optimizer.learning-rate 0.1 --optimizer.schedule constant "
     "--epochs 2 --log-every-steps 10 --checkpoint-every-steps 10"
 ).split()
-PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+CONFIG = dataclasses.replace(
+    PRESETS["lenet5-mnist5k"].config,
+    optimizer=OptimizerConfig(name="sgd", learning_rate=0.1),
+    epochs=2,
+    log_every_steps=10,
+    checkpoint_every_steps=10,
+)  # the same as a config
 TWO_MACHINES = pathlib.Path(__file__).with_name("two_machines.sh")
 IN_NAMESPACES = "unshare --user --map-root-user --net --uts --mount".split()
 two_machines = pytest.mark.skipif(
@@ -43,19 +48,12 @@ two_machines = pytest.mark.skipif(
 )
 
 
-def train_command(folder, *options):
-    return [sys.executable, SCRIPT, "--workdir", folder, *OPTIONS, *options]
-
-
-def cpu_devices(num_devices):
-    return {**os.environ, "JAX_NUM_CPU_DEVICES": str(num_devices)}
-
-
 def start(folder, num_processes, *options, devices=1, slurm=False):
-    """The processes of a run, as a user starts them by hand, or as SLURM does."""
-    environment, command = cpu_devices(devices), train_command(folder, *options)
+    """Start the processes of a run, as a user starts them by hand, or as SLURM does."""
+    environment = {"JAX_NUM_CPU_DEVICES": str(devices)}
+    options = ["--workdir", folder, *OPTIONS, *options]
     if num_processes == 1:
-        return [subprocess.Popen(command, env=environment, **PIPES)]
+        return [start_script("train.py", *options, **environment)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -66,21 +64,23 @@ def start(folder, num_processes, *options, devices=1, slurm=False):
             "SLURM_NTASKS": str(num_processes),
         }
     else:
-        command += (
+        options += (
             f"--multihost --coordinator 127.0.0.1:{port} --num-processes {num_processes}".split()
         )
     return [
-        subprocess.Popen(
-            command if slurm else [*command, "--process-id", str(i)],
-            env=environment | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)},
-            **PIPES,
+        start_script(
+            "train.py",
+            *(options if slurm else [*options, "--process-id", i]),
+            **environment,
+            SLURM_PROCID=str(i),
+            SLURM_LOCALID=str(i),
         )
         for i in range(num_processes)
     ]
 
 
 def ends(processes, timeout=240):
-    """What each process printed, its errors, and its exit status."""
+    """Return the output, the errors and the exit status of each process."""
     return [(*p.communicate(timeout=timeout), p.returncode) for p in processes]
 
 
@@ -99,33 +99,57 @@ def final_params(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """The run in one process, on two devices."""
+    """The folder of the run in one process, this one, on two devices."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    (_, err, status), *_ = ends(start(folder, 1, devices=2))
-    assert status == 0, err
+    train_and_evaluate(dataclasses.replace(CONFIG, workdir=str(folder)))
     return folder
 
 
 def assert_same_run(folder, expected):
+    assert workdir.read_config(folder) == dataclasses.replace(
+        workdir.read_config(expected), workdir=str(folder)
+    )
     chex.assert_trees_all_close(read_metrics(folder), read_metrics(expected), rtol=1e-5)
     chex.assert_trees_all_close(final_params(folder), final_params(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_two_processes_train_as_one_does_and_the_first_reports(undisturbed, tmp_path):
-    (out, err, status), (other_out, other_err, other_status) = ends(start(tmp_path, 2))
-    assert status == other_status == 0, err + other_err
-    assert "test accuracy" in out
-    assert all(line.startswith("[Gloo]") for line in other_out.splitlines())  # XLA's own
-    assert len(json.loads((tmp_path / "result.json").read_text())["devices"]) == 2
-    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
-    assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == {".lock"}
+def assert_process_0_reports(folder, process_0, others):
+    out, err, _ = process_0
+    assert "test accuracy" in out, err
+    for other_out, _, _ in others:
+        assert all(line.startswith("[Gloo]") for line in other_out.splitlines())  # XLA's own
+    assert len(json.loads((folder / "result.json").read_text())["devices"]) == 2
+    assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".lock"}
+
+
+def test_processes_stop_at_the_same_step_on_a_signal_to_one(undisturbed, tmp_path):
+    processes = start(tmp_path, 2, slurm=True)
+    wait_for(tmp_path / "metrics.jsonl", processes)
+    processes[1].send_signal(signal.SIGTERM)
+    results = ends(processes, timeout=60)
+    assert [status for *_, status in results] == [128 + signal.SIGTERM] * 2
+    messages = {err[err.index("error: ") :] for _, err, _ in results}
+    assert len(messages) == 1 and "stopped by SIGTERM at step" in messages.pop()
+
+    first, *others = ends(start(tmp_path, 2, slurm=True))
+    assert {status for *_, status in (first, *others)} == {0}, first
+    assert "Going on from the checkpoint" in first[0]
+    assert_process_0_reports(tmp_path, first, others)
     assert_same_run(tmp_path, undisturbed)
 
 
-@pytest.mark.parametrize(
-    ("victim", "num_processes_after"), [(0, 4), pytest.param(1, 1, marks=pytest.mark.slow)]
-)
-def test_one_is_killed_the_others_end_and_the_run_goes_on_with_more_or_fewer(
+@pytest.mark.slow
+def test_processes_train_as_one_does(undisturbed, tmp_path):
+    first, *others = ends(start(tmp_path, 2))
+    assert {status for *_, status in (first, *others)} == {0}, first
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
+    assert_process_0_reports(tmp_path, first, others)
+    assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "num_processes_after"), [(0, 4), (1, 1)])
+def test_processes_end_when_one_is_killed_and_the_run_continues(
     victim, num_processes_after, undisturbed, tmp_path
 ):
     processes = start(tmp_path, 2)
@@ -141,20 +165,6 @@ def test_one_is_killed_the_others_end_and_the_run_goes_on_with_more_or_fewer(
     first, *others = ends(start(tmp_path, num_processes_after))
     assert {status for *_, status in (first, *others)} == {0}, first
     assert "Going on from the checkpoint of step" in first[0]
-    assert_same_run(tmp_path, undisturbed)
-
-
-def test_a_signal_to_one_stops_all_at_the_same_step(undisturbed, tmp_path):
-    processes = start(tmp_path, 2, slurm=True)
-    wait_for(tmp_path / "metrics.jsonl", processes)
-    processes[1].send_signal(signal.SIGTERM)
-    results = ends(processes, timeout=60)
-    assert [status for *_, status in results] == [128 + signal.SIGTERM] * 2
-    messages = {err[err.index("error: ") :] for _, err, _ in results}
-    assert len(messages) == 1 and "stopped by SIGTERM at step" in messages.pop()
-
-    first, *_ = ends(start(tmp_path, 2, slurm=True))
-    assert "Going on from the checkpoint" in first[0]
     assert_same_run(tmp_path, undisturbed)
 
 
@@ -188,13 +198,19 @@ def test_processes_decode_their_shares_of_a_stream(tmp_path):
 def on_two_machines(folder, scratch):
     scratch.mkdir()
     settings = "--multihost --coordinator 10.0.0.1:7777 --num-processes 2".split()
-    command = ["bash", TWO_MACHINES, scratch, *train_command(folder), *settings]
-    return subprocess.Popen([*IN_NAMESPACES, *command], env=cpu_devices(1), **PIPES)
+    train = script_command("train.py", "--workdir", folder, *OPTIONS, *settings)
+    return subprocess.Popen(
+        [*IN_NAMESPACES, "bash", TWO_MACHINES, scratch, *train],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.slow
 @two_machines
-def test_two_machines_train_as_one_process_does(undisturbed, tmp_path):
+def test_processes_on_two_machines_train_as_one_does(undisturbed, tmp_path):
     (out, err, status), *_ = ends([on_two_machines(tmp_path / "run", tmp_path / "scratch")])
     assert status == 0, err
     assert out.count("test accuracy") >= 1 and err == ""
@@ -203,7 +219,7 @@ def test_two_machines_train_as_one_process_does(undisturbed, tmp_path):
 
 @pytest.mark.slow
 @two_machines
-def test_a_cut_cable_ends_both_machines_and_the_run_goes_on(undisturbed, tmp_path):
+def test_processes_end_when_the_cable_is_cut_and_the_run_continues(undisturbed, tmp_path):
     folder, scratch = tmp_path / "run", tmp_path / "scratch"
     machines = on_two_machines(folder, scratch)
     wait_for(folder / "checkpoints" / "30", [machines])
@@ -217,16 +233,15 @@ def test_a_cut_cable_ends_both_machines_and_the_run_goes_on(undisturbed, tmp_pat
     assert_same_run(folder, undisturbed)
 
 
-def test_processes_that_cannot_be_found_are_one_message(tmp_path):
-    command = [sys.executable, SCRIPT, "--workdir", tmp_path, "--multihost"]
-    process = subprocess.run(command, capture_output=True, text=True)
+def test_initialize_says_how_to_find_the_other_processes(tmp_path):
+    process = run_script("train.py", "--workdir", tmp_path, "--multihost")
     assert process.returncode == 2 and process.stderr.count("\n") == 1
     assert "--multihost finds no other processes" in process.stderr
     assert "--coordinator HOST:PORT" in process.stderr
 
 
-def test_launch_recipes_call_what_there_is():
-    recipes = SCRIPT.parent / "launch"
+def test_launch_recipes_name_scripts_and_flags_that_exist():
+    recipes = SCRIPTS / "launch"
     scripts = {path.name: path for path in recipes.glob("*.sh")}
     assert scripts.keys() == {"slurm.sh", "tpu_slice.sh"}
     for script in scripts.values():
@@ -236,6 +251,6 @@ def test_launch_recipes_call_what_there_is():
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert job["parallelism"] == job["completions"]
     _, script, preset, *flags = job["template"]["spec"]["containers"][0]["command"]
-    assert (SCRIPT.parents[1] / script).exists() and preset in PRESETS
+    assert (SCRIPTS.parent / script).exists() and preset in PRESETS
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     assert {flag[2:].split("=")[0].replace("-", "_") for flag in flags} <= fields

@@ -1,0 +1,256 @@
+"""What several test modules share: an assertion, processes, random parameters, small datasets."""
+
+import functools
+import gzip
+import io
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from PIL import Image
+
+from jaxcnn.distributed import mesh
+from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.training import step
+
+SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    """Assert that two trees agree, leaf by leaf, relative to the largest value expected."""
+
+    def check(path, a, b):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        where = jax.tree_util.keystr(path)
+        assert a.shape == b.shape, f"{where}: {a.shape}, expected {b.shape}"
+        atol = tolerance * np.abs(b).max(initial=0.0)
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol, err_msg=where)
+
+    jax.tree_util.tree_map_with_path(check, actual, expected)
+
+
+# Processes.
+
+
+def script_command(script, *arguments, python=()):
+    """Return the command that starts a script, with `python` as options of the interpreter."""
+    return [sys.executable, *python, SCRIPTS / script, *map(str, arguments)]
+
+
+def run_script(script, *arguments, python=(), timeout=240, **environment):
+    """Run a script to its end; return its status, output and errors."""
+    return subprocess.run(
+        script_command(script, *arguments, python=python),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | environment,
+    )
+
+
+def start_script(script, *arguments, **environment):
+    """Start a script and return its process."""
+    return subprocess.Popen(
+        script_command(script, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+def run_python(code, *arguments):
+    """Run a program in a process of its own and return its output."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# Networks.
+
+
+def random_params(model, image_shape, seed=0):
+    """Return parameters with which values keep their size from layer to layer."""
+    images = jnp.zeros((1, *image_shape))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    rng = np.random.default_rng(seed)
+
+    def draw(path, leaf):
+        fan_in = np.prod(leaf.shape[:-1])
+        if path[0].key.startswith("local"):  # [height, width, inputs, features]
+            fan_in = leaf.shape[-2]
+        if path[-1].key == "bias" or leaf.ndim == 1:
+            fan_in = 100
+        return (2 * rng.random(leaf.shape, np.float32) - 1) * np.float32(np.sqrt(6 / fan_in))
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def layer_shapes(name):
+    """Return the shape of each layer's output for one image and ten classes."""
+    model = MODELS[name](num_classes=10)
+
+    def run(key, images):
+        variables = model.init(key, images)
+        rngs = {"dropout": key}
+        return model.apply(variables, images, train=True, rngs=rngs, capture_intermediates=True)[1]
+
+    images = jnp.zeros((1, *IMAGE_SHAPES[name]))
+    layers = jax.eval_shape(run, jax.random.key(0), images)["intermediates"]
+    return {layer: layers[layer]["__call__"][0].shape[1:] for layer in layers if layer[0] != "_"}
+
+
+class Tiny(nn.Module):
+    """A linear classifier, after a convolution and a dropout where these are asked for."""
+
+    num_classes: int = 3
+    filters: int = 0
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = images
+        if self.filters:
+            conv = nn.Conv(self.filters, (3, 3), conv_general_dilated=conv_general_dilated)
+            x = nn.tanh(conv(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(len(x), -1))
+        return nn.Dense(self.num_classes)(x)
+
+
+def new_state(model, tx=None):
+    """Return a state for images [4, 4, 1], on all devices."""
+    create = functools.partial(step.create_state, model, tx or optax.adam(0.1), (4, 4, 1))
+    return jax.jit(create, out_shardings=mesh.replicated(mesh.device_mesh()))(jax.random.key(0))
+
+
+def tiny_train_set():
+    """Return 18 images and labels for `Tiny`: with batches of 4, two are left over."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(255, size=(18, 4, 4, 1), dtype=np.uint8)
+    return images, rng.integers(3, size=18, dtype=np.int32)
+
+
+# Folders of images, and streams; see also the fixture `image_folder`.
+
+CLASSES = ("cat", "dog", "eel")
+
+
+def save_image(path, width, height, seed=0):
+    """Save smooth noise: its pixels survive scaling and JPEG."""
+    small = np.random.default_rng(seed).integers(256, size=(6, 6, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(path)
+
+
+def open_folder(folder, on_bad_image="refuse", **options):
+    """Open a folder of images as a stream."""
+    from jaxcnn.data.stream import load  # late: it imports Grain
+
+    fields = {"size": 28, "min_size": 32, "on_bad_image": on_bad_image}
+    return load(f"folder:{folder}", **{**fields, **options})
+
+
+class Numbered:
+    """Examples whose images are their own number, stored as PNG."""
+
+    def __init__(self, count, bad=()):
+        self.count, self.bad = count, bad
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, row):
+        from jaxcnn.data.sources import Encoded
+
+        file = io.BytesIO()
+        Image.fromarray(np.full((4, 4), row % 256, np.uint8)).save(file, format="PNG")
+        data = b"no image" if row in self.bad else file.getvalue()
+        return Encoded(data, int(row) % 7, f"number {row}")
+
+
+def numbered(count, bad=(), on_bad_image="skip"):
+    """Return the images of `Numbered`; those in `bad` cannot be decoded."""
+    from jaxcnn.data.decode import Images
+
+    examples = Numbered(count, bad)
+    return Images(examples, size=2, channels=1, min_size=4, on_bad_image=on_bad_image)
+
+
+def numbers(batch):
+    """Return the numbers that a batch of `numbered` images shows."""
+    assert (batch["image"] == batch["image"][:, :1, :1]).all()
+    return batch["image"][:, 0, 0, 0].tolist()
+
+
+def order_of(images, *, seed=0, epoch=0, first=0, batch_size=4, **options):
+    """Return the numbers in each batch of an epoch."""
+    from jaxcnn.data.stream import training_batches  # late: it imports Grain
+
+    batches = training_batches(
+        images, seed=seed, epoch=epoch, first=first, batch_size=batch_size, **options
+    )
+    return [numbers(batch) for batch in batches]
+
+
+# MNIST as TFDS downloads it; see also the fixture `originals`.
+
+MNIST_FILES = (
+    "train-images-idx3-ubyte.gz",
+    "train-labels-idx1-ubyte.gz",
+    "t10k-images-idx3-ubyte.gz",
+    "t10k-labels-idx1-ubyte.gz",
+)
+
+
+def write_mnist(folder, seed):
+    """Write 30 + 10 random images as MNIST's four files; return their contents."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    contents = []
+    for name, shape in zip(MNIST_FILES, [(30, 28, 28), (30,), (10, 28, 28), (10,)], strict=True):
+        values = rng.integers(0, 256 if len(shape) == 3 else 10, shape).astype(np.uint8)
+        header = bytes([0, 0, 8, len(shape), *np.array(shape, ">i4").tobytes()])
+        (folder / name).write_bytes(gzip.compress(header + values.tobytes()))
+        contents.append(values)
+    return contents
+
+
+def url_infos(folder, url):
+    """Return what TFDS records of the files in a folder, as if downloaded from `url`."""
+    import tensorflow_datasets as tfds  # late: it takes most of a second
+
+    record = tfds.core.download.checksums.compute_url_info
+    return {url + file.name: record(file) for file in sorted(folder.iterdir())}
+
+
+def accept_as_mnist(monkeypatch, folder, url=None):
+    """Let TFDS take the files in a folder for the original MNIST, and `url` for its address."""
+    from jaxcnn.data.tfds_builders import Mnist
+
+    url = url or Mnist.URL
+    monkeypatch.setattr(Mnist, "URL", url)
+    monkeypatch.setattr(Mnist, "url_infos", url_infos(folder, url))
+
+
+def assert_same_examples(images, labels, expected_images, expected_labels):
+    """Assert that two sets have the same examples, in any order: TFDS shuffles them."""
+    assert images.dtype == np.uint8 and labels.dtype == np.int32
+    assert images.shape == expected_images.shape
+    pairs = sorted((image.tobytes(), label) for image, label in zip(images, labels, strict=True))
+    expected = zip(expected_images, expected_labels, strict=True)
+    assert pairs == sorted((image.tobytes(), label) for image, label in expected)
+
+
+def assert_same_dataset(dataset, other):
+    """Assert that two datasets are equal, the order of their examples included."""
+    for field in ("train_images", "train_labels", "test_images", "test_labels"):
+        np.testing.assert_array_equal(getattr(dataset, field), getattr(other, field))
+    assert (dataset.name, dataset.class_names) == (other.name, other.class_names)
