@@ -57,9 +57,10 @@ def conv_general_dilated(
     apply to undilated float32 convolutions of [batch, height, width, channels] whose padding is
     smaller than the kernel and, with a stride, that have at most MAX_STRIDED_CHANNELS channels,
     grouped or not. Any other call is `jax.lax.conv_general_dilated`, including one that sets
-    `precision`, `preferred_element_type` or `batch_group_count`.
+    `precision`, `preferred_element_type` or `batch_group_count`, one within
+    `jax.default_matmul_precision`, and one under a mesh with explicit axes.
 
-    An infinity or NaN in the images may spread beyond the kernel's reach on a CPU, over the tile of
+    On a CPU an infinity or NaN in the images may spread beyond the kernel's reach, over the tile of
     outputs that is computed with it.
     """
 
@@ -77,14 +78,21 @@ def conv_general_dilated(
         )
 
     output_shape = jax.eval_shape(xla, lhs, rhs).shape  # raises lax's own errors
-    if not _is_nhwc(lhs, rhs, dimension_numbers):
+    mesh = jax.sharding.get_abstract_mesh()
+    # With explicit axes, lax's own rules derive the shardings of the outputs and gradients.
+    if not _is_nhwc(lhs, rhs, dimension_numbers) or AxisType.Explicit in mesh.axis_types:
         return xla(lhs, rhs)
     sizes = *lhs.shape[1:], *rhs.shape
+    dilations = [
+        tuple(dilation) for dilation in (lhs_dilation, rhs_dilation) if dilation is not None
+    ]
     if (
         not all(isinstance(size, int) for size in sizes)  # symbolic, for `jax.export`
-        or {*(lhs_dilation or ()), *(rhs_dilation or ())} - {1}
+        or any(set(dilation) != {1} for dilation in dilations)
         or {lhs.dtype, rhs.dtype} != {jnp.dtype(jnp.float32)}
         or any(value is not None for value in kwargs.values())
+        # lax reads it when it traces a call. A primitive would read it later, when it is lowered.
+        or jax.config.jax_default_matmul_precision is not None  # type: ignore[attr-defined]
         or 0 in output_shape
         or (set(window_strides) != {1} and lhs.shape[-1] > MAX_STRIDED_CHANNELS)
     ):
@@ -233,9 +241,10 @@ def _primitive(
         )
 
     def lower_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, geometry: Geometry) -> Any:
-        fun, operand = xla, context.avals_in[0]
-        assert isinstance(operand, jax.core.ShapedArray)
-        if all(isinstance(size, int) for size in operand.shape):
+        fun, operand_types = xla, list[Any](context.avals_in)
+        sizes = [size for operand_type in operand_types for size in operand_type.shape]
+        # XLA alone handles symbolic sizes, and size 0: no channels, or `vmap` over no images.
+        if all(isinstance(size, int) and size > 0 for size in sizes):
             # An exported program must not hold layout constraints: JAX keeps no promise about them.
             for_export = context.module_context.lowering_parameters.for_export
             fun = partial(cpu, constrain_layouts=not for_export)

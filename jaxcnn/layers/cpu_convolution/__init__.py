@@ -1,1 +1,1 @@
-"""The convolution's forms on a CPU; internal to convolution.py."""
+"""Fast forms of a convolution on a CPU; internal to `convolution.py`."""

@@ -1,7 +1,15 @@
-"""Convolution of few channels as one matrix product, image by image.
+"""Convolve few channels by one matrix product with a banded (Toeplitz) matrix.
 
-Images are cut into overlapping bands of rows and columns. Each band, flattened, meets a banded
-(Toeplitz) matrix made of the kernel, which yields a small tile of outputs at once.
+In one dimension, a kernel (k0, k1, k2) yields a tile of two outputs from a band of four pixels:
+
+                            [k0   0]
+    [y0 y1] = [x0 x1 x2 x3] [k1  k0]
+                            [k2  k1]
+                            [ 0  k2]
+
+The next tile needs the band (x2, x3, x4, x5), so neighbouring bands overlap. In two dimensions a
+band is a block of rows and columns, flattened, and a tile is a block of outputs. The zeros of the
+matrix cost less time than the larger product saves.
 """
 
 from __future__ import annotations
@@ -11,10 +19,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-# Output rows in a tile. Two halve the copies of rows that overlapping bands need, for one sixth
+# Output rows in a tile. Two rows halve the copies that overlapping bands need and cost one sixth
 # more multiplications with a 5x5 kernel.
 TILE_ROWS = 2
-# Values in a flattened band. Fewer make thin products, more make the matrix mostly zeros.
+# Least number of values in a flattened band. With fewer values the products are thin. With many
+# more values the matrix is mostly zeros.
 MIN_BAND = 96
 
 
@@ -22,13 +31,19 @@ def bands(
     images: Float[Array, "batch height width channels"],
     kernel: Float[Array, "kernel_height kernel_width channels features"],
 ) -> Float[Array, "batch height-kernel_height+1 width-kernel_width+1 features"]:
-    """A convolution at stride 1 without padding."""
+    """Convolve images with a kernel at stride 1 without padding.
+
+    Args:
+      images: padded images.
+      kernel: kernel of one group.
+    """
     batch, height, width, channels = images.shape
     kernel_height, kernel_width, _, features = kernel.shape
     rows_out, columns_out = height - kernel_height + 1, width - kernel_width + 1
 
-    # A band holds the rows that a tile sees, in whole tiles: what it sees too much meets zeros. An
-    # odd number of output rows is made even, by rows of zeros whose outputs are dropped.
+    # The height of a band is a multiple of TILE_ROWS. The matrix is zero at rows that no output of
+    # the tile depends on. If the number of output rows is odd, rows of zeros are appended to the
+    # images and the surplus outputs are dropped.
     tile_rows = -(-rows_out // TILE_ROWS)
     groups = -(-(TILE_ROWS + kernel_height - 1) // TILE_ROWS)
     band_height = groups * TILE_ROWS
@@ -71,13 +86,23 @@ def bands(
 def taps(
     kernel_size: int, band: int, tile: int, dtype: np.dtype
 ) -> Float[np.ndarray, "kernel_size band tile"]:
-    """Return 1 where output `tile` sees input `band` through tap `kernel_size`, else 0."""
+    """Return the banded matrix of each tap: 1 where pixel = output + tap, 0 elsewhere.
+
+    Args:
+      kernel_size: number of taps.
+      band: number of pixels in a band.
+      tile: number of outputs in a tile.
+      dtype: dtype of the matrices.
+    """
     tap, inner, outer = np.ogrid[:kernel_size, :band, :tile]
     return (inner == outer + tap).astype(dtype)
 
 
 def _tile_width(columns_out: int, values_per_column: int, kernel_width: int) -> int:
-    """The narrowest tile that divides the row and whose band has MIN_BAND values."""
+    """Return the width of the narrowest tile that divides the row and fills MIN_BAND.
+
+    If no such tile exists, the tile is the whole row.
+    """
     for width in range(2, columns_out):
         enough = (width + kernel_width - 1) * values_per_column >= MIN_BAND
         if columns_out % width == 0 and enough:

@@ -1,4 +1,9 @@
-"""The sizes that a convolution and its two gradients share."""
+"""Define the sizes that a convolution and its two gradients share.
+
+AlexNet's conv1 has images of 224x224, a kernel of 11x11, stride 4 and padding 2. It yields
+(224 + 2 + 2 - 11) // 4 + 1 = 55 rows. In blocks of 4x4 pixels the kernel has ceil(11 / 4) = 3
+rows, so that at stride 1 it needs images of 55 + 3 - 1 = 57 rows.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,17 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 class Geometry(NamedTuple):
-    """A convolution but for the number of its images, channels and features.
+    """Sizes of a convolution except the numbers of images, channels and features.
 
-    The shapes below follow from any two of images, kernel and outputs, which may have leading axes.
+    Each shape method derives the shape of images, kernel or outputs from those of the other two.
+    All three may have leading axes.
+
+    Attributes:
+      image_size: height and width of the images.
+      kernel_size: height and width of the kernel.
+      strides: vertical and horizontal stride.
+      pads: (low, high) padding of the height and of the width.
+      groups: number of feature groups.
     """
 
     image_size: tuple[int, ...]
@@ -42,10 +55,10 @@ class Geometry(NamedTuple):
         return (*images.shape[:-4], *self.kernel_size, channels, outputs.shape[-1])
 
     def unit_stride(self) -> Geometry:
-        """Return the geometry of one group, by blocks of pixels if there is a stride.
+        """Return the geometry of one group at stride 1.
 
-        See `_space_to_depth` in `lowering.py`: as many blocks as there are outputs, and as the
-        kernel reaches beyond the last.
+        With a stride, the images are padded and each block of stride x stride pixels becomes one
+        pixel with more channels, as in `images_space_to_depth` in `lowering.py`.
         """
         if self.strides == (1, 1):
             return self._replace(groups=1)

@@ -1,8 +1,19 @@
-"""The gradient of a kernel, where XLA's is slow on a CPU.
+"""Return the gradient of a kernel.
 
-With few channels it is a convolution over 16 images at a time, their number taking the place of
-the channels: pairs of rows as twice the features took 300 us for LeNet-5's C1, 600 without. With
-more channels it is one product for each row of the kernel.
+    gradient[a, b, c, o] = sum over n, y, x of images[n, y + a, x + b, c] outputs[n, y, x, o]
+
+In one dimension, pixels (1, 2, 3, 4) and outputs (1, 10) give a kernel of three taps:
+
+    gradient[0] = 1 * 1 + 2 * 10 = 21
+    gradient[1] = 2 * 1 + 3 * 10 = 32
+    gradient[2] = 3 * 1 + 4 * 10 = 43
+
+So the gradient is itself a convolution. Its kernel is `outputs`, its channels are the images n,
+and its batch is the channels c.
+
+- With at most MAX_GRADIENT_CHANNELS channels and features, and at least GRADIENT_IMAGES images, it
+  is computed by XLA's convolution over GRADIENT_IMAGES images at a time.
+- Otherwise it is one matrix product for each row a of the kernel.
 """
 
 from __future__ import annotations
@@ -15,11 +26,11 @@ from jaxtyping import Array, Float
 
 from jaxcnn.layers.cpu_convolution.geometry import NHWC
 
-# Up to this many channels in and out, the gradient is a convolution.
+# Largest number of channels and of features at which the gradient is computed as a convolution.
 MAX_GRADIENT_CHANNELS = 32
-# Up to this many features, rows are taken in pairs, as twice the features.
+# Largest number of features at which pairs of rows become twice as many features.
 MAX_PHASED_FEATURES = 8
-# Images of that convolution: of 2 to 128, 16 were fastest for LeNet-5's layers, up to 3 times.
+# Images in each of these convolutions. Of 2 to 128 images, 16 were fastest for LeNet-5's layers.
 GRADIENT_IMAGES = 16
 
 
@@ -27,7 +38,12 @@ def kernel_gradient_by_products(
     images: Float[Array, "batch height width channels"],
     outputs: Float[Array, "batch rows columns features"],
 ) -> Float[Array, "height-rows+1 width-columns+1 channels features"]:
-    """Sum image[y + a, x + b, c] output[y, x, o] over images, y and x, as [a, b, c, o]."""
+    """Return the gradient of a kernel at stride 1.
+
+    Args:
+      images: padded images.
+      outputs: gradient of the outputs.
+    """
     (batch, height, width, channels), (_, rows, columns, features) = images.shape, outputs.shape
     if batch >= GRADIENT_IMAGES and max(channels, features) <= MAX_GRADIENT_CHANNELS:
         return _by_convolution(images, outputs)
@@ -42,32 +58,37 @@ def kernel_gradient_by_products(
 
 
 def _by_convolution(images: Array, outputs: Array) -> Array:
-    """Convolve images with outputs, GRADIENT_IMAGES at a time."""
+    """Convolve images with outputs, GRADIENT_IMAGES at a time.
+
+    With two phases, image row 2 s + p becomes row s of image phase p, and output row 2 r + q
+    becomes row r of output phase q. The convolution of phases p and q yields at s the terms whose
+    rows differ by a = 2 s + p - q. Row a of the gradient is their sum over q.
+    """
     (batch, height, width, channels), (_, rows, columns, features) = images.shape, outputs.shape
     kernel_height, kernel_width = height - rows + 1, width - columns + 1
-    # Rows alternate between `phases` images and, in the outputs, between as many sets of features.
     phases = 2 if features <= MAX_PHASED_FEATURES and rows % 2 == 0 else 1
     chunks = -(-batch // GRADIENT_IMAGES)
 
-    def cut(array: Array, axes: tuple[int, ...]) -> Array:
+    def split(array: Array, axes: tuple[int, ...]) -> Array:
         missing = chunks * GRADIENT_IMAGES - batch, -array.shape[1] % phases
         array = jnp.pad(array, (*((0, n) for n in missing), (0, 0), (0, 0)))
         array = array.reshape(chunks, GRADIENT_IMAGES, -1, phases, *array.shape[2:])
         return array.transpose(0, *axes)
 
     def add(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
-        # In the usual order of dimensions: XLA is slow at any other.
+        # The dimensions are in NHWC order because XLA is slow at any other order.
         chunk = lax.conv_general_dilated(*arrays, (1, 1), "VALID", dimension_numbers=NHWC)
         return total + chunk, None
 
-    lhs = cut(images, (5, 3, 2, 4, 1))  # [chunks, channels, phases, rows, columns, images]
+    lhs = split(images, (5, 3, 2, 4, 1))  # [chunks, channels, phases, rows, columns, images]
     lhs = lhs.reshape(chunks, channels * phases, *lhs.shape[3:])
-    rhs = cut(outputs, (2, 4, 1, 3, 5))  # [chunks, rows, columns, images, phases, features]
+    rhs = split(outputs, (2, 4, 1, 3, 5))  # [chunks, rows, columns, images, phases, features]
     rhs = rhs.reshape(*rhs.shape[:4], phases * features)
     blocks = lhs.shape[2] - rhs.shape[1] + 1
     shape = channels * phases, blocks, kernel_width, phases * features
     start = jnp.zeros_like(images, shape=shape)
-    total, _ = lax.scan(add, start, (lhs, rhs), unroll=8)  # eight at a time, on all cores
+    # Eight unrolled convolutions run on all cores at once.
+    total, _ = lax.scan(add, start, (lhs, rhs), unroll=8)
     total = total.reshape(channels, phases, blocks, kernel_width, phases, features)
     total = total.transpose(4, 2, 1, 3, 0, 5)
     total = total.reshape(phases, blocks * phases, kernel_width, channels, features)

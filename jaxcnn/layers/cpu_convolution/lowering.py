@@ -1,20 +1,37 @@
-"""Which form a convolution and its two gradients take on a CPU.
+"""Choose how a convolution and its two gradients are computed on a CPU.
 
-- Few channels, such as LeNet-5's: XLA stays far below the matrix-product rate. A banded (Toeplitz)
-  matrix made of the kernel yields a small tile of outputs at once; the zeros in it cost fewer
-  multiplications than the product saves. It is multiplied with bands of rows and columns of one
-  image (`bands.py`) or, twice as fast, with patches of a whole batch whose images lie side by side
-  (`batch_minor.py`).
-- Many channels: XLA's convolution runs at the rate of its matrix products, and Winograd's takes
-  fewer of them, for kernels of 3x3 and 5x5 (`winograd.py`).
-- A kernel as large as the image: one matrix product.
-- The gradient of other kernels: `kernel_gradient.py`.
-- A stride over few channels, AlexNet's first layer: each block of stride x stride pixels becomes
-  the channels of one pixel (`_blocks_of_images`).
-- Groups are convolutions of their own.
+`form` returns the first row of this table whose condition holds for one group at stride 1.
 
-XLA's convolution into few features uses one core only. Cutting the batch in two or four for it
-gained nothing, nor did two CPU devices instead of one with two threads.
+form        | when                            | layers of our networks           | why
+------------|---------------------------------|----------------------------------|-----------------
+dense       | the kernel is as large as the   | C5 of every LeNet                | one matrix
+            | image; no padding               |                                  | product
+winograd    | 3x3 or 5x5 kernel; at least     | conv1 to conv5 of alexnet; conv2 | fewer
+            | MIN_WINOGRAD_CHANNELS channels  | to conv5 of alexnet-32; conv1,   | multiplications
+            | and features                    | conv3 to conv5 of alexnet-2012;  | than XLA's
+            |                                 | conv2 of cuda-convnet-11pct      |
+batch_minor | at most MAX_BAND_CHANNELS       | C1 and C3 of every LeNet except  | vectors run over
+            | channels and features; at least | lenet5-modern                    | the images;
+            | MIN_BATCH_MINOR images; not for |                                  | twice as fast as
+            | `jax.export`                    |                                  | bands
+bands       | at most MAX_BAND_CHANNELS       | the layers of batch_minor with   | one large matrix
+            | channels and features; or 3     | fewer images; conv1 of           | product instead
+            | channels and at most            | alexnet-32 and of both           | of XLA's slow
+            | MAX_COLOR_FEATURES features     | cuda-convnets                    | convolution
+xla         | otherwise                       | C1 and C3 of lenet5-modern;      | XLA runs at the
+            |                                 | conv2 of alexnet-2012; conv2 and | rate of matrix
+            |                                 | conv3 of cuda-convnet-18pct      | products
+
+A strided convolution becomes one at stride 1: each block of stride x stride pixels becomes one
+pixel with more channels (`images_space_to_depth`). So conv1 of alexnet, 11x11 at stride 4 over 3
+channels, is a 3x3 kernel over 48 channels. `MAX_STRIDED_CHANNELS` in `convolution.py` limits the
+channels. Each group is a separate convolution.
+
+The gradients take the form of the convolution, with two exceptions. For winograd and xla, the
+gradient of the images is a convolution with the reversed kernel, and `form` is applied to that. For
+batch_minor, bands and xla, the gradient of the kernel is computed in `kernel_gradient.py`.
+
+`docs/design/cpu-convolution.md` explains the design and lists the timings.
 """
 
 from __future__ import annotations
@@ -37,14 +54,16 @@ from jaxcnn.layers.cpu_convolution.kernel_gradient import kernel_gradient_by_pro
 from jaxcnn.layers.cpu_convolution.winograd import winograd, winograd_kernel_gradient
 from jaxcnn.layers.padding import Pads
 
-# From this many images on, images of few channels lie side by side.
-MIN_BATCH = 16
-# Up to this many channels in and out, both banded forms beat XLA's convolution. From the three
-# channels of a colour image `bands` does, up to MAX_COLOR_FEATURES; side by side does not
-# (cuda-convnet-18pct's step of 128 images takes 149 ms in bands, 214 side by side).
+# Smallest number of images that batch_minor convolves.
+MIN_BATCH_MINOR = 16
+# Largest number of channels and of features at which batch_minor and bands are faster than XLA.
 MAX_BAND_CHANNELS = 16
+# Largest number of features at which bands is faster than XLA for the 3 channels of a color image.
+# batch_minor is slower there: cuda-convnet-18pct's step of 128 images takes 149 ms in bands, 214
+# batch-minor.
 MAX_COLOR_FEATURES = 64
-# From this many channels in and out, kernels of 3x3 and 5x5 take fewer multiplications.
+# Smallest number of channels and of features at which Winograd's convolution is faster than XLA's,
+# for each kernel size.
 MIN_WINOGRAD_CHANNELS = {3: 32, 5: 64}
 
 Form = Literal["dense", "winograd", "batch_minor", "bands", "xla"]
@@ -60,21 +79,21 @@ def convolution(
     """Convolve images with a kernel.
 
     Args:
-      images: images to convolve.
+      images: images without padding.
       kernel: kernel of all groups.
       geometry: sizes, strides, padding and groups.
-      constrain_layouts: whether the program may hold layout constraints.
+      constrain_layouts: whether the program may contain layout constraints.
     """
 
-    def of_group(images: Array, kernel: Array) -> Array:
+    def convolve_group(images: Array, kernel: Array) -> Array:
         return _convolve(
-            _blocks_of_images(images, geometry),
-            _blocks_of_kernel(kernel, geometry),
+            images_space_to_depth(images, geometry),
+            kernel_space_to_depth(kernel, geometry),
             geometry.unit_stride(),
             constrain_layouts,
         )
 
-    return _by_group(of_group, images, kernel, geometry.groups)
+    return _by_group(convolve_group, images, kernel, geometry.groups)
 
 
 def images_gradient(
@@ -84,16 +103,26 @@ def images_gradient(
     geometry: Geometry,
     constrain_layouts: bool,
 ) -> Float[Array, "batch height width channels"]:
-    """Return the gradient of <outputs, convolution(images, kernel)> by the images."""
+    """Return the gradient of <outputs, convolution(images, kernel)> by the images.
 
-    def of_group(outputs: Array, kernel: Array) -> Array:
+    Args:
+      outputs: gradient of the outputs.
+      kernel: kernel of all groups.
+      geometry: sizes, strides, padding and groups.
+      constrain_layouts: whether the program may contain layout constraints.
+    """
+
+    def group_gradient(outputs: Array, kernel: Array) -> Array:
         gradient = _images_gradient(
-            outputs, _blocks_of_kernel(kernel, geometry), geometry.unit_stride(), constrain_layouts
+            outputs,
+            kernel_space_to_depth(kernel, geometry),
+            geometry.unit_stride(),
+            constrain_layouts,
         )
         images = (len(outputs), *geometry.image_size, kernel.shape[2]), outputs.dtype
-        return _transpose(partial(_blocks_of_images, geometry=geometry), *images)(gradient)
+        return _transpose(partial(images_space_to_depth, geometry=geometry), *images)(gradient)
 
-    return _by_group(of_group, outputs, kernel, geometry.groups)
+    return _by_group(group_gradient, outputs, kernel, geometry.groups)
 
 
 def kernel_gradient(
@@ -103,20 +132,30 @@ def kernel_gradient(
     geometry: Geometry,
     constrain_layouts: bool,
 ) -> Float[Array, "kernel_height kernel_width channels_per_group features"]:
-    """Return the gradient of <outputs, convolution(images, kernel)> by the kernel."""
+    """Return the gradient of <outputs, convolution(images, kernel)> by the kernel.
 
-    def of_group(images: Array, outputs: Array) -> Array:
+    Args:
+      images: images without padding.
+      outputs: gradient of the outputs.
+      geometry: sizes, strides, padding and groups.
+      constrain_layouts: whether the program may contain layout constraints.
+    """
+
+    def group_gradient(images: Array, outputs: Array) -> Array:
         gradient = _kernel_gradient(
-            _blocks_of_images(images, geometry), outputs, geometry.unit_stride(), constrain_layouts
+            images_space_to_depth(images, geometry),
+            outputs,
+            geometry.unit_stride(),
+            constrain_layouts,
         )
         kernel = (*geometry.kernel_size, images.shape[3], outputs.shape[3]), images.dtype
-        return _transpose(partial(_blocks_of_kernel, geometry=geometry), *kernel)(gradient)
+        return _transpose(partial(kernel_space_to_depth, geometry=geometry), *kernel)(gradient)
 
-    return _by_group(of_group, images, outputs, geometry.groups)
+    return _by_group(group_gradient, images, outputs, geometry.groups)
 
 
 def _by_group(fun: Callable[..., Array], first: Array, second: Array, groups: int) -> Array:
-    """Apply `fun` to each group; the last axis of operands and result holds one after the other."""
+    """Apply `fun` to each group. The last axis of operands and result holds the groups in order."""
     pairs = zip(jnp.split(first, groups, -1), jnp.split(second, groups, -1), strict=True)
     results = [fun(*pair) for pair in pairs]
     return results[0] if groups == 1 else jnp.concatenate(results, axis=-1)
@@ -125,25 +164,32 @@ def _by_group(fun: Callable[..., Array], first: Array, second: Array, groups: in
 def _transpose(
     fun: Callable[[Array], Array], shape: tuple[int, ...], dtype: np.dtype
 ) -> Callable[[Array], Array]:
-    """Return the transpose of a linear function of an array of that shape."""
+    """Return the transpose of `fun`, a linear function of one array of that shape and dtype."""
     transposed = jax.linear_transpose(fun, jax.ShapeDtypeStruct(shape, dtype))
     return lambda array: transposed(array)[0]
 
 
-# At stride 1
+# One group at stride 1
 
 
 def form(
     num_images: int, kernel_shape: tuple[int, ...], geometry: Geometry, constrain_layouts: bool
 ) -> Form:
-    """Choose the form of a convolution of one group at stride 1."""
+    """Return the form of a convolution of one group at stride 1, by the table above.
+
+    Args:
+      num_images: number of images.
+      kernel_shape: kernel height, kernel width, channels, features.
+      geometry: sizes and padding.
+      constrain_layouts: whether the program may contain layout constraints.
+    """
     taps, width, channels, features = kernel_shape
     if geometry.image_size == geometry.kernel_size and not np.any(geometry.pads):
         return "dense"
     if taps == width and min(channels, features) >= MIN_WINOGRAD_CHANNELS.get(taps, math.inf):
         return "winograd"
     is_narrow = max(channels, features) <= MAX_BAND_CHANNELS
-    if is_narrow and num_images >= MIN_BATCH and constrain_layouts:
+    if is_narrow and num_images >= MIN_BATCH_MINOR and constrain_layouts:
         return "batch_minor"
     if is_narrow or (channels == 3 and features <= MAX_COLOR_FEATURES):
         return "bands"
@@ -179,19 +225,19 @@ def _images_gradient(
         case "batch_minor":
             padded = jax.eval_shape(pad, jax.ShapeDtypeStruct(*images)).shape
             gradient = batch_minor.images_gradient(
-                batch_minor.lay_side_by_side(outputs), kernel, padded
+                batch_minor.store_batch_minor(outputs), kernel, padded
             )
             return _transpose(pad, *images)(gradient)
         case "bands":
             return _transpose(lambda images: bands(pad(images), kernel), *images)(outputs)
-        case _:  # a convolution with the kernel turned around
-            turned = kernel[::-1, ::-1].swapaxes(2, 3)
+        case _:  # a convolution with the reversed kernel
+            reversed_kernel = kernel[::-1, ::-1].swapaxes(2, 3)
             margins = tuple(
                 (k - 1 - low, k - 1 - high)
                 for k, (low, high) in zip(geometry.kernel_size, geometry.pads, strict=True)
             )
-            turned_geometry = geometry._replace(image_size=outputs.shape[1:3], pads=margins)
-            return _convolve(outputs, turned, turned_geometry, constrain_layouts)
+            geometry = geometry._replace(image_size=outputs.shape[1:3], pads=margins)
+            return _convolve(outputs, reversed_kernel, geometry, constrain_layouts)
 
 
 def _kernel_gradient(
@@ -205,7 +251,7 @@ def _kernel_gradient(
         case "winograd":
             return winograd_kernel_gradient(_pad(images, geometry.pads), outputs, shape)
         case "batch_minor":
-            outputs = batch_minor.lay_side_by_side(outputs)
+            outputs = batch_minor.store_batch_minor(outputs)
             return kernel_gradient_by_products(_pad(images, geometry.pads), outputs)
         case _:
             return kernel_gradient_by_products(_pad(images, geometry.pads), outputs)
@@ -215,11 +261,14 @@ def _pad(images: Array, pads: Pads) -> Array:
     return jnp.pad(images, ((0, 0), *pads, (0, 0)))
 
 
-# From a stride to stride 1: each block of stride x stride pixels becomes the channels of one pixel.
+# Reduction of a stride to stride 1
 
 
-def _blocks_of_images(images: Array, geometry: Geometry) -> Array:
-    """Pad the images and take blocks of their pixels as channels; as they are at stride 1."""
+def images_space_to_depth(images: Array, geometry: Geometry) -> Array:
+    """Pad the images and turn each block of stride x stride pixels into channels of one pixel.
+
+    At stride 1 the images are returned as they are, without padding.
+    """
     if geometry.strides == (1, 1):
         return images
     images = _pad(images, geometry.pads)
@@ -232,8 +281,11 @@ def _blocks_of_images(images: Array, geometry: Geometry) -> Array:
     return images.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1)
 
 
-def _blocks_of_kernel(kernel: Array, geometry: Geometry) -> Array:
-    """Return the kernel for blocks of pixels; as it is at stride 1."""
+def kernel_space_to_depth(kernel: Array, geometry: Geometry) -> Array:
+    """Return the kernel that convolves `images_space_to_depth` at stride 1.
+
+    At stride 1 the kernel is returned as it is.
+    """
     if geometry.strides == (1, 1):
         return kernel
     rows, columns = geometry.unit_stride().kernel_size

@@ -1,4 +1,4 @@
-"""Convolution in fewer multiplications: Winograd's minimal filtering F(2x2, 3x3), F(2x2, 5x5).
+"""Convolve in fewer multiplications: Winograd's minimal filtering F(2x2, 3x3), F(2x2, 5x5).
 
 Two neighbouring outputs y of a kernel g of r taps over r + 1 pixels d take 2 r products. The same
 sums, transposed, multiply two polynomials, for which Toom and Cook evaluate both at r + 1 points
@@ -9,15 +9,9 @@ and take r + 1 products:
 For rows and columns both, the four outputs of a 2x2 tile take 16 products where a 3x3 kernel has
 36, and 36 where a 5x5 kernel has 100. Over many channels, each is a product of matrices.
 
-On two cores, AlexNet's conv4 of 16 images took 28, 32 and 36 ms (forwards, gradient of the images,
-of the kernel), and takes 21, 23 and 23. No faster were one batched product for all sixteen, whose
-tiles are written out and read again (28, 53, 30 ms); tiles of 4x4, F(4x4, 3x3) (30, 61, 44 ms, and
-a digit less); and a 5x5 kernel as four of 3x3 (conv2 forwards 50 ms, with F(2x2, 5x5) 35).
-
-Tiles and products take 4 to 9 times the memory of images and outputs. Where that is much, the batch
-goes through in parts: AlexNet's step of 64 images took 941 MiB beside its state and takes 593, in
-1.5 s and not 1.6. Parts of 16 images in all layers slow down smaller ones (alexnet-32's step by a
-quarter).
+Tiles and products take 4 to 9 times the memory of images and outputs. If they need more than
+MAX_BYTES, the batch is split into microbatches. `docs/design/cpu-convolution.md` lists timings and
+the variants that were tried.
 
 References:
   Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015, sections 3 and 4.
@@ -35,13 +29,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-TILE = 2  # outputs of a tile, along each side
+TILE = 2  # rows and columns of outputs in a tile
 
-# Where the polynomials are evaluated, besides at infinity. Those of 3 taps cost no accuracy worth
-# mentioning, those of 5 a digit.
+# Points at which the polynomials are evaluated, in addition to infinity, for each number of taps.
+# The points of 5 taps cost one decimal digit of accuracy.
 POINTS = {3: (0, 1, -1), 5: (0, 1, -1, 1 / 2, -1 / 2)}
 
-# Of tiles and products at once: up to 128 MiB a batch goes through whole, else in parts.
+# Largest size of all tiles and products of a microbatch: 128 MiB.
 MAX_BYTES = 2**27
 
 
@@ -49,11 +43,16 @@ def winograd(
     images: Float[Array, "batch height width channels"],
     kernel: Float[Array, "taps taps channels features"],
 ) -> Float[Array, "batch height-taps+1 width-taps+1 features"]:
-    """A convolution at stride 1 without padding, its kernel's size in POINTS."""
-    parts = _parts(images, kernel.shape)
-    if len(parts) == 1:
+    """Convolve images with a kernel at stride 1 without padding.
+
+    Args:
+      images: padded images.
+      kernel: kernel of one group, with a number of taps in POINTS.
+    """
+    microbatches = _microbatches(images, kernel.shape)
+    if len(microbatches) == 1:
         return _filter(images, kernel)
-    outputs = lax.map(lambda part: _filter(part, kernel), parts)
+    outputs = lax.map(lambda microbatch: _filter(microbatch, kernel), microbatches)
     return outputs.reshape(-1, *outputs.shape[2:])[: len(images)]
 
 
@@ -62,42 +61,51 @@ def winograd_kernel_gradient(
     gradient: Float[Array, "batch height-taps+1 width-taps+1 features"],
     kernel_shape: tuple[int, ...],
 ) -> Float[Array, "taps taps channels features"]:
-    """What `winograd` sends back to its kernel; `gradient` is that of its outputs."""
+    """Return the gradient of the kernel of `winograd`.
+
+    Args:
+      images: padded images.
+      gradient: gradient of the outputs.
+      kernel_shape: shape of the kernel.
+    """
     kernel = jax.ShapeDtypeStruct(kernel_shape, images.dtype)
 
-    def of_part(images: Array, gradient: Array) -> Array:
+    def kernel_gradient(images: Array, gradient: Array) -> Array:
         return jax.linear_transpose(lambda kernel: _filter(images, kernel), kernel)(gradient)[0]
 
-    parts = _parts(images, kernel_shape)
-    if len(parts) == 1:
-        return of_part(images, gradient)
-    arrays = parts, _cut(gradient, len(parts))
+    def add(total: Array, microbatch: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + kernel_gradient(*microbatch), None
+
+    microbatches = _microbatches(images, kernel_shape)
+    if len(microbatches) == 1:
+        return kernel_gradient(images, gradient)
     start = jnp.zeros_like(images, shape=kernel_shape)
-    total, _ = lax.scan(lambda total, part: (total + of_part(*part), None), start, arrays)
+    total, _ = lax.scan(add, start, (microbatches, _split(gradient, len(microbatches))))
     return total
 
 
-def _parts(images: Array, kernel_shape: tuple[int, ...]) -> Array:
-    """The images in as few parts as keep to MAX_BYTES."""
+def _microbatches(images: Array, kernel_shape: tuple[int, ...]) -> Array:
+    """Split the images into the fewest microbatches that need at most MAX_BYTES each."""
     batch, height, width, channels = images.shape
     taps, _, _, features = kernel_shape
     tiles = batch * math.prod(-(-(size - taps + 1) // TILE) for size in (height, width))
     num_bytes = tiles * (taps + 1) ** 2 * (channels + features) * images.dtype.itemsize
-    return _cut(images, min(batch, -(-num_bytes // MAX_BYTES)))
+    return _split(images, min(batch, -(-num_bytes // MAX_BYTES)))
 
 
-def _cut(array: Array, num_parts: int) -> Array:
-    """[parts, batch / parts, ...], filled up with zeros."""
-    missing = -len(array) % num_parts
+def _split(array: Array, num_microbatches: int) -> Array:
+    """Return [microbatches, images, ...]; zeros fill up the last microbatch."""
+    missing = -len(array) % num_microbatches
     array = jnp.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
-    return array.reshape(num_parts, -1, *array.shape[1:])
+    return array.reshape(num_microbatches, -1, *array.shape[1:])
 
 
 def _filter(images: Array, kernel: Array) -> Array:
     batch, height, width, channels = images.shape
     taps, _, _, features = kernel.shape
     for_outputs, for_kernel, for_images = (m.astype(images.dtype) for m in _matrices(taps))
-    rows, columns = (-(-(size - taps + 1) // TILE) for size in (height, width))  # of tiles
+    # Numbers of rows and columns of tiles.
+    rows, columns = (-(-(size - taps + 1) // TILE) for size in (height, width))
     missing = [(0, TILE * n + taps - 1 - size) for n, size in ((rows, height), (columns, width))]
     images = jnp.pad(images, ((0, 0), *missing, (0, 0)))
 
@@ -122,11 +130,11 @@ def _filter(images: Array, kernel: Array) -> Array:
 
 @functools.cache
 def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A', G and B; rows of B are whole numbers, for which those of G are divided."""
+    """Return A', G and B, scaled so that the entries of B are integers."""
     points = np.array(POINTS[taps])
 
     def powers(num: int) -> np.ndarray:
-        """Each point's powers, below `num`; infinity has the highest alone."""
+        """Return powers 0 to num - 1 of each point; the row of infinity selects the highest."""
         return np.vstack([np.vander(points, num, increasing=True), np.eye(num)[-1]])
 
     b = np.linalg.inv(powers(taps + 1)).round(12).T
@@ -136,6 +144,6 @@ def _matrices(taps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _combine(weights: np.ndarray, arrays: Sequence[Array]) -> Array:
-    """The weighted sum of arrays; written out, so that it fuses with what reads it."""
+    """Return the weighted sum of arrays, term by term so that XLA fuses it with its consumer."""
     terms = [w * array for w, array in zip(weights, arrays, strict=True) if w]
     return functools.reduce(jnp.add, terms)

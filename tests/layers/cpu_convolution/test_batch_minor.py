@@ -33,11 +33,26 @@ def assert_close(actual, expected):
     chex.assert_trees_all_close(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_side_by_side_and_back():
+def test_worked_example_of_patch_rows():
+    kernel_shape = (3, 3, 1, 1)
+    one_tile = batch_minor._Tiles((1, 4, 4, 1), kernel_shape)
+    assert one_tile.tiles == (1, 1)
+    np.testing.assert_array_equal(one_tile.patch_rows(), np.arange(16))
+
+    two_tiles = batch_minor._Tiles((1, 4, 6, 1), kernel_shape)
+    assert two_tiles.tiles == (1, 2)
+    left, right = two_tiles.patch_rows().reshape(16, 2).T
+    rows = [[0, 1, 2, 3], [6, 7, 8, 9], [12, 13, 14, 15], [18, 19, 20, 21]]
+    np.testing.assert_array_equal(left.reshape(4, 4), rows)
+    np.testing.assert_array_equal(right.reshape(4, 4), np.array(rows) + 2)
+    np.testing.assert_array_equal(two_tiles.patch_rows()[:6], [0, 2, 1, 3, 2, 4])
+
+
+def test_to_batch_minor_and_back():
     images = normal(3, 4, 5, 2)
-    rows = batch_minor.side_by_side(jnp.asarray(images))
+    rows = batch_minor.to_batch_minor(jnp.asarray(images))
     np.testing.assert_array_equal(rows, images.transpose(3, 1, 2, 0))
-    np.testing.assert_array_equal(batch_minor.one_by_one(rows), images)
+    np.testing.assert_array_equal(batch_minor.from_batch_minor(rows), images)
 
 
 @settings(max_examples=15, deadline=None)
@@ -82,7 +97,7 @@ def test_outside_a_program_parameters_may_be_on_more_devices_than_images():
     assert_close(jax.grad(total)(everywhere), expected)
 
 
-def test_activations_take_over_how_images_lie():
+def test_activations_keep_the_batch_minor_layout():
     model = MODELS["lenet5"]()
     tx, shape = optax.sgd(0.1), (28, 28, 1)
     state = jax.eval_shape(functools.partial(create_state, model, tx, shape), jax.random.key(0))

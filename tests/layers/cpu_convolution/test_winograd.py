@@ -67,7 +67,7 @@ def test_its_gradients_are_the_convolutions(taps):
 
 
 @pytest.mark.parametrize("taps", POINTS)
-def test_in_parts_it_is_the_same_in_less_memory(taps, monkeypatch):
+def test_microbatches_give_the_same_in_less_memory(taps, monkeypatch):
     images, kernel = random_arrays(taps, 20, 21, batch=20)
     gradient = np.cos(np.arange(20 * (21 - taps) * (22 - taps) * 24, dtype=np.float32))
     gradient = gradient.reshape(20, 21 - taps, 22 - taps, 24)
@@ -78,10 +78,10 @@ def test_in_parts_it_is_the_same_in_less_memory(taps, monkeypatch):
 
     whole = jax.jit(both).lower(images, kernel, gradient).compile()
     monkeypatch.setattr(module, "MAX_BYTES", 10**6)
-    in_parts = jax.jit(lambda *arrays: both(*arrays)).lower(images, kernel, gradient).compile()
-    assert 2 < len(module._parts(images, kernel.shape)) < 20  # and the last one is filled up
+    split = jax.jit(lambda *arrays: both(*arrays)).lower(images, kernel, gradient).compile()
+    assert 2 < len(module._microbatches(images, kernel.shape)) < 20  # zeros fill up the last one
     arrays = images, kernel, gradient
-    for actual, expected in zip(in_parts(*arrays), whole(*arrays), strict=True):
+    for actual, expected in zip(split(*arrays), whole(*arrays), strict=True):
         assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
-    memory = [program.memory_analysis().temp_size_in_bytes for program in (in_parts, whole)]
+    memory = [program.memory_analysis().temp_size_in_bytes for program in (split, whole)]
     assert memory[0] < 0.7 * memory[1]
