@@ -1,4 +1,4 @@
-"""What the scripts share: errors of one line, Ctrl-C, closed pipes."""
+"""What the scripts share: one-line errors, Ctrl-C, closed pipes, arguments given as text."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from jaxcnn.errors import RunError, UserError
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns an expected failure into one line on stderr and an exit status; bugs keep a traceback.
+    """Turn an expected failure into one line on stderr; bugs keep their traceback.
+
+    Ctrl-C ends the process at once with status 130 and leaves temporary folders behind. A
+    KeyboardInterrupt raised in the middle of an import or a callback would print a traceback or be
+    lost.
 
     Raises:
-      SystemExit: 2 for a `UserError`, 1 for an `OSError` or a `RunError`, unless a signal stopped
-        the run, which is 128 and its number. Ctrl-C ends the process with 130, at once, and
-        what it has in temporary folders stays: raised in the middle of an import or a callback,
-        KeyboardInterrupt is a traceback or lost.
+      SystemExit: 2 for a `UserError`, 1 for an `OSError` or a `RunError`; 128 plus the number of
+        the signal that stopped a run.
     """
 
     def end(*_: object) -> None:
@@ -59,12 +61,12 @@ def one_line_errors() -> Iterator[None]:
 def text_argument(
     kind: Any, from_text: Callable[[str], Any], to_text: Callable[[Any], str], metavar: str
 ) -> Any:
-    """Return `kind` as tyro reads it from the command line: from one word each.
+    """Return `kind` annotated so that tyro reads it from the command line, one word each.
 
     Args:
       kind: type of the value.
-      from_text: parser of a word; raises UserError for others.
-      to_text: its inverse.
+      from_text: parser of a word; raises UserError for an invalid one.
+      to_text: inverse of the parser.
       metavar: form of a word, for the help.
     """
 

@@ -1,4 +1,4 @@
-"""The two ways to fail, and how they are told to a person."""
+"""The two kinds of failure, and look-ups by name that help."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ Value = TypeVar("Value")
 
 
 class UserError(ValueError):
-    """The request is at fault; the message says what was given, what was expected, what to do."""
+    """The request is wrong; the message says what is given, what is expected and what to do."""
 
     exit_code = 2
 
 
 class RunError(RuntimeError):
-    """The request was fine and the run failed; the message says where, and what was kept."""
+    """The request is right but the run failed; the message says where, and what is kept."""
 
     exit_code = 1
 
 
 def flag(field: str) -> str:
-    """A config's field as the command line has it."""
+    """Return the command-line flag of a config field."""
     return f"--{field.replace('_', '-')}"
 
 
 def lookup(
     kind: str, name: str, table: Mapping[str, Value], *, others: Sequence[str] = ()
 ) -> Value:
-    """`table[name]`, or an error that offers the nearest names, and all.
+    """Return `table[name]`, or raise an error that lists the nearest names and all names.
 
     Args:
-      kind: of what ("preset", "model", ...).
-      name: as it was given.
-      table: the names there are.
-      others: what can be asked for beside them, for the message.
+      kind: kind of the name ("preset", "model", ...), for the message.
+      name: name to look up.
+      table: names and values.
+      others: further valid forms, for the message.
 
     Raises:
       UserError: there is no such name.

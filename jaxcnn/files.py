@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and the user's cache directory."""
+"""Atomic writes, and the user's cache directory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def cache_dir(*parts: str) -> pathlib.Path:
-    """The user's cache directory, or a folder inside it; created with mode 0700.
+    """Return the user's cache directory or a folder inside it; create it with mode 0700.
 
-    `JAXCNN_CACHE_DIR` names it, else it is `jaxcnn` in `XDG_CACHE_HOME`, else in `~/.cache`.
+    The directory is `JAXCNN_CACHE_DIR`, else `jaxcnn` in `XDG_CACHE_HOME`, else `~/.cache/jaxcnn`.
 
     Args:
       *parts: names of nested folders, outermost first.
@@ -31,10 +31,10 @@ def cache_dir(*parts: str) -> pathlib.Path:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replaces a file; a process killed meanwhile, or a failure, leaves the old one whole.
+    """Replace a file; if the process is killed or the write fails, the old file stays whole.
 
     Raises:
-      OSError: it cannot be written.
+      OSError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

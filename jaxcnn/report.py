@@ -1,4 +1,4 @@
-"""What a person looks at: progress, tables, metrics files and pictures."""
+"""The console, and figures as files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ console = Console(highlight=False)
 
 
 def say(message: str) -> None:
-    """Prints a line."""
+    """Print a line."""
     console.print(escape(message), soft_wrap=True)
 
 
 def make_figure(width: float, height: float) -> Figure:
-    """An empty figure, its sides in inches, that makes room for titles and labels by itself."""
+    """Return an empty figure, its sides in inches, that lays out titles and labels itself."""
     # No pyplot: it keeps global state and looks for a display.
     from matplotlib.figure import Figure
 
@@ -31,7 +31,7 @@ def make_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, whatever the file's name; the old file stays until it is whole."""
+    """Write a figure as PNG, whatever the extension, atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=150, format="png")
     write_atomically(path, buffer.getvalue())

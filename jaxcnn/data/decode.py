@@ -1,7 +1,7 @@
-"""Images that are decoded when they are asked for, and what becomes of those that cannot be.
+"""Lazily decoded images, and the policy for corrupt ones.
 
-An image is scaled until its shorter side has as many pixels as was asked for, and cut to the square
-at its centre (Krizhevsky et al. 2012, section 2). Its EXIF orientation is not looked at.
+An image is scaled until its shorter side has the requested number of pixels and then cropped to the
+central square (Krizhevsky et al. 2012, section 2). EXIF orientation is ignored.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ _logger = logging.getLogger(__name__)
 
 
 class Images:
-    """A split's images, decoded when asked for, where a set in memory has an array.
+    """The images of a split, decoded on demand.
 
     Args:
-      examples: what is stored.
+      examples: encoded examples.
       size: height and width of the decoded images, in pixels.
       channels: 1 for grey levels, 3 for colours; images are converted.
       min_size: pixels that the shorter side of a stored image must have.
-      on_bad_image: what becomes of images that cannot be decoded, or are smaller than that.
+      on_bad_image: "refuse" raises for an image that is corrupt or too small, "skip" replaces it in
+        training and masks it in evaluation.
 
     Attributes:
-      shape: [examples, size, size, channels], as an array has it.
+      shape: [examples, size, size, channels].
     """
 
     def __init__(
@@ -58,18 +59,18 @@ class Images:
         return self.shape[0]
 
     def __getitem__(self, row: int) -> UInt8[np.ndarray, "height width channels"]:
-        """An image, decoded.
+        """Return a decoded image.
 
         Raises:
-          UserError: it is a bad one.
+          UserError: the image is corrupt or too small.
         """
         return self._decode(self._examples[row])
 
     def training_example(self, row: int) -> dict[str, Any]:
-        """`image` and `label` of a row, or of the next one whose image is not bad.
+        """Return `image` and `label` of a row, or of the next row whose image is good.
 
         Raises:
-          UserError: the image is bad, and bad ones are refused, or there are no others.
+          UserError: the image is bad and bad images are refused, or there is no good image.
         """
         for candidate in itertools.chain(range(row, len(self)), range(row)):
             if (example := self._read(candidate)) is not None:
@@ -77,10 +78,10 @@ class Images:
         raise UserError("the training set has no image that can be used")
 
     def evaluation_example(self, row: int) -> dict[str, Any]:
-        """`image`, `label` and `mask`, which is False for a bad image, and for a row past the end.
+        """Return `image`, `label` and `mask`; the mask is False for a bad image and past the end.
 
         Raises:
-          UserError: the image is bad, and bad ones are refused.
+          UserError: the image is bad and bad images are refused.
         """
         example = self._read(row) if row < len(self) else None
         if example is not None:
@@ -92,7 +93,7 @@ class Images:
         }
 
     def _read(self, row: int) -> dict[str, Any] | None:
-        """A row's image and label, or None if the image is bad and bad ones are skipped."""
+        """Return image and label of a row, or None if the image is bad and skipped."""
         if row in self._bad:
             return None
         example = self._examples[row]
@@ -131,13 +132,17 @@ class Images:
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:
-    """Of more bits the upper 8, where Pillow would put all above 255 at 255."""
+    """Reduce pixels of more bits to the upper 8; Pillow would clip them at 255."""
     surplus = num_bits(image) - 8
     return Image.fromarray((np.asarray(image) >> surplus).astype(np.uint8)) if surplus else image
 
 
 def check_image(image: Image.Image, min_size: int) -> None:
-    """Raises ValueError for an image of too few pixels, or of pixels whose range is not known."""
+    """Check that an image is large enough and that the range of its pixels is known.
+
+    Raises:
+      ValueError: it is not.
+    """
     if min(image.size) < min_size:
         width, height = image.size
         raise ValueError(
@@ -147,10 +152,10 @@ def check_image(image: Image.Image, min_size: int) -> None:
 
 
 def num_bits(image: Image.Image) -> int:
-    """Bits of a pixel's value: 8, or up to 16 in PNG, TIFF and PGM.
+    """Return the number of bits of a pixel: 8, or up to 16 in PNG, TIFF and PGM.
 
     Raises:
-      ValueError: they are more, or of floating point.
+      ValueError: the pixels have more bits or are floating point.
     """
     if image.mode != "F" and not image.mode.startswith("I"):
         return 8
@@ -162,10 +167,10 @@ def num_bits(image: Image.Image) -> int:
 
 
 def check_headers(source: Source, min_size: int) -> None:
-    """Looks at the header of each file of a folder; records are not read for that.
+    """Read the header of each file of a folder; records of TFDS are not read.
 
     Raises:
-      UserError: some cannot be read, or tell of a bad image; says how many, and names the first.
+      UserError: some headers are unreadable or bad; the message counts them and names the first.
     """
     bad = []
     for split in (source.train, source.test):

@@ -1,4 +1,4 @@
-"""From stored images to what a network sees: a config's transforms put together, on the device."""
+"""Preprocessing on the device: from raw images, through transforms, to the network's input."""
 
 from __future__ import annotations
 
@@ -41,19 +41,17 @@ def make_preprocess(
     pixel_mean: Sequence[float],
     pixel_std: Sequence[float],
 ) -> Preprocess:
-    """Both ways through the transforms and `augment.normalize`, for batches of stored images.
+    """Compose the transforms and `augment.normalize`, for batches of raw images.
+
+    In evaluation, random transforms are left out and a crop is the central one. With 2 views, an
+    image is followed by its mirror image; with 5 or 10, its views are those of `augment.views`. The
+    function for evaluation raises ValueError if the views cannot be cut.
 
     Args:
-      transforms: in the order they are applied.
-      sample: training images, whose colours `PCAColor` takes its components from.
-      pixel_mean: as `augment.normalize` takes it.
-      pixel_std: likewise.
-
-    Returns:
-      `(key, images) -> images` for training, and `(images, views=1) -> images` for evaluation,
-      which does the same each time: what is drawn by chance is left out, and a crop is the one at
-      the centre. With 2 views it is that and its mirror image, with 5 or 10 those of
-      `augment.views`, an image's one after the other; there is a ValueError if they cannot be cut.
+      transforms: transforms, in the order of their application.
+      sample: function that returns training images, for the colour components of `PCAColor`.
+      pixel_mean: mean that `augment.normalize` subtracts.
+      pixel_std: standard deviation that `augment.normalize` divides by.
     """
     normalize = functools.partial(augment.normalize, mean=pixel_mean, std=pixel_std)
     random = [_random(transform, sample, pixel_mean) for transform in transforms]

@@ -1,9 +1,8 @@
-"""Where streamed images come from: folders of files, and records of TFDS; read, not yet decoded.
+"""The sources of streamed images: folders of files and records of TFDS, read but not decoded.
 
-`folder:DIR` is DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/test/CLASS/* where there is no val,
-files of images in a folder for each class; names that begin with a dot, or have not the extension
-of an image format, are passed over. `tfds:NAME` is a set that tensorflow-datasets has prepared as
-array_record.
+`folder:DIR` holds DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/test/CLASS/* if there is no val.
+Hidden files and files without an image extension are ignored. `tfds:NAME` is a dataset that
+tensorflow-datasets has prepared as array_record.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ PREFIXES = ("folder:", "tfds:")
 
 
 class Encoded(NamedTuple):
-    """An example as it is stored: the bytes of an image file, its label, and what to call it."""
+    """An example as it is stored: the bytes of an image file, its label and its name."""
 
     image: bytes
     label: int
@@ -33,7 +32,7 @@ class Encoded(NamedTuple):
 
 
 class Examples(Protocol):
-    """A split, to be read at random and by several threads."""
+    """A split with random access, from several threads."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, row: int, /) -> Encoded: ...
@@ -41,12 +40,12 @@ class Examples(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Both splits of a set.
+    """Both splits of a dataset.
 
     Attributes:
-      train: what to learn from.
-      test: the first there is of validation and test.
-      class_names: what each label means.
+      train: training examples.
+      test: examples of the validation split, or of the test split if there is none.
+      class_names: name of each label.
       channels: 1 for grey levels, 3 for colours.
     """
 
@@ -57,14 +56,14 @@ class Source:
 
 
 def open_source(name: str, data_dir: datasets.PathLike | None) -> Source:
-    """The set of a name that begins with one of `PREFIXES`.
+    """Open the source whose name begins with one of `PREFIXES`.
 
     Args:
-      name: `folder:DIR`, or `tfds:NAME`, where NAME may go on as `/CONFIG` and `:VERSION`.
+      name: `folder:DIR`, or `tfds:NAME`; NAME may end in `/CONFIG` and `:VERSION`.
       data_dir: where TFDS keeps its data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
     Raises:
-      UserError: nothing of that name is there, or it is not laid out as it should be.
+      UserError: there is no such dataset, or its layout is not the expected one.
     """
     kind, _, place = name.partition(":")
     if kind == "folder":
@@ -73,7 +72,7 @@ def open_source(name: str, data_dir: datasets.PathLike | None) -> Source:
 
 
 class Files:
-    """Files of images, with their labels."""
+    """Image files and their labels."""
 
     def __init__(self, paths: list[str], labels: list[int]) -> None:
         self.paths = paths

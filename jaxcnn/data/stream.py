@@ -1,7 +1,7 @@
-"""Sets larger than the device, through Grain: images are decoded as the steps need them.
+"""Streamed datasets, through Grain: images are decoded as the steps need them.
 
-The order of an epoch is a function of (seed, epoch), and any of its batches can be read alone:
-going on in mid-epoch needs no saved iterator.
+The order of an epoch is a function of (seed, epoch), and any of its batches can be read alone, so
+resuming in mid-epoch needs no saved iterator.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from jaxcnn.data.decode import Images
 
 @dataclasses.dataclass(frozen=True)
 class StreamedDataset:
-    """What `datasets.Dataset` is for a set in memory; labels come with the images.
+    """A dataset whose images are decoded on demand; its labels come with the images.
 
     Attributes:
-      train_images: what to learn from.
-      test_images: what no training step may see.
-      class_names: what each label means.
+      train_images: training images.
+      test_images: test images, which no training step may see.
+      class_names: name of each label.
     """
 
     train_images: Images
@@ -36,7 +36,7 @@ class StreamedDataset:
     is_streamed: ClassVar[bool] = True
 
     def sample(self) -> UInt8[np.ndarray, "examples height width channels"]:
-        """A thousand of the training images, the same ones in each run; all if they are fewer."""
+        """Return 1,000 training images, the same in each run, or all if there are fewer."""
         return first_images(self.train_images, seed=0, epoch=0, count=1000)
 
 
@@ -48,18 +48,17 @@ def load(
     min_size: int,
     on_bad_image: Literal["refuse", "skip"],
 ) -> StreamedDataset:
-    """Opens a set; where bad images are refused, looks at the headers of a folder's files.
+    """Open a streamed dataset; check the image headers of a folder if corrupt images are refused.
 
     Args:
-      name: see `sources.open_source`.
-      data_dir: likewise.
-      size: see `Images`.
-      min_size: likewise.
-      on_bad_image: likewise.
+      name: name of the dataset; see `sources.open_source`.
+      data_dir: directory of TFDS's data; see `sources.open_source`.
+      size: height and width of the decoded images, in pixels.
+      min_size: pixels that the shorter side of a stored image must have.
+      on_bad_image: policy for corrupt images; see `decode.Images`.
 
     Raises:
-      UserError: nothing of that name is there, it is not laid out as it should be, or such a header
-        tells of a bad image.
+      UserError: there is no such dataset, its layout is not the expected one, or a header is bad.
     """
     source = sources.open_source(name, data_dir)
     if on_bad_image == "refuse":
@@ -80,7 +79,7 @@ def load(
 def first_images(
     images: Images, *, seed: int, epoch: int, count: int
 ) -> UInt8[np.ndarray, "count height width channels"]:
-    """Images of the first `count` rows of an epoch's order, or of all if there are fewer."""
+    """Return the first `count` images of an epoch's order, or all if there are fewer."""
     rows = _order(images, seed, epoch)[:count]
     return next(iter(_decoded(rows.map(images.training_example), count)))["image"]
 
@@ -94,15 +93,15 @@ def training_batches(
     batch_size: int,
     share: slice = slice(None),
 ) -> grain.IterDataset[dict[str, np.ndarray]]:
-    """The whole batches of an epoch from one on: each a function of (seed, epoch) and its index.
+    """Read the whole batches of an epoch, from one on; each is a function of (seed, epoch, index).
 
     Args:
-      images: the training set.
-      seed: of the run.
-      epoch: counted from 0.
-      first: index of the batch to begin with.
-      batch_size: of all processes together.
-      share: the part of each batch that this process reads.
+      images: training set.
+      seed: seed of the run.
+      epoch: epoch, counted from 0.
+      first: index of the first batch to read.
+      batch_size: images in a batch, over all processes.
+      share: slice of each batch that this process reads.
     """
     num_batches = len(images) // batch_size
     places = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[first:, share]
@@ -116,12 +115,12 @@ def training_batches(
 def evaluation_batches(
     images: Images, *, batch_size: int, share: slice = slice(None)
 ) -> grain.IterDataset[dict[str, np.ndarray]]:
-    """Batches in which each image is once, in order; the last one is filled up, and masked.
+    """Read batches that hold each image once, in order; the last one is padded and masked.
 
     Args:
-      images: the test set.
-      batch_size: of all processes together.
-      share: the part of each batch that this process reads.
+      images: test set.
+      batch_size: images in a batch, over all processes.
+      share: slice of each batch that this process reads.
     """
     num_batches = -(-len(images) // batch_size)
     rows = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[:, share]
@@ -130,7 +129,7 @@ def evaluation_batches(
 
 
 def subset(images: Images, rows: Int[np.ndarray, " count"]) -> Sequence[np.ndarray]:
-    """These images, still decoded only when asked for."""
+    """Return some of the images, still decoded on demand."""
     return grain.MapDataset.source(rows).map(images.__getitem__)
 
 

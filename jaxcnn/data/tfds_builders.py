@@ -87,7 +87,7 @@ def prepared_builder(
     beside: pathlib.Path,
     manual_dir: pathlib.Path | None,
 ) -> tfds.core.DatasetBuilder:
-    """A builder whose data is there and can be read, in `data_dir` if possible.
+    """Return a builder whose data is prepared and readable, in `data_dir` if possible.
 
     Args:
       name: a key of `BUILDERS`.
@@ -112,7 +112,7 @@ def prepared_builder(
 def read_split(
     builder: tfds.core.DatasetBuilder, split: str
 ) -> tuple[UInt8[np.ndarray, "num_images height width channels"], Int32[np.ndarray, " num_images"]]:
-    """The images and labels of one split, in TFDS's order.
+    """Read the images and labels of a split, in TFDS's order.
 
     Raises:
       UserError: the files are damaged.
@@ -164,7 +164,7 @@ def _is_readable(builder: tfds.core.DatasetBuilder) -> bool:
 def _prepare(
     builder: tfds.core.DatasetBuilder, download_dir: pathlib.Path, manual_dir: pathlib.Path | None
 ) -> None:
-    """Writes the dataset as array_record, from `manual_dir` or else from downloads."""
+    """Write the dataset as array_record, from `manual_dir` or else from downloads."""
     if builder.data_path.exists():
         raise UserError(
             f"{builder.data_dir} exists but is no complete dataset (it has no dataset_info.json); "
@@ -198,7 +198,7 @@ def _prepare(
 def _check_sources(
     builder: tfds.core.DatasetBuilder, download_dir: pathlib.Path, manual_dir: pathlib.Path | None
 ) -> None:
-    """Raises OSError where an original file is neither there nor to be had from its server.
+    """Raise OSError if an original file is missing and its server cannot be reached.
 
     TFDS by itself would try an unreachable server ten times, for minutes, without a time limit.
     """
@@ -212,7 +212,7 @@ def _check_sources(
 
 
 def _read_idx(path: pathlib.Path) -> np.ndarray:
-    """An array of bytes in the gzipped IDX format: 0, 0, type, rank, the sizes, the values."""
+    """Read a gzipped IDX file: 0, 0, type, rank, the sizes, the values."""
     data = gzip.decompress(path.read_bytes())
     rank = data[3]
     shape = np.frombuffer(data, ">i4", count=rank, offset=4)

@@ -1,8 +1,8 @@
-"""What happens to images between the store and the network: small frozen dataclasses, and as text.
+"""Transforms of images before the network: small frozen dataclasses, and as text.
 
-A config holds a tuple of them, in the order they are applied; `augment.py` has the arithmetic. As
-text, in config.json and on the command line, one is its name with the fields that are not at their
-defaults: `crop:size=24`, `affine:degrees=10.0,translate=2.0`, `flip`.
+A config holds a tuple of them, in the order of their application; `augment.py` has the arithmetic.
+The text of a transform, in config.json and on the command line, is its name with the fields that
+are not at their defaults: `crop:size=24`, `affine:degrees=10.0,translate=2.0`, `flip`.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ TRANSFORMS: dict[str, type[Transform]] = {
 
 
 def to_text(transform: Transform) -> str:
-    """A transform as text; `from_text` reads it back.
+    """Return a transform as text; `from_text` reads it.
 
     Raises:
-      UserError: it is not one of TRANSFORMS, or a field has a value of another type, as a size of
-        2.5.
+      UserError: it is not one of TRANSFORMS, or a field has a value of another type, such as a size
+        of 2.5.
     """
     names = [name for name, kind in TRANSFORMS.items() if isinstance(transform, kind)]
     if not names:
@@ -108,10 +108,10 @@ def to_text(transform: Transform) -> str:
 
 
 def from_text(text: str) -> Transform:
-    """The transform that a text names.
+    """Return the transform that a text describes.
 
     Raises:
-      UserError: there is none of that name, or a field is unknown or not a number.
+      UserError: there is no transform of that name, or a field is unknown or not a number.
     """
     name, _, rest = text.partition(":")
     kind = lookup("transform", name, TRANSFORMS)

@@ -1,4 +1,4 @@
-"""Evaluate a trained run: its whole test set in numbers and pictures."""
+"""Evaluate a trained run on its whole test set, in numbers and pictures."""
 
 from __future__ import annotations
 
@@ -46,29 +46,29 @@ def evaluate_run(
     dataset: Dataset | StreamedDataset | None = None,
     model: nn.Module | None = None,
 ) -> dict[str, Any]:
-    """Evaluates a checkpoint of a run on the whole test set, and shows what it finds.
+    """Evaluate a checkpoint of a run on the whole test set, print the result and draw pictures.
 
-    Writes `confusion.png`, `mistakes.png`, `filters.png`, `feature_maps.png`, `shifts.png` and, at
-    last, `evaluation.json` into the run's folder. Of more than `LEGIBLE_CLASSES` there is no
-    confusion matrix to look at, but the accuracy among the five likeliest, as ImageNet has it.
+    Writes `confusion.png`, `mistakes.png`, `filters.png`, `feature_maps.png`, `shifts.png` and,
+    last, `evaluation.json` into the run's folder. With more than `LEGIBLE_CLASSES` classes, there
+    is no confusion matrix but the top-5 accuracy.
 
     Args:
-      workdir: the run's folder.
-      step: of the checkpoint, or "best", of the best test accuracy; by default the latest.
-      views: of each image; by default as the run had it. Shifted images are seen in one.
-      image: of the test set, whose feature maps are drawn.
-      data_dir: where prepared datasets are; by default as the run had it.
-      manual_dir: likewise.
-      dataset: the dataset, if the run was given one.
-      model: the network, if the run was given one.
+      workdir: folder of the run.
+      step: step of the checkpoint, or "best" for the best test accuracy; by default the latest.
+      views: views of each image; by default as in the run. Shifted images have one view.
+      image: index of the test image whose feature maps are drawn.
+      data_dir: directory of prepared datasets; by default as in the run.
+      manual_dir: directory of original files; by default as in the run.
+      dataset: dataset, if the run was given one.
+      model: network, if the run was given one.
 
     Returns:
-      What `evaluation.json` holds.
+      The content of `evaluation.json`.
 
     Raises:
-      UserError: the folder holds no run, or no such checkpoint, the data cannot be had, there is no
+      UserError: the folder holds no run or no such checkpoint, the data cannot be read, there is no
         such image, or the views cannot be cut.
-      RunError: the checkpoint is damaged.
+      RunError: the checkpoint is corrupt.
     """
     workdir = Path(workdir).expanduser()
     config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
@@ -133,18 +133,18 @@ def draw(
     answer: str,
     workdir: Path,
 ) -> dict[str, Any]:
-    """Writes `filters.png`, `feature_maps.png` and `shifts.png`; returns what is for JSON in them.
+    """Draw `filters.png`, `feature_maps.png` and `shifts.png`; return their numbers for JSON.
 
-    A network without maps has no picture of them, and one without kernels none of filters.
+    A network without kernels or without maps has no such picture.
 
     Args:
-      experiment: whose network it is.
-      state: what was trained.
-      images: the test set, as stored.
-      labels: of the images.
-      image: of the test set, whose maps are drawn.
-      answer: the class that it was taken for.
-      workdir: the run's folder.
+      experiment: experiment of the run.
+      state: trained state.
+      images: raw images of the test set.
+      labels: labels of the images.
+      image: index of the test image whose maps are drawn.
+      answer: class that the network predicts for that image.
+      workdir: folder of the run.
     """
     inputs = experiment.preprocess.evaluate(images[image][None])
     maps = {

@@ -11,7 +11,7 @@ def top_accuracy(
     labels: Int[np.ndarray, " examples"],
     k: int,
 ) -> float:
-    """The part of the examples whose label is among the `k` likeliest classes; ties count."""
+    """Return the fraction of examples whose label is in the top `k` classes; ties count."""
     of_labels = np.take_along_axis(log_probs, labels[:, None], axis=1)
     return float(((log_probs > of_labels).sum(axis=1) < k).mean())
 
@@ -21,7 +21,7 @@ def confusion_matrix(
     predictions: Int[np.ndarray, " examples"],
     num_classes: int,
 ) -> Int[np.ndarray, "num_classes num_classes"]:
-    """How many examples of each class (row) were called each class (column)."""
+    """Count, for each class (row), how often each class (column) was predicted."""
     pairs = labels.astype(np.int64) * num_classes + predictions
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
@@ -29,7 +29,7 @@ def confusion_matrix(
 def precision_recall(
     confusion: Int[np.ndarray, "classes classes"],
 ) -> tuple[Float[np.ndarray, " classes"], Float[np.ndarray, " classes"]]:
-    """Precision and recall of each class, in [0, 1]; NaN for a class never called, or absent."""
+    """Return precision and recall of each class, in [0, 1]; NaN where they have no examples."""
     correct = np.diag(confusion).astype(float)
     with np.errstate(invalid="ignore"):
         return correct / confusion.sum(axis=0), correct / confusion.sum(axis=1)

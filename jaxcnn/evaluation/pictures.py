@@ -22,7 +22,7 @@ MAPS_SHOWN = 16  # of each layer
 def save_confusion(
     confusion: Int[np.ndarray, "classes classes"], class_names: Sequence[str], path: Path
 ) -> None:
-    """The confusion matrix as a picture: colour shows the errors, the diagonal is left white."""
+    """Draw the confusion matrix; colour marks errors, and the diagonal stays white."""
     size = 2 + 0.55 * len(class_names)
     figure = make_figure(size, size)
     axes = figure.subplots()
@@ -53,7 +53,7 @@ def save_mistakes(
     *,
     count: int = 32,
 ) -> None:
-    """The wrong answers that the network was surest of, as a grid of images."""
+    """Draw the wrong answers with the highest probability, as a grid of images."""
     predictions = probabilities.argmax(-1)
     confidence = probabilities.max(-1)
     wrong = np.flatnonzero(predictions != labels)
@@ -79,14 +79,14 @@ def save_mistakes(
 
 
 def shortened(name: str, length: int) -> str:
-    """The name in at most so many letters."""
+    """Return a name cut to at most `length` letters."""
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def save_filters(
     kernel: Float[np.ndarray, "height width channels features"], layer: str, path: Path
 ) -> None:
-    """The kernels of a layer as small images, in colour if they see three channels.
+    """Draw the kernels of a layer as small images, in colour if they have three channels.
 
     References:
       Krizhevsky et al. 2012, figure 3.
@@ -116,13 +116,13 @@ def save_feature_maps(
     maps: Mapping[str, Float[np.ndarray, "height width maps"]],
     path: Path,
 ) -> None:
-    """An image, and what it becomes layer by layer: a row for each, with its first maps.
+    """Draw an image and, in a row for each layer, the first feature maps of the layer.
 
     Args:
-      image: as stored.
-      title: what it is, and what the network took it for.
-      maps: of each layer, by its name.
-      path: of the picture.
+      image: raw image.
+      title: description of the image.
+      maps: feature maps of each layer, by its name.
+      path: file to write.
     """
     figure = make_figure(14, 0.6 + 0.9 * max(2, len(maps)))
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 6))[0]
@@ -152,7 +152,7 @@ def save_feature_maps(
 
 
 def save_shifts(accuracies: Sequence[float], comment: str, path: Path) -> None:
-    """Accuracy over the distance, as `shift_accuracies` has it; the comment says of what images."""
+    """Draw the result of `shift_accuracies`; the comment describes the images."""
     figure = make_figure(6.5, 4.2)
     axes = figure.subplots()
     percent = 100 * np.array(accuracies)
@@ -170,7 +170,7 @@ def save_shifts(accuracies: Sequence[float], comment: str, path: Path) -> None:
 def _grid(
     tiles: Float[np.ndarray, "tiles height width channels"], columns: int, *, blank: float
 ) -> Float[np.ndarray, "all_height all_width channels"]:
-    """Tiles beside and below one another, with a pixel of `blank` between them."""
+    """Arrange tiles in a grid, with a pixel of `blank` between them."""
     rows = -(-len(tiles) // columns)
     sides = ((0, rows * columns - len(tiles)), (0, 1), (0, 1), (0, 0))
     framed = np.pad(tiles, sides, constant_values=blank)

@@ -14,9 +14,9 @@ from jaxcnn.training.step import TrainState
 def feature_maps(
     state: TrainState, images: Float[Array, "batch height width channels"]
 ) -> dict[str, Float[Array, "batch height width maps"]]:
-    """What each layer puts out, before its nonlinearity, in the order of the network.
+    """Return the outputs of each layer before its nonlinearity, in the order of the network.
 
-    Layers are the network's submodules; those that put out units, or maps of 1x1, are left out.
+    Layers are submodules of the network; those whose outputs are units or maps of 1x1 are left out.
     """
 
     def is_layer(module: nn.Module, method: str) -> bool:
@@ -38,9 +38,9 @@ def feature_maps(
 def shift(
     images: UInt8[np.ndarray, "examples height width channels"], down: int, right: int
 ) -> UInt8[np.ndarray, "examples height width channels"]:
-    """Moves images by whole pixels.
+    """Shift images by whole pixels.
 
-    What comes in is 0, the background of digits, if they are grey; in colour, the edge's pixels.
+    Grey images are filled with 0, the background of digits; colour images repeat their edge.
     """
     _, height, width, channels = images.shape
     pad = max(abs(down), abs(right))
@@ -57,13 +57,13 @@ def shift_accuracies(
     *,
     max_pixels: int = 4,
 ) -> list[float]:
-    """Accuracy when images are shifted by 0, 1, ... pixels: the mean of up, down, left and right.
+    """Return the accuracy on images shifted by 0, 1, ... pixels, averaged over four directions.
 
     Args:
-      predict: stored images -> [examples, classes], the larger the likelier.
-      images: as stored.
-      labels: of the images.
-      max_pixels: the largest shift.
+      predict: function `raw images -> [examples, classes]`; the largest output is the answer.
+      images: raw images.
+      labels: labels of the images.
+      max_pixels: largest shift.
     """
     accuracies = []
     for pixels in range(max_pixels + 1):

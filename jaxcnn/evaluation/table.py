@@ -25,9 +25,9 @@ def print_evaluation(
     recall: Float[np.ndarray, " classes"],
     class_names: Sequence[str],
 ) -> None:
-    """The test set in numbers: accuracy, loss, precision and recall, the confusion matrix.
+    """Print accuracy, loss, precision, recall and the confusion matrix.
 
-    Of more than LEGIBLE_CLASSES only the first two.
+    With more than LEGIBLE_CLASSES classes, print accuracy and loss only.
     """
     console.print(
         f"accuracy [bold]{means['accuracy']:.2%}[/], "

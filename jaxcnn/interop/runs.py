@@ -1,4 +1,4 @@
-"""Runs from and to files of PyTorch's weights."""
+"""Convert runs to files of PyTorch's weights, and back."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def export_run(
     data_dir: str | None = None,
     manual_dir: str | None = None,
 ) -> int:
-    """Writes the parameters of a run's checkpoint to a file that PyTorch's model loads.
+    """Write the parameters of a run's checkpoint to a file that PyTorch's model loads.
 
     Args:
-      run: the run's folder.
-      file: what to write, or replace; see `write_weights`.
-      step: of the checkpoint, or "best", of the best test accuracy; by default the latest.
-      data_dir: where prepared datasets are; by default as the run had it.
-      manual_dir: likewise.
+      run: folder of the run.
+      file: file to write or replace; see `write_weights`.
+      step: step of the checkpoint, or "best" for the best test accuracy; by default the latest.
+      data_dir: directory of prepared datasets; by default as in the run.
+      manual_dir: directory of original files; by default as in the run.
 
     Returns:
       The step of the checkpoint.
 
     Raises:
-      UserError: the folder holds no run, or no such checkpoint, or one of a model that PyTorch's
-        names do not cover; the data cannot be had, or the file cannot be written.
-      RunError: the checkpoint is damaged.
+      UserError: the folder holds no run or no such checkpoint, the model has no PyTorch names, the
+        data cannot be read, or the file cannot be written.
+      RunError: the checkpoint is corrupt.
     """
     config = workdirs.read_config(run, data_dir=data_dir, manual_dir=manual_dir)
     lookup("convertible model", config.model, TORCH_NAMES)  # before the data is loaded
@@ -63,18 +63,18 @@ def export_run(
 
 
 def import_run(file: Path, run: Path, config: TrainConfig) -> None:
-    """Makes a run of a file of weights: its config, and a checkpoint of step 0 that holds them.
+    """Create a run from a file of weights: its config, and a checkpoint of step 0.
 
-    It can be evaluated, and trained: `train_and_evaluate` with this config goes on from them.
+    The run can be evaluated, and `train_and_evaluate` with the same config continues from it.
 
     Args:
-      file: PyTorch's weights; see `read_weights` and `from_torch`.
-      run: the new run's folder; replaces `config.workdir`.
-      config: the model, and what it is evaluated on or trained with.
+      file: file of PyTorch's weights; see `read_weights` and `from_torch`.
+      run: folder of the new run; replaces `config.workdir`.
+      config: config with the model, and with the data to evaluate or train on.
 
     Raises:
       UserError: the file cannot be read or does not fit the model, the config is out of range, its
-        data cannot be had, or the folder holds a run or cannot be written.
+        data cannot be read, or the folder holds a run or cannot be written.
       RunError: the checkpoint cannot be written.
     """
     config = dataclasses.replace(config, workdir=str(run))

@@ -1,11 +1,11 @@
-"""Parameters from and to PyTorch's names and layouts, and the files that hold them.
+"""Parameters with PyTorch's names and layouts, and the files that hold them.
 
-PyTorch has a convolution's weight as [out, in, height, width] and a linear layer's as [out, in];
-Flax has kernels [height, width, in, out] and [in, out]. Before fc6 AlexNet flattens 6x6 maps, and a
-column of PyTorch's weight counts them with the channels slowest, a row of our kernel fastest.
+PyTorch stores a convolution's weight as [out, in, height, width] and a linear layer's as [out, in];
+Flax stores kernels as [height, width, in, out] and [in, out]. AlexNet flattens 6x6 maps before fc6:
+along a column of PyTorch's weight the channels vary slowest, along a row of our kernel fastest.
 
-The notebook's LeNet-5 ends in a softmax, which has no parameters and moves no argmax: its weights
-give the same predictions here, where the network ends in logits.
+The notebook's LeNet-5 ends in a softmax, which has no parameters and does not change the argmax, so
+its weights give the same predictions here.
 
 References:
   torchvision/models/alexnet.py, for the names of AlexNet; the course notebook, for LeNet-5's.
@@ -51,7 +51,7 @@ _FLOATS = tuple(map(np.dtype, (np.float32, np.float64, np.float16, ml_dtypes.bfl
 
 
 def to_torch(model: str, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A model's parameters under PyTorch's names, in its `state_dict()`'s order and layouts.
+    """Return a model's parameters with PyTorch's names, order and layouts.
 
     Args:
       model: a name in TORCH_NAMES.
@@ -76,18 +76,17 @@ def to_torch(model: str, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def from_torch(model: str, entries: Mapping[str, Any], like: Mapping[str, Any]) -> Params:
-    """A model's parameters out of a PyTorch `state_dict()`: the inverse of `to_torch`.
+    """Return a model's parameters from a PyTorch `state_dict()`: the inverse of `to_torch`.
 
-    float16, bfloat16 and float64 become float32. The prefix `module.`, which DataParallel puts
-    before all names, is taken off.
+    float16, bfloat16 and float64 become float32. The prefix `module.` of DataParallel is removed.
 
     Args:
       model: a name in TORCH_NAMES.
       entries: PyTorch's name -> array.
-      like: parameters, or their shapes, as the model has them here; decides the number of classes.
+      like: parameters of the model here, or their shapes; they decide the number of classes.
 
     Returns:
-      Parameters of `like`'s structure and shapes, in float32.
+      Parameters with `like`'s structure and shapes, in float32.
 
     Raises:
       UserError: the model is not in TORCH_NAMES; an entry is missing, unexpected, of another shape,
@@ -116,15 +115,15 @@ def from_torch(model: str, entries: Mapping[str, Any], like: Mapping[str, Any]) 
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """The entries of a weights file: names to arrays.
+    """Read a weights file: names to arrays.
 
-    `.pth` and `.pt` take PyTorch, and are read with `weights_only`: a pickle that would run code is
-    refused. A `state_dict` may stand in them alone, or under the key "state_dict"; what stands
-    beside it there is not looked at. bfloat16 becomes float32.
+    `.pth` and `.pt` need PyTorch and are read with `weights_only`: a pickle that would run code is
+    refused. The `state_dict` may be the whole content or the value of the key "state_dict"; other
+    keys are ignored. bfloat16 becomes float32.
 
     Raises:
-      UserError: the extension is another one, the file is missing, damaged, holds more than
-        tensors, or takes PyTorch where there is none.
+      UserError: the extension is unknown, the file is missing, corrupt or holds more than tensors,
+        or PyTorch is needed and missing.
     """
     _check_extension(path)
     torch = None if path.suffix == ".safetensors" else _import_torch(path)
@@ -150,13 +149,13 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def write_weights(path: Path, entries: Mapping[str, np.ndarray]) -> None:
-    """Writes names and arrays to a weights file; `.pth` and `.pt` take PyTorch.
+    """Write names and arrays to a weights file; `.pth` and `.pt` need PyTorch.
 
-    An older file is replaced by the whole new one, or stays.
+    An existing file is replaced by the complete new one, or stays.
 
     Raises:
-      UserError: the extension is another one, the file cannot be written, or takes PyTorch where
-        there is none.
+      UserError: the extension is unknown, the file cannot be written, or PyTorch is needed and
+        missing.
     """
     _check_extension(path)
     if path.suffix == ".safetensors":

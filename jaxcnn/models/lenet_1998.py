@@ -157,7 +157,7 @@ class EuclideanRBF(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "batch 84"]) -> Float[Array, "batch 10"]:
-        """The larger, the likelier."""
+        """Return minus the squared distance to each bitmap."""
         centers = BITMAPS.reshape(1, 10, 84)
         differences = inputs[:, None, :].astype(jnp.float32) - centers  # [batch, 10, 84]
         return -jnp.square(differences).sum(-1).astype(inputs.dtype)
@@ -255,7 +255,7 @@ class LeNet1998(nn.Module):
     def loss_fn(
         self, outputs: Float[Array, "batch 10"], labels: Int[Array, " batch"]
     ) -> Float[Array, " batch"]:
-        """The MAP criterion, eq. 9: y_label + log(exp(-j) + sum_i exp(-y_i)), y = -outputs.
+        """Return the MAP criterion, eq. 9: y_label + log(exp(-j) + sum_i exp(-y_i)), y = -outputs.
 
         That is cross-entropy with an eleventh logit, -j, that is never the label. Positive, in
         float32.

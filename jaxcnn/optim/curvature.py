@@ -11,7 +11,7 @@ import optax
 
 
 class ScaleByDiagonalCurvatureState(NamedTuple):
-    """The last estimate; `optax.tree_utils.tree_set(opt_state, curvature=...)` puts in another."""
+    """State with the last estimate, for `optax.tree_utils.tree_set(opt_state, curvature=...)`."""
 
     curvature: optax.Params
     """h_k of each parameter, not negative; 0 until the first estimate."""
@@ -20,14 +20,14 @@ class ScaleByDiagonalCurvatureState(NamedTuple):
 def scale_by_diagonal_curvature(mu: float) -> optax.GradientTransformation:
     """Divide each gradient by mu + h_k, the curvature of the loss along that parameter.
 
-    Followed by a learning rate eta, it is the stochastic diagonal Levenberg-Marquardt method: step
-    sizes of eta / (mu + h_k), at most eta / mu where the loss is flat. The curvature is not
-    followed here: it stays what it was last set to, once a pass in the paper, by
-    `gauss_newton_diagonal` on 500 examples.
+    Followed by a learning rate eta, this is the stochastic diagonal Levenberg-Marquardt method: its
+    step sizes are eta / (mu + h_k), at most eta / mu where the loss is flat. The transformation
+    does not update the curvature. `gauss_newton_diagonal` estimates it, once a pass on 500 examples
+    in the paper.
 
     Args:
-      mu: positive, in the loss's own units as h_k is. The paper's is 0.02 (section III), of a loss
-        whose scale it leaves open.
+      mu: positive number in the unit of the loss, as h_k. The paper has 0.02 (section III), for a
+        loss whose scale it leaves open.
 
     References:
       LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
@@ -53,24 +53,24 @@ def gauss_newton_diagonal(
     examples: jax.Array,
     key: jax.Array,
 ) -> optax.Params:
-    """The diagonal of the Gauss-Newton matrix of a sum of squares, estimated without bias.
+    """Return an unbiased estimate of the Gauss-Newton diagonal of a sum of squares.
 
-    For the loss mean_n sum_i r_ni^2 it is h_k = 2 mean_n sum_i (d r_ni / d w_k)^2: the Hessian's
-    diagonal without the second derivatives of r, never negative. With random signs v, the square of
-    d (v . r_n) / d w_k has the inner sum for its mean, so one backward pass for each example will
-    do. It is exact for parameters that touch one residual only.
+    For the loss mean_n sum_i r_ni^2 the diagonal is h_k = 2 mean_n sum_i (d r_ni / d w_k)^2. It is
+    the diagonal of the Hessian without the second derivatives of r, and never negative. With random
+    signs v, the expectation of (d (v . r_n) / d w_k)^2 is the inner sum, so one backward pass for
+    each example suffices. The estimate is exact for parameters that affect one residual only.
 
-    Departs from appendix C, which carries squared derivatives backwards through the layers and
-    drops all products of different units there. Here none is dropped, so that neither layers nor
-    weight sharing need rules of their own, and the places that share a weight add up before
-    squaring, as they do in the loss.
+    This departs from appendix C of LeCun et al. 1998, which propagates squared derivatives
+    backwards through the layers and drops all products of different units. Here no product is
+    dropped, so neither layers nor weight sharing need rules of their own, and the places that share
+    a weight are added before they are squared, as in the loss.
 
     Args:
-      residuals: `(params, [1, ...]) -> array`, of one example at a time. Targets that are
-        subtracted do not matter: what the network puts out will do.
-      params: where.
-      examples: [examples, ...].
-      key: decides the signs.
+      residuals: function `(params, [1, ...]) -> array` of one example. Targets that are subtracted
+        do not matter, so the outputs of the network serve.
+      params: parameters at which to estimate.
+      examples: examples [examples, ...].
+      key: random key of the signs.
 
     Returns:
       h, shaped as `params`.
@@ -91,11 +91,11 @@ def gauss_newton_diagonal(
 
 
 class BeforeEpoch(NamedTuple):
-    """What an optimizer does before the first step of an epoch.
+    """What an optimizer computes before the first step of an epoch.
 
     Attributes:
       update: `(code_fn, params, opt_state, images, key) -> opt_state`.
-      num_examples: training images that it takes.
+      num_examples: number of training images that `update` takes.
     """
 
     update: Callable[..., optax.OptState]
@@ -109,10 +109,11 @@ def update_curvature(
     images: jax.Array,
     key: jax.Array,
 ) -> optax.OptState:
-    """Return the optimizer's state with the curvature estimated anew.
+    """Return the optimizer's state with a new estimate of the curvature.
 
     Args:
-      code_fn: `(params, images) -> code`, whose squared distance from a target is the loss.
+      code_fn: function `(params, images) -> code`; the loss is the code's squared distance from a
+        target.
       params: parameters of the network.
       opt_state: state that holds a `ScaleByDiagonalCurvatureState`.
       images: preprocessed images to estimate from.

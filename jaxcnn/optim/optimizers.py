@@ -1,4 +1,4 @@
-"""From a config to an optax gradient transformation."""
+"""From an optimizer config to an optax gradient transformation."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Optimizer(NamedTuple):
 def make_optimizer(
     config: OptimizerConfig, schedule: optax.Schedule, *, ema_decay: float = 0.0
 ) -> Optimizer:
-    """The update rule that the config names; Adam's other constants are optax's and torch's own.
+    """Make the optimizer of a config; Adam's other constants are optax's, which are PyTorch's.
 
-    In this order: the mean gradient of `accumulate` batches, clipping, the rule with its decay, the
-    rate of biases, the moving average of the parameters. A bias is a parameter called `bias`,
+    The order is: mean gradient of `accumulate` batches, clipping, the rule with its weight decay,
+    the rate of biases, the moving average of the parameters. A bias is a parameter called `bias`,
     whatever its shape: locally connected layers have biases of three dimensions. A layer is all
-    parameters under one name of the network's.
+    parameters under one name of the network.
 
     Args:
-      config: the rule and what goes with it.
-      schedule: the learning rate as a function of the step, as `make_schedule` makes it.
-      ema_decay: see `average_parameters`; 0 keeps no average.
+      config: update rule and its options.
+      schedule: learning rate as a function of the step; see `make_schedule`.
+      ema_decay: decay of `average_parameters`; 0 keeps no average.
     """
 
     def rate(update: jax.Array) -> jax.Array:
@@ -73,15 +73,16 @@ def make_optimizer(
 def sgd_2012(
     learning_rate: optax.ScalarOrSchedule, momentum: float
 ) -> optax.GradientTransformation:
-    """Gradient descent as AlexNet was trained: v <- momentum v - rate g, w += v.
+    """Return gradient descent as AlexNet was trained: v <- momentum v - rate g, w += v.
 
-    The rate is in the velocity, where PyTorch has it outside, w -= rate v. At a constant rate the
-    two are the same; when it changes, the velocity of before keeps here the rate of before.
+    The rate is inside the velocity; PyTorch has it outside, w -= rate v. The two are the same at a
+    constant rate. When the rate changes, the earlier velocity keeps the earlier rate.
 
     Args:
-      learning_rate: or a schedule of updates.
-      momentum: what is left of the velocity after an update, in [0, 1); 0.9 in the paper. Its g is
-        the gradient with 5e-4 w added; cuda-convnet, which it was trained with, decays no bias.
+      learning_rate: learning rate, or a schedule of updates.
+      momentum: fraction of the velocity that an update keeps, in [0, 1); 0.9 in the paper. The
+        paper's g is the gradient plus 5e-4 w; cuda-convnet, with which it was trained, decays no
+        bias.
 
     References:
       Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
@@ -91,7 +92,7 @@ def sgd_2012(
 
 
 def _add_decays(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Adds to each gradient its parameter times the decay of its layer."""
+    """Add to each gradient its parameter times the decay of its layer."""
     of_layers = dict(config.layer_decays)
 
     def add(path: Any, update: jax.Array, param: jax.Array) -> jax.Array:
@@ -111,7 +112,7 @@ def _name(path: Any) -> str:
 
 
 class AverageParametersState(NamedTuple):
-    """The mean, for `optax.tree_utils.tree_get(opt_state, "ema_params")`."""
+    """State with the average, for `optax.tree_utils.tree_get(opt_state, "ema_params")`."""
 
     num_updates: jax.Array
     """So far."""
@@ -120,13 +121,14 @@ class AverageParametersState(NamedTuple):
 
 
 def average_parameters(decay: float) -> optax.GradientTransformation:
-    """Keep an exponential moving average of the parameters; updates pass as they are.
+    """Keep an exponential moving average of the parameters; return updates unchanged.
 
-    The last of a chain: the mean is of what the updates make of the parameters. Its decay after t
-    updates is min(decay, (1 + t) / (10 + t)), so that it soon leaves the initial parameters behind.
+    It must be the last transformation of a chain, because it averages the parameters after the
+    update. Its decay after t updates is min(decay, (1 + t) / (10 + t)), so that it soon forgets the
+    initial parameters.
 
     Args:
-      decay: what is left of the past after an update, in [0, 1).
+      decay: fraction of the average that an update keeps, in [0, 1).
 
     References:
       TensorFlow's `tf.train.ExponentialMovingAverage`, with `num_updates`.

@@ -1,4 +1,4 @@
-"""From a config to a learning rate as a function of the step."""
+"""From an optimizer config to a learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from jaxcnn.config import OptimizerConfig
 def make_schedule(
     config: OptimizerConfig, *, steps_per_epoch: int, total_steps: int
 ) -> optax.Schedule:
-    """The learning rate as a function of the step, counted from 0.
+    """Make the learning rate as a function of the step, counted from 0.
 
-    Where gradients are accumulated, the steps of an update have the rate of the first of them.
+    With accumulated gradients, the steps of an update have the rate of the first of them.
 
     Args:
-      config: `schedule` and what goes with it.
-      steps_per_epoch: what an epoch means in the config.
-      total_steps: of the run, warm-up and all.
+      config: `schedule` and its options.
+      steps_per_epoch: steps in an epoch of the config.
+      total_steps: steps of the run, warm-up included.
     """
     schedule = _schedule_of_steps(config, steps_per_epoch, total_steps)
     if config.accumulate == 1:

@@ -1,8 +1,8 @@
-"""Save and restore a state over Orbax, so that a restored state is the saved one or an error.
+"""Save and restore states with Orbax; a restored state equals the saved one.
 
-Orbax writes in the background and commits by renaming, so that a killed process leaves either the
-whole checkpoint or none. What Orbax does not notice is a flipped bit in a stored array; a checksum
-of the state's bits, stored beside it, does.
+Orbax writes in the background and commits by renaming, so a killed process leaves the whole
+checkpoint or none. Orbax does not notice a flipped bit in a stored array. A checksum of the state's
+bits, stored with the state, does.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ logging.getLogger("absl").addFilter(_is_news)
 
 
 class Checkpoints:
-    """The checkpoints of one run: the latest two and the best by test accuracy."""
+    """The checkpoints of a run: the latest two and the best by test accuracy."""
 
     def __init__(self, directory: Path) -> None:
         def accuracy(metrics: dict[str, float]) -> float:
@@ -71,16 +71,16 @@ class Checkpoints:
         self._manager.close()
 
     def steps(self) -> list[int]:
-        """The steps of which there is a checkpoint, in order."""
+        """Return the steps that have a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
     def resolve_step(self, step: int | Literal["best"] | None) -> int:
-        """`step` if there is a checkpoint of it; the latest for None.
+        """Return `step` if it has a checkpoint; None is the latest.
 
-        "best" is the one of the best test accuracy, of those evaluated, or the latest of these.
+        "best" is the step with the best test accuracy among those evaluated, the latest of equals.
 
         Raises:
-          UserError: there is none; the message says which there are.
+          UserError: there is no such checkpoint; the message lists those that exist.
         """
         steps = self.steps()
         if not steps:
@@ -102,15 +102,15 @@ class Checkpoints:
     def save(
         self, state: Any, metadata: dict[str, Any], *, test_accuracy: float | None = None
     ) -> None:
-        """Starts saving `state` under its step; returns when `state` may be donated.
+        """Start saving `state` under its step; return when `state` may be donated.
 
         Args:
-          state: a tree of arrays with a `step`.
-          metadata: of JSON types.
-          test_accuracy: of this state, if it was evaluated.
+          state: tree of arrays with a `step`.
+          metadata: dict of JSON types.
+          test_accuracy: test accuracy of this state, if it was evaluated.
 
         Raises:
-          RunError: it cannot be written, or an earlier one could not be.
+          RunError: the checkpoint, or an earlier one, cannot be written.
         """
         try:
             self._manager.save(
@@ -131,7 +131,7 @@ class Checkpoints:
             raise self._cannot_write(error) from error
 
     def wait(self) -> None:
-        """Returns when what `save` started is on disk.
+        """Wait until everything that `save` started is on disk.
 
         Raises:
           RunError: it cannot be written.
@@ -142,16 +142,16 @@ class Checkpoints:
             raise self._cannot_write(error) from error
 
     def restore(self, state: State, step: int) -> tuple[State, dict[str, Any]]:
-        """The state and metadata saved at `step`.
+        """Return the state and the metadata saved at `step`.
 
         Args:
-          state: gives the structure, shapes, types and placement; its values are not used.
+          state: state of the same structure, shapes, types and placement; its values are not used.
           step: one of `steps()`.
 
         Raises:
           UserError: the checkpoint is of another model or a newer format.
-          DamagedCheckpoint: what is on disk is not what was saved, or cannot be read.
-          RunError: it does not fit into memory.
+          DamagedCheckpoint: the checkpoint differs from what was saved, or cannot be read.
+          RunError: the state does not fit into memory.
         """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
@@ -182,14 +182,14 @@ class Checkpoints:
         return restored, metadata
 
     def restore_latest(self, state: State) -> tuple[State, dict[str, Any]] | None:
-        """The newest sound checkpoint, or None if there is none at all.
+        """Return the newest sound checkpoint, or None if there is no checkpoint.
 
-        Newer ones that cannot be read are moved into `unreadable/` beside the checkpoints, with a
-        warning: the run will write those steps again.
+        Newer checkpoints that cannot be read are moved into `unreadable/` beside the checkpoints,
+        with a warning; the run writes those steps again.
 
         Raises:
           UserError: the checkpoint is of another model or a newer format.
-          RunError: there are checkpoints, and all are damaged; or one does not fit into memory.
+          RunError: all checkpoints are corrupt, or one does not fit into memory.
         """
         steps = self.steps()
         for step in reversed(steps):
@@ -225,14 +225,14 @@ class Checkpoints:
 
 
 class DamagedCheckpoint(RunError):
-    """A checkpoint whose content is not what was saved, or cannot be read."""
+    """A checkpoint that differs from what was saved, or cannot be read."""
 
 
 @jax.jit
 def _checksum(tree: Any) -> jax.Array:
-    """A sum, modulo 2^32, of all bits of a tree, each word times an odd number from its place.
+    """Return a sum, modulo 2^32, of all words of a tree, each times an odd number from its place.
 
-    On the device and for any placement. A changed word always changes the sum.
+    It is computed on the device, for any placement. A single changed word always changes the sum.
     """
     total = jnp.uint32(0)
     for leaf in jax.tree.leaves(tree):

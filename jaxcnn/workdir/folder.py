@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, who may write in it, and files that are whole or absent."""
+"""The run folder: locking, config and result files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from jaxcnn.errors import UserError
 
 @contextlib.contextmanager
 def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
-    """The run's folder, made if need be, and ours alone while the context lasts.
+    """Create the run folder and lock it while the context lasts.
 
-    Of several processes, the first claims it for all.
+    Of several processes, process 0 locks it for all.
 
     Raises:
-      UserError: it cannot be written or is of a name that Orbax does not read again, another
-        process trains in it, or it holds a run of another config that has come to a checkpoint or
-        a result.
+      UserError: the folder cannot be written or has a name that Orbax cannot read, another process
+        trains in it, or it holds a checkpoint or a result of a run with another config.
     """
     workdir = Path(config.workdir or f"runs/{config.preset}-seed{config.seed}").expanduser()
     if any(character in str(workdir.absolute()) for character in "[]\\"):
@@ -57,10 +56,10 @@ def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
 def read_config(
     workdir: Path, *, data_dir: str | None = None, manual_dir: str | None = None
 ) -> TrainConfig:
-    """The config of the run in a folder, its data looked for elsewhere if so asked.
+    """Return the config of the run in a folder, with other data directories if given.
 
     Raises:
-      UserError: no run is there, or not one of this version of jaxcnn.
+      UserError: the folder holds no run, or its config cannot be read.
     """
     path = workdir / "config.json"
     try:
@@ -77,13 +76,13 @@ def read_config(
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
-    """What a finished run left, or None if the run is not finished."""
+    """Return the result of a finished run, or None if the run is not finished."""
     path = workdir / "result.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def _has_come_to_something(workdir: Path) -> bool:
-    """Whether anything would be lost with the run: a checkpoint, readable or not, or a result."""
+    """Return whether the folder holds a checkpoint, readable or not, or a result."""
     folders = workdir / "checkpoints", workdir / "unreadable"
     return (workdir / "result.json").exists() or any(
         path.name.isdigit() for folder in folders for path in folder.glob("*")

@@ -13,13 +13,10 @@ if TYPE_CHECKING:
 
 
 class MetricsLog:
-    """`metrics.jsonl`, a line for each logged step, and the same in TensorBoard's events.
-
-    One process writes them.
-    """
+    """`metrics.jsonl`, one line for each logged step, and the same as TensorBoard's events."""
 
     def __init__(self, workdir: Path, *, step: int) -> None:
-        """Opens the log of a run that is at `step`: lines of later steps, and torn ones, go."""
+        """Open the log at `step`; drop lines past it and truncated lines."""
         self._workdir = workdir
         self._path = workdir / "metrics.jsonl"
         self._step = step
@@ -30,14 +27,14 @@ class MetricsLog:
         self._events: SummaryWriter | None = None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds a line; steps come in ascending order."""
+        """Append a line; steps must be in ascending order."""
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         for name, value in metrics.items():
             self._tensorboard().add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Writes out what TensorBoard's writer still holds."""
+        """Flush the events of TensorBoard."""
         if self._events is not None:
             self._events.close()
 
@@ -52,7 +49,7 @@ class MetricsLog:
 
 
 def read_metrics(workdir: Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`."""
+    """Return the lines of a run's `metrics.jsonl`."""
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
