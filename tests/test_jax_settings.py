@@ -1,14 +1,10 @@
 """Training under settings of JAX that users meet."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import pytest
+from helpers import run_script
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "train.py"
 STRICT = {
     "JAX_ENABLE_X64": "1",
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",
@@ -19,13 +15,8 @@ STRICT = {
 
 
 def train_two_epochs(arguments, folder, settings):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *arguments.split(), "--epochs", "2", "--workdir", folder],
-        env=os.environ | settings,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    options = [*arguments.split(), "--epochs", 2, "--workdir", folder]
+    done = run_script("train.py", *options, **settings)
     assert done.returncode == 0, done.stderr
     assert json.loads((folder / "result.json").read_text())["steps"]
 
@@ -35,16 +26,21 @@ def train_two_epochs(arguments, folder, settings):
     [
         "lenet5-mnist5k --optimizer.schedule cosine --optimizer.warmup-epochs 0.5 --ema-decay 0.9 "
         "--label-smoothing 0.1 --optimizer.accumulate 2",
-        "lenet5-modern-mnist --dataset mnist5k --batch-size 1000 --optimizer.warmup-epochs 0",
-        "lenet5-1998-mnist --dataset mnist5k --batch-size 1000",
+        pytest.param(
+            "lenet5-modern-mnist --dataset mnist5k --batch-size 1000 --optimizer.warmup-epochs 0",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "lenet5-1998-mnist --dataset mnist5k --batch-size 1000", marks=pytest.mark.slow
+        ),
     ],
     ids=["lenet5", "lenet5-modern", "lenet5-1998"],
 )
-def test_training_under_the_strictest_settings(arguments, tmp_path):
+def test_train_runs_under_the_strictest_settings(arguments, tmp_path):
     train_two_epochs(arguments, tmp_path / "run", STRICT)
 
 
 @pytest.mark.slow
-def test_training_without_jit(tmp_path):
+def test_train_runs_without_jit(tmp_path):
     arguments = "lenet5-mnist5k --batch-size 2000"
     train_two_epochs(arguments, tmp_path / "run", {"JAX_DISABLE_JIT": "1"})

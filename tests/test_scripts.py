@@ -1,30 +1,22 @@
 """The scripts as a user starts them."""
 
 import json
-import os
-import pathlib
 import runpy
-import subprocess
 import sys
 
 import pytest
+from helpers import SCRIPTS, run_script
 
 from jaxcnn import PRESETS
 
-SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
-
-
-def run(script, *arguments, python=()):
-    command = [sys.executable, *python, SCRIPTS / script, *map(str, arguments)]
-    environment = os.environ | {"XLA_FLAGS": ""}  # with LLVM's optimizations, as a user's
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+AS_A_USER = {"XLA_FLAGS": ""}  # with LLVM's optimizations
 
 
 @pytest.fixture(scope="module")
 def first_run(tmp_path_factory):
     """What the README's first command does: no preset, no download."""
     folder = tmp_path_factory.mktemp("first")
-    done = run("train.py", "--workdir", folder)
+    done = run_script("train.py", "--workdir", folder, **AS_A_USER)
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -39,7 +31,7 @@ def test_the_first_command_trains_on_real_digits_to_95_percent(first_run):
 
 def test_evaluate_agrees_with_the_result_and_draws(first_run):
     folder, _ = first_run
-    done = run("evaluate.py", folder)
+    done = run_script("evaluate.py", folder, **AS_A_USER)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     result = json.loads((folder / "result.json").read_text())
     evaluation = json.loads((folder / "evaluation.json").read_text())
@@ -54,6 +46,11 @@ def test_evaluate_agrees_with_the_result_and_draws(first_run):
         assert (folder / f"{picture}.png").stat().st_size > 10_000
 
 
+def run_in_this_process(script, arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -61,22 +58,25 @@ def test_evaluate_agrees_with_the_result_and_draws(first_run):
         (["--image", "1000"], "--image is 1000: the test set has images 0 to 999"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused(arguments, message, first_run):
-    done = run("evaluate.py", first_run[0], *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr and done.stderr.count("\n") == 1
+def test_evaluate_refuses_what_the_run_does_not_fit(
+    arguments, message, first_run, monkeypatch, capsys
+):
+    with pytest.raises(SystemExit) as exit:
+        run_in_this_process("evaluate.py", [first_run[0], *arguments], monkeypatch)
+    error = capsys.readouterr().err
+    assert exit.value.code == 2 and message in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "convert.py", "summary.py"])
 def test_help_needs_no_jax(script):
-    done = run(script, "--help", python=["-X", "importtime"])
+    done = run_script(script, "--help", python=["-X", "importtime"])
     assert done.returncode == 0 and "usage" in done.stdout
     modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "tyro" in modules and not modules & {"jax", "flax", "orbax", "tensorflow_datasets"}
 
 
 def test_the_list_shows_every_preset_with_its_card():
-    done = run("train.py", "--list")
+    done = run_script("train.py", "--list")
     assert done.returncode == 0
     for name, preset in PRESETS.items():
         assert name in done.stdout and preset.card in done.stdout
@@ -93,8 +93,7 @@ def test_the_list_shows_every_preset_with_its_card():
 def test_another_model_or_dataset_is_no_presets_run(flags, preset, monkeypatch):
     configs = []
     monkeypatch.setattr("jaxcnn.training.train.train_and_evaluate", configs.append)
-    monkeypatch.setattr(sys, "argv", ["train.py", "lenet5-mnist", *flags])
-    runpy.run_path(str(SCRIPTS / "train.py"), run_name="__main__")
+    run_in_this_process("train.py", ["lenet5-mnist", *flags], monkeypatch)
     (config,) = configs
     assert config.preset == preset
 
@@ -123,9 +122,8 @@ def test_a_request_at_fault_ends_in_one_line(
     script, arguments, message, tmp_path, monkeypatch, capsys
 ):
     place = ["--workdir", str(tmp_path)] if script == "train.py" else []
-    monkeypatch.setattr(sys, "argv", [script, *arguments, *place])
     with pytest.raises(SystemExit) as exit:
-        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        run_in_this_process(script, [*arguments, *place], monkeypatch)
     error = capsys.readouterr().err
     assert exit.value.code == 2
     assert error.startswith(f"error: {message}") and error.count("\n") == 1

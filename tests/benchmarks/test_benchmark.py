@@ -1,12 +1,8 @@
-import contextlib
 import functools
 import io
 import json
-import os
-import pathlib
 import runpy
 import statistics
-import subprocess
 import sys
 
 import chex
@@ -14,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import SCRIPTS, assert_close, random_params, run_script
 from rich.console import Console
 
 from jaxcnn import PRESETS
@@ -33,16 +30,8 @@ from jaxcnn.summary.summarize import summarize
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.step import train_step
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "benchmark.py"
-
 # Programs that run once: compile them fast.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
-
-def run(*arguments):
-    command = [sys.executable, SCRIPT, *map(str, arguments)]
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
 
 
 def train_job(side="", network="lenet5", what="train", batch_size=16, dtype="float32", variant=""):
@@ -139,22 +128,12 @@ def test_the_table_says_everything(comparison):
     assert "left out: torch compile (no compiler [here])\n" in text
 
 
-def random_params(network):
-    """Large enough that every layer's output depends on every layer's input."""
-    images = jnp.zeros((1, *IMAGE_SHAPES[network]))
-    shapes = jax.eval_shape(MODELS[network]().init, jax.random.key(0), images)["params"]
-    some = np.random.default_rng(0).uniform(-1, 1, 99_991).astype(np.float32)  # a prime number
-
-    def draw(leaf):
-        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
-        return np.resize(some, leaf.shape) * np.float32(np.sqrt(6 / fan_in))
-
-    return jax.tree.map(draw, shapes)
-
-
-@pytest.mark.parametrize("network", linen_networks.NETWORKS)
+@pytest.mark.parametrize(
+    "network",
+    ["lenet5", "alexnet-2012", pytest.param("alexnet", marks=pytest.mark.slow)],
+)
 def test_all_sides_compute_the_same_network(network):
-    params = random_params(network)
+    params = random_params(MODELS[network](), IMAGE_SHAPES[network])
     images = np.random.default_rng(1).standard_normal((1, *IMAGE_SHAPES[network]), np.float32)
     ours = jit(MODELS[network]().apply)({"params": params}, images)
 
@@ -162,7 +141,7 @@ def test_all_sides_compute_the_same_network(network):
     shapes = jax.eval_shape(plain.init, jax.random.key(0), images)["params"]
     chex.assert_trees_all_equal_shapes_and_dtypes(params, shapes)
     logits = jit(plain.apply)({"params": params}, images)
-    assert np.abs(logits - ours).max() <= 1e-4 * np.abs(ours).max()
+    assert_close(logits, ours, 1e-4)
     has_our_convolution = [
         "= convolution[" in str(jax.make_jaxpr(model.apply)({"params": params}, images))
         for model in (MODELS[network](), plain)
@@ -179,7 +158,7 @@ def test_all_sides_compute_the_same_network(network):
     theirs.load_state_dict(dict(zip(theirs.state_dict(), arrays, strict=True)), assign=True)
     with torch.no_grad():
         logits = theirs(torch.from_numpy(np.moveaxis(images, -1, 1).copy())).numpy()
-    assert np.abs(logits - ours).max() <= 1e-4 * np.abs(ours).max()
+    assert_close(logits, ours, 1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -302,14 +281,17 @@ def test_our_own_failure_is_an_error(monkeypatch):
     assert log == ["start jaxcnn", "stop jaxcnn"]
 
 
-def test_a_missing_torch_is_said(tmp_path, monkeypatch):
+def test_compare_says_that_torch_is_missing(tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    left_out = {}
-    with contextlib.ExitStack() as stack:
-        assert comparing._fastest(train_job("torch"), 0.1, stack, left_out) is None
+    monkeypatch.setattr(FakeWorker, "log", [], raising=False)
+    monkeypatch.setattr(
+        comparing, "Worker", lambda job: (Worker if job.side == "torch" else FakeWorker)(job)
+    )
+    found = compare(train_job(), ["torch"], rounds=1, seconds=0.1, say=lambda line: None)
     reason = "PyTorch is not installed: pip install -e '.[torch]'"
-    assert left_out == {f"torch {variant}": reason for variant in torch_side.VARIANTS}
+    assert found["left_out"] == {f"torch {variant}": reason for variant in torch_side.VARIANTS}
+    assert list(found["sides"]) == ["jaxcnn", "matmul"]
 
 
 @pytest.mark.parametrize(
@@ -330,13 +312,16 @@ def test_a_process_that_dies_is_said(code, message, tmp_path, monkeypatch):
         worker.stop()
 
 
-def test_from_the_command_to_the_json(tmp_path):
-    path, picture = tmp_path / "out.json", tmp_path / "growth.png"
-    flags = ["--batch-size", 16, 32, "--rounds", 1, "--seconds", 0.1, "--against", "linen"]
-    done = run("lenet5", *flags, "--json", path, "--figure", picture)
+def benchmark(path, *flags):
+    """Run a short benchmark of LeNet-5; return its JSON and what it printed."""
+    flags = [*flags, "--rounds", 1, "--seconds", 0.1, "--against", "linen", "--json", path]
+    done = run_script("benchmark.py", "lenet5", *flags)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    found, larger = json.loads(path.read_text())
-    assert larger["batch_size"] == 32 and picture.read_bytes().startswith(b"\x89PNG")
+    return json.loads(path.read_text()), done.stdout
+
+
+def test_benchmark_from_the_command_to_the_json(tmp_path):
+    (found,), said = benchmark(tmp_path / "out.json", "--batch-size", 16)
     assert found["network"] == "lenet5" and found["batch_size"] == found["images_per_step"] == 16
     assert list(found["sides"]) == ["jaxcnn", "linen", "matmul"] and found["left_out"] == {}
     assert found["sides"]["linen"]["versions"]["jax"] == jax.__version__
@@ -347,7 +332,16 @@ def test_from_the_command_to_the_json(tmp_path):
     assert ratio == pytest.approx(rates["jaxcnn"] / rates["linen"])
     ours = found["figures"]["jaxcnn"]
     assert 0 < ours["of_matmul"] < 1 and ours["compile_seconds"] > 0.1 and ours["peak_mib"] > 100
-    assert f"{ratio:.2f}x" in done.stdout and "jaxcnn" in done.stdout
+    assert f"{ratio:.2f}x" in said and "jaxcnn" in said
+
+
+@pytest.mark.slow
+def test_benchmark_draws_the_growth_over_batch_sizes(tmp_path):
+    picture = tmp_path / "growth.png"
+    flags = ["--batch-size", 16, 32, "--figure", picture]
+    found, _ = benchmark(tmp_path / "out.json", *flags)
+    assert [one["batch_size"] for one in found] == [16, 32]
+    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -384,7 +378,7 @@ def test_from_the_command_to_the_json(tmp_path):
 def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     with pytest.raises(SystemExit) as exit:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
+        runpy.run_path(str(SCRIPTS / "benchmark.py"), run_name="__main__")
     error = capsys.readouterr().err
     assert exit.value.code == 2
     assert error.startswith(f"error: {message}") and error.count("\n") == 1
@@ -394,8 +388,7 @@ def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, ca
     ("arguments", "status"), [(["--help"], 0), (["lenet5", "--rounds", "0"], 2)]
 )
 def test_neither_help_nor_the_parent_of_the_sides_needs_jax(arguments, status):
-    command = [sys.executable, "-X", "importtime", SCRIPT, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = run_script("benchmark.py", *arguments, python=["-X", "importtime"])
     assert done.returncode == status
     modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "tyro" in modules and not modules & {"jax", "torch"}

@@ -340,6 +340,7 @@ def test_tfrecord_with_tensorflow_is_read_as_it_is(tmp_path, originals):
     assert not (tmp_path / "tfrecord" / "array_record").exists()
 
 
+@pytest.mark.slow
 def test_real_mnist_is_downloaded_prepared_and_read_without_tensorflow(tmp_path, serve):
     data_dir, url = real_data("mnist"), serve(real_mnist_files())
     code = """

@@ -145,7 +145,10 @@ def torch_cuda_convnet_11pct(f, p, x):
         ("alexnet", torch_alexnet, pixels(224, 224), {"fc6": 6}),
         ("alexnet", torch_alexnet, pixels(127, 191), {"fc6": 6}),  # 3x5 maps to 6x6
         ("alexnet-2012", torch_alexnet_2012, pixels(224, 224, 128), {"fc6": 6}),
-        ("alexnet-2012", torch_alexnet_2012, pixels(227, 227, 128), {"fc6": 6}),
+        pytest.param(
+            *("alexnet-2012", torch_alexnet_2012, pixels(227, 227, 128), {"fc6": 6}),
+            marks=pytest.mark.slow,
+        ),
         ("cuda-convnet-18pct", torch_cuda_convnet_18pct, pixels(32, 32, 128), {"fc10": 4}),
         ("cuda-convnet-11pct", torch_cuda_convnet_11pct, pixels(24, 24, 128), {"fc10": 6}),
     ],

@@ -8,7 +8,8 @@ import pytest
 
 from jaxcnn.models import IMAGE_SHAPES, MODELS
 
-LARGE = "alexnet", "alexnet-2012"
+# One of each kind of layers.
+BY_DEFAULT = "lenet5", "lenet5-1998", "lenet5-modern", "cuda-convnet-18pct"
 
 
 def network(name):
@@ -20,7 +21,7 @@ def network(name):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(m, marks=[pytest.mark.slow] if m in LARGE else []) for m in MODELS]
+    "name", [pytest.param(m, marks=() if m in BY_DEFAULT else pytest.mark.slow) for m in MODELS]
 )
 def test_network_computes_the_same_eagerly_jitted_and_one_by_one(name):
     model, params, images = network(name)

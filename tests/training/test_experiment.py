@@ -85,7 +85,7 @@ def test_the_curvature_is_estimated_before_an_epoch_and_kept_in_it(config):
     assert np.any(curvature_of(state)["C1"]["kernel"] != curvature["C1"]["kernel"])
 
 
-@pytest.mark.parametrize("batch_size", [20, NUM_EXAMPLES], ids=["in mid-epoch", "between epochs"])
+@pytest.mark.parametrize("batch_size", [20, pytest.param(NUM_EXAMPLES, marks=pytest.mark.slow)])
 def test_going_on_with_the_curvature_ends_in_the_same_bits(
     batch_size, config, tmp_path, monkeypatch
 ):
@@ -338,8 +338,8 @@ def test_bfloat16_trains_as_float32_does(linear):
     config = dataclasses.replace(linear, model="lenet5-tanh", optimizer=OptimizerConfig())
     losses = {}
     for dtype in ("float32", "bfloat16"):
-        experiment, state, metrics = trained(dataclasses.replace(config, dtype=dtype), 5)
-        assert int(state.step) == 20
+        experiment, state, metrics = trained(dataclasses.replace(config, dtype=dtype), 3)
+        assert int(state.step) == 12
         dtypes = {leaf.dtype for leaf in jax.tree.leaves((state, metrics))}
         assert dtypes == {np.dtype("float32"), np.dtype("int32")}
         losses[dtype] = float(metrics["loss"])
@@ -404,3 +404,18 @@ def test_only_training_asks_that_a_batch_divides_over_the_devices(config):
 def test_a_mesh_that_the_network_does_not_fit_is_said_as_it_is(config):
     with pytest.raises(UserError, match="^--model-axis 2: this network has no fc6"):
         Experiment(dataclasses.replace(config, model_axis=2))
+
+
+@pytest.mark.parametrize("theirs", [None, "theirs"])
+def test_experiment_respects_the_users_compilation_cache(theirs, linear, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXCNN_CACHE_DIR", str(tmp_path / "ours"))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", theirs and str(tmp_path / theirs))
+        Experiment(linear)
+        found = jax.config.jax_compilation_cache_dir
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert found == str(tmp_path / (theirs or "ours/xla"))
+    if not theirs:
+        assert (tmp_path / "ours" / "xla").stat().st_mode & 0o777 == 0o700

@@ -2,17 +2,14 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 import signal
-import subprocess
-import sys
 import time
 
 import chex
 import jax
 import numpy as np
 import pytest
+from helpers import start_script
 
 from jaxcnn import PRESETS, train_and_evaluate
 from jaxcnn.config import OptimizerConfig, to_json
@@ -24,21 +21,15 @@ from jaxcnn.workdir import folder as workdir
 from jaxcnn.workdir.checkpoints import Checkpoints
 from jaxcnn.workdir.metrics_log import read_metrics
 
-ROOT = pathlib.Path(__file__).parents[2]
 STEPS_PER_EPOCH = 62  # 4,000 digits in batches of 64
-SHORT = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, epochs=2, checkpoint_every_steps=20)
+PRESET = PRESETS["lenet5-mnist5k"].config
+SHORT = dataclasses.replace(PRESET, epochs=2, checkpoint_every_steps=20)
+FOUR_EPOCHS = dataclasses.replace(PRESET, epochs=4)
 
 
 def start(*arguments):
-    """A training process as a user starts it, on one device."""
-    command = [sys.executable, ROOT / "scripts" / "train.py", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def run(*arguments):
-    process = start(*arguments)
-    out, err = process.communicate(timeout=240)
-    return process.returncode, out, err
+    """Start training as a user does, on as many devices as this process has."""
+    return start_script("train.py", *arguments, JAX_NUM_CPU_DEVICES="2")
 
 
 def final_params(config, folder):
@@ -66,12 +57,10 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Four epochs in a process of their own, on one device: final parameters and metrics."""
+    """The final parameters and metrics of four epochs."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    code, _, err = run("--epochs", 4, "--workdir", folder)
-    assert code == 0, err
-    config = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, epochs=4)
-    return final_params(config, folder), read_metrics(folder)
+    train_and_evaluate(dataclasses.replace(FOUR_EPOCHS, workdir=str(folder)))
+    return final_params(FOUR_EPOCHS, folder), read_metrics(folder)
 
 
 def test_a_run_leaves_its_files_and_its_result(finished):
@@ -85,6 +74,8 @@ def test_a_run_leaves_its_files_and_its_result(finished):
     keys = "preset model dataset seed epochs train_seconds compile_seconds examples_per_second"
     assert result.keys() >= {*keys.split(), "total_seconds", "devices", "versions"}
     assert result["train_seconds"] + result["compile_seconds"] <= result["total_seconds"]
+    rate = result["steps"] * config.batch_size / result["train_seconds"]
+    assert result["examples_per_second"] == pytest.approx(rate, rel=0.01)
     lines = read_metrics(folder)
     assert [line["step"] for line in lines] == [100, 124]
     assert lines[-1]["test_accuracy"] == result["test_accuracy"]
@@ -143,54 +134,49 @@ def test_the_seed_decides_the_run(finished, tmp_path):
     assert train_and_evaluate(config)["test_loss"] != finished[2]["test_loss"]
 
 
-def test_killed_it_goes_on_to_the_same_bits(undisturbed, tmp_path):
-    arguments = ("--epochs", 4, "--workdir", tmp_path, "--checkpoint-every-steps", 10)
-    process = start(*arguments)
+def test_train_killed_continues_to_the_same_bits(undisturbed, tmp_path, capsys):
+    process = start("--epochs", 4, "--workdir", tmp_path, "--checkpoint-every-steps", 10)
     wait_for(tmp_path / "checkpoints" / "70", process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "result.json").exists()
 
-    code, out, err = run(*arguments)
-    assert code == 0, err
-    resumed_at = int(out.split("checkpoint of step ")[1].split(".")[0])
-    assert resumed_at >= 70
-    config = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, epochs=4)
+    train_and_evaluate(
+        dataclasses.replace(FOUR_EPOCHS, checkpoint_every_steps=10, workdir=str(tmp_path))
+    )
+    out = capsys.readouterr().out
+    assert int(out.split("checkpoint of step ")[1].split(".")[0]) >= 70
     params, metrics = undisturbed
-    chex.assert_trees_all_equal(final_params(config, tmp_path), params)
+    chex.assert_trees_all_equal(final_params(FOUR_EPOCHS, tmp_path), params)
     assert read_metrics(tmp_path) == metrics
 
 
 def stop(number, *arguments, folder):
-    process = start(*arguments)
+    process = start("--workdir", folder, "--log-every-steps", 3, *arguments)
     wait_for(folder / "metrics.jsonl", process)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert number.name in err and "goes on" in err and "Traceback" not in err
-    return err
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        assert f"at step {checkpoints.resolve_step(None):,} of" in err
 
 
-def test_ctrl_c_saves_a_checkpoint(tmp_path):
+@pytest.mark.slow
+def test_train_saves_a_checkpoint_on_ctrl_c(tmp_path):
     never = 10**6
-    err = stop(
+    stop(
         signal.SIGINT,
-        *("--workdir", tmp_path, "--log-every-steps", 3, "--epochs", never),
-        *("--eval-every-epochs", never, "--checkpoint-every-steps", never),
+        *("--epochs", never, "--eval-every-epochs", never, "--checkpoint-every-steps", never),
         folder=tmp_path,
     )
-    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-        (step,) = checkpoints.steps()
-    assert f"at step {step:,} of" in err
 
 
-def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(undisturbed, tmp_path):
-    arguments = ("--epochs", 4, "--workdir", tmp_path, "--log-every-steps", 3)
-    stop(signal.SIGTERM, *arguments, folder=tmp_path)
-    code, out, err = run(*arguments)
-    assert code == 0 and "Going on from the checkpoint" in out, err
-    config = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, epochs=4)
-    chex.assert_trees_all_equal(final_params(config, tmp_path), undisturbed[0])
+def test_train_saves_a_checkpoint_on_sigterm_and_continues(undisturbed, tmp_path, capsys):
+    stop(signal.SIGTERM, "--epochs", 4, folder=tmp_path)
+    train_and_evaluate(dataclasses.replace(FOUR_EPOCHS, log_every_steps=3, workdir=str(tmp_path)))
+    assert "Going on from the checkpoint" in capsys.readouterr().out
+    chex.assert_trees_all_equal(final_params(FOUR_EPOCHS, tmp_path), undisturbed[0])
     steps = [line["step"] for line in read_metrics(tmp_path)]
     assert steps == sorted({*range(3, 248, 3), 124, 248})
 
@@ -289,22 +275,3 @@ def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):
     config = dataclasses.replace(SHORT, workdir=str(tmp_path / "file" / "run"))
     with pytest.raises(UserError, match="cannot write in .*; choose another --workdir"):
         train_and_evaluate(config)
-
-
-def test_the_users_compilation_cache_is_respected_or_made_private(tmp_path):
-    code = (
-        "import dataclasses, jax, jaxcnn\n"
-        "from jaxcnn.training.experiment import Experiment\n"
-        "Experiment(jaxcnn.PRESETS['lenet5-mnist5k'].config)\n"
-        "print(jax.config.jax_compilation_cache_dir)"
-    )
-
-    def cache_of(**variables):
-        environment = {**os.environ, "JAXCNN_CACHE_DIR": str(tmp_path / "ours"), **variables}
-        command = [sys.executable, "-c", code]
-        return subprocess.run(command, env=environment, capture_output=True, text=True).stdout
-
-    assert cache_of().strip() == str(tmp_path / "ours" / "xla")
-    assert (tmp_path / "ours" / "xla").stat().st_mode & 0o777 == 0o700
-    theirs = str(tmp_path / "theirs")
-    assert cache_of(JAX_COMPILATION_CACHE_DIR=theirs).strip() == theirs
