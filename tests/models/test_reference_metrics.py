@@ -1,0 +1,117 @@
+"""Compare one training step of each network with stored numbers.
+
+The numbers come from this code, not from a paper. They detect that a change of the code changes what
+a network computes.
+
+    python tests/models/test_reference_metrics.py [NAME ...]
+
+prints the table of this file.
+"""
+
+import sys
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.training.step import create_state, train_step
+
+
+class Metrics(NamedTuple):
+    loss: float  # mean of the batch, before the step
+    gradient_norm: float
+    parameter_norm: float  # after the step
+    next_loss: float  # mean of the same batch, after the step
+
+
+REFERENCE = {
+    "lenet5": Metrics(2.333086, 0.9513645, 15.31132, 2.324159),
+    "lenet5-tanh": Metrics(2.298012, 1.337884, 15.3114, 2.280144),
+    "lenet5-relu": Metrics(2.453687, 6.346548, 15.30952, 2.139375),
+    "lenet5-min-pool": Metrics(2.495368, 2.702279, 15.31086, 2.425479),
+    "lenet5-modern": Metrics(3.428988, 22.83131, 16.28396, 2.87242),
+    "lenet5-1998": Metrics(74.257, 18.6537, 2.595999, 70.91243),
+    "lenet5-1998-lecun-uniform": Metrics(126.6806, 263.0271, 15.45916, 136.8272),
+    "alexnet": Metrics(2.333265, 24.59181, 96.7131, 1.995292),
+    "alexnet-32": Metrics(2.597269, 17.73237, 57.75592, 2.148148),
+    "alexnet-2012": Metrics(3.462469, 67.11951, 121.5685, 11.58396),
+    "cuda-convnet-18pct": Metrics(2.302675, 0.4682271, 2.941346, 2.301461),
+    "cuda-convnet-11pct": Metrics(2.302922, 7.179281, 56.58837, 2.294965),
+}
+
+# jax 0.7.2 and 0.12 differ by 2e-6 at most. One step hardly changes the norm of all parameters.
+RTOL = Metrics(loss=1e-4, gradient_norm=1e-4, parameter_norm=1e-5, next_loss=1e-4)
+
+BATCH_SIZE = 8
+LARGE = "alexnet", "alexnet-2012"
+SHAPES = IMAGE_SHAPES | {"alexnet": (64, 64, 3)}  # the smallest image is 63x63
+# The initial kernels of 1e-4 suit pixels in 0..255; with smaller pixels the logits would be 0.
+SCALE = {"cuda-convnet-18pct": 64.0, "cuda-convnet-11pct": 64.0}
+
+MESSAGE = """{name}: the metrics of one training step changed. Expected and actual:
+{expected}
+{actual}
+If the change is meant, say why in the commit and replace the network's row of REFERENCE by that of
+    python tests/models/test_reference_metrics.py {name}"""
+
+
+# These programs run once or twice: compile them fast.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def norm(tree):
+    squares = [np.square(leaf, dtype=np.float64).sum() for leaf in jax.tree.leaves(tree)]
+    return float(np.sqrt(sum(squares)))
+
+
+def measure(name):
+    rng = np.random.default_rng(0)
+    images = SCALE.get(name, 1.0) * rng.normal(size=(BATCH_SIZE, *SHAPES[name]))
+    batch = {
+        "image": jnp.asarray(images, jnp.float32),
+        "label": jnp.arange(BATCH_SIZE, dtype=jnp.int32),
+    }
+    tx = optax.sgd(0.01, momentum=0.9)
+    create = partial(create_state, MODELS[name](num_classes=10), tx, SHAPES[name])
+    state = jit(create)(jax.random.key(0))
+    step = jit(train_step, donate_argnums=0)
+    state, sums = step(state, batch, jax.random.key(1))
+    # The momentum of the first step is the gradient.
+    gradient_norm = norm(optax.tree_utils.tree_get(state.opt_state, "trace"))
+    parameter_norm = norm(state.params)
+    _, next_sums = step(state, batch, jax.random.key(1))
+    loss, next_loss = (float(each["loss"]) / BATCH_SIZE for each in (sums, next_sums))
+    return Metrics(loss, gradient_norm, parameter_norm, next_loss)
+
+
+def table_row(name, metrics):
+    return f'    "{name}": Metrics({", ".join(f"{value:.7g}" for value in metrics)}),'
+
+
+def test_reference_metrics_cover_every_network():
+    assert REFERENCE.keys() == MODELS.keys()
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(m, marks=[pytest.mark.slow] if m in LARGE else []) for m in MODELS]
+)
+def test_train_step_gives_the_reference_metrics(name):
+    actual, expected = measure(name), REFERENCE[name]
+    close = [
+        np.isclose(*pair, rtol=rtol, atol=0)
+        for *pair, rtol in zip(actual, expected, RTOL, strict=True)
+    ]
+    rows = {"expected": table_row(name, expected), "actual": table_row(name, actual)}
+    assert all(close), MESSAGE.format(name=name, **rows)
+
+
+if __name__ == "__main__":
+    print("REFERENCE = {")
+    for name in sys.argv[1:] or MODELS:
+        print(table_row(name, measure(name)), flush=True)
+    print("}")
