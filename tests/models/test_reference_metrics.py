@@ -1,7 +1,7 @@
 """Compare one training step of each network with stored numbers.
 
-The numbers come from this code, not from a paper. They detect that a change of the code changes what
-a network computes.
+The numbers come from this code, not from a paper. They detect a change of the code that changes
+what a network computes.
 
     python tests/models/test_reference_metrics.py [NAME ...]
 
