@@ -1,0 +1,55 @@
+"""Configuration of the documentation's site: `sphinx-build -W -b html docs docs/_build`."""
+
+import importlib.metadata
+import re
+
+project = "jaxcnn"
+release = version = importlib.metadata.version("jaxcnn")
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "jaxcnn"
+html_show_copyright = False
+
+# The notebook takes minutes: show the outputs that it was committed with.
+nb_execution_mode = "off"
+myst_heading_anchors = 4
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+# Stands for a colon while napoleon runs, which takes "text: text" of an attribute for its type.
+COLON = "\ue000"
+
+
+def translate_markdown(app, what, name, obj, options, lines):
+    """Translate the Markdown of docstrings to RST: code, tables, and characters special to RST."""
+    text = re.sub(r"(?:^ *\|.*\n?)+", _literal_block, "\n".join(lines), flags=re.MULTILINE)
+    parts = re.split(r"(`[^`]+`|^::\n\n(?:    .*\n?)+)", text, flags=re.MULTILINE)
+    for i, part in enumerate(parts):
+        if i % 2 == 0:
+            parts[i] = re.sub(r"([*|])", r"\\\1", part)
+        elif part.startswith("`"):
+            parts[i] = f"``{' '.join(part[1:-1].split())}``"
+    text = "".join(parts)
+    if what == "attribute":
+        text = text.replace(":", COLON)
+    lines[:] = text.split("\n")
+
+
+def _literal_block(table):
+    return "::\n\n" + re.sub(r"^ *", "    ", table.group(), flags=re.MULTILINE)
+
+
+def restore_colons(app, what, name, obj, options, lines):
+    """Put the colons back that `translate_markdown` hid from napoleon."""
+    lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+def setup(app):
+    """Run one before and one after napoleon, whose priority is 500."""
+    app.connect("autodoc-process-docstring", translate_markdown, priority=400)
+    app.connect("autodoc-process-docstring", restore_colons, priority=600)
