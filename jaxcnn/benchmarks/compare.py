@@ -1,6 +1,6 @@
-"""Starts the sides of a benchmark, lets them take turns, and says how fast each was.
+"""Start the sides of a benchmark, let them alternate, and collect their figures.
 
-It imports neither jax nor torch: the peak memory of a process that is started counts from its
+This module imports neither jax nor torch, because the peak memory of a new process starts at its
 parent's.
 """
 
@@ -43,19 +43,19 @@ def compare(
     seconds: float,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Measures our side, the others and the machine's own rates, in turns.
+    """Measure our side, the others and the machine's own rates, in alternation.
 
     Args:
-      job: what each side is to do; its own `side` and `variant` do not count.
+      job: work of each side; its own `side` and `variant` are ignored.
       against: names in AGAINST.
-      yardsticks: sides that say what the machine can do: "matmul", "copy".
-      rounds: how many turns each side has.
-      seconds: of a turn, at least.
-      say: takes a line for the person who waits.
+      yardsticks: sides that measure the machine: "matmul", "copy".
+      rounds: number of turns of each side.
+      seconds: shortest duration of a turn.
+      say: function that prints a progress line.
 
     Returns:
-      What was asked, the machine, `sides` with what each said at its start, `left_out` with the
-      reasons, and `rounds`: side -> steps, seconds and peak memory.
+      The arguments, the machine, `sides` with the facts of each, `left_out` with the reasons, and
+      `rounds`: side -> steps, seconds and peak memory.
 
     Raises:
       UserError: there is no such network, or no such side.
@@ -99,13 +99,13 @@ class Worker:
     """A process that does one job; see `worker`.
 
     Attributes:
-      facts: what it said when it was ready, and the variant.
+      facts: what the process reported when it was ready, and the variant.
     """
 
     facts: dict[str, Any]
 
     def __init__(self, job: Job) -> None:
-        """Starts it."""
+        """Start the process."""
         environment = {
             # Compile times are those of a first run.
             "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -128,19 +128,19 @@ class Worker:
         )
 
     def wait(self) -> None:
-        """Waits until it is ready, compiled and all.
+        """Wait until the process has compiled its job and is ready.
 
         Raises:
-          UserError: the job cannot be done as it is asked.
-          RunError: it failed.
+          UserError: the job is invalid.
+          RunError: the process failed.
         """
         self.facts = {"variant": self._job.variant, **self._answer()}
 
     def measure(self, seconds: float) -> dict[str, float]:
-        """Steps done and the seconds they took, at least `seconds`; the peak memory so far.
+        """Return the steps done, their seconds (at least `seconds`) and the peak memory so far.
 
         Raises:
-          RunError: it failed.
+          RunError: the process failed.
         """
         time.sleep(PAUSE_SECONDS)
         assert self._process.stdin is not None
@@ -150,7 +150,7 @@ class Worker:
         return self._answer()
 
     def stop(self) -> None:
-        """Ends the process, if it still runs."""
+        """End the process if it still runs."""
         assert self._process.stdin and self._process.stdout
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()  # its sign to clear up and go
@@ -182,7 +182,7 @@ class Worker:
 def _fastest(
     job: Job, seconds: float, stack: contextlib.ExitStack, left_out: dict[str, str]
 ) -> Worker | None:
-    """The variant of a side that does most in a first turn, which also warms it up; None if none.
+    """Return the fastest variant in a first turn, which also warms it up; None if all fail.
 
     Raises:
       UserError, RunError: our own side, or the matrix product, cannot do the job.
@@ -213,7 +213,7 @@ def _fastest(
 
 
 def _device_name(device: str) -> str:
-    """JAX calls every processor "cpu"; Linux knows better."""
+    """Return the name of the processor; JAX calls every processor "cpu"."""
     cpuinfo = Path("/proc/cpuinfo")
     if device != "cpu" or not cpuinfo.exists():
         return device

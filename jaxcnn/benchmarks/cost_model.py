@@ -1,9 +1,9 @@
-"""What a training step would take on chips that are not at hand: a prediction, not a measurement.
+"""Predicted training steps on chips that were not measured.
 
-A step takes as long as the longest of three things, as if the others hid behind it: its products,
-its traffic with the memory, and the all-reduce of its gradients (which therefore is taken to
-overlap with the backward pass). Starting an operation costs nothing here, in truth some
-microseconds on a GPU: where a step is short, as LeNet-5's is, the prediction is a bound.
+A step takes as long as the longest of three parts, which are assumed to overlap: its matrix
+products, its memory traffic, and the all-reduce of its gradients. Starting an operation is assumed
+to take no time, though it takes some microseconds on a GPU. For a short step such as LeNet-5's, the
+prediction is therefore a lower bound.
 
 References:
   Williams, Waterman, Patterson, "Roofline: an insightful visual performance model for multicore
@@ -22,13 +22,13 @@ ATTAINABLE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """What a training step of one network costs a device.
+    """Costs of a training step of one network for a device.
 
     Attributes:
-      flops_per_image: operations.
-      bytes_per_image: read and written.
-      fixed_bytes: read and written whatever the batch: parameters, gradients, the optimizer.
-      gradient_bytes: summed over the devices.
+      flops_per_image: operations for an image.
+      bytes_per_image: bytes read and written for an image.
+      fixed_bytes: bytes read and written for any batch: parameters, gradients, optimizer state.
+      gradient_bytes: bytes summed over the devices.
     """
 
     flops_per_image: float
@@ -42,9 +42,9 @@ class Chip:
     """A device.
 
     Attributes:
-      name: what it is called.
-      flops: operations a second of matrix products, at its peak.
-      bandwidth: bytes a second of its memory.
+      name: name of the device.
+      flops: peak rate of matrix products, in operations a second.
+      bandwidth: memory bandwidth, in bytes a second.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Chip:
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """What connects a chip with others.
+    """A connection between chips.
 
     Attributes:
-      bandwidth: bytes a second that a chip sends, while it receives as many.
+      bandwidth: bytes a second that a chip sends while it receives as many.
       latency: seconds of a message.
-      switched: whether it reaches all others alike, and not only its neighbours.
+      switched: whether it connects all chips equally, or only neighbours.
     """
 
     bandwidth: float
@@ -83,8 +83,8 @@ class System:
     """Chips of one kind in a grid.
 
     Attributes:
-      chip: each of them.
-      axes: of the grid: chips along it, and their link; the fastest first.
+      chip: each chip.
+      axes: axes of the grid, the fastest first: number of chips and their link.
     """
 
     chip: Chip
@@ -92,7 +92,7 @@ class System:
 
     @property
     def num_chips(self) -> int:
-        """Chips in all."""
+        """Return the number of chips."""
         return math.prod(size for size, _ in self.axes)
 
     def all_reduce_seconds(self, num_bytes: float) -> float:
@@ -114,17 +114,17 @@ class StepSeconds:
 
     @property
     def step(self) -> float:
-        """Of the whole step."""
+        """Return the duration of the whole step."""
         return max(dataclasses.astuple(self))
 
     @property
     def limit(self) -> str:
-        """The part that is longest."""
+        """Return the name of the longest part."""
         return max(dataclasses.asdict(self).items(), key=lambda part: part[1])[0]
 
 
 def predict(costs: Costs, system: System, batch_per_chip: float) -> StepSeconds:
-    """A step in which each chip has so many images."""
+    """Predict the three parts of a step with a number of images on each chip."""
     num_bytes = costs.fixed_bytes + costs.bytes_per_image * batch_per_chip
     return StepSeconds(
         compute=costs.flops_per_image * batch_per_chip / (ATTAINABLE * system.chip.flops),
@@ -134,10 +134,10 @@ def predict(costs: Costs, system: System, batch_per_chip: float) -> StepSeconds:
 
 
 def half_speed_batch(costs: Costs, system: System) -> int:
-    """The batch, over all chips, at which images/s are half of what ever larger batches tend to.
+    """Return the batch, over all chips, at which images/s are half of their limit.
 
-    With a smaller one, most of a step is what no further chip shortens: the all-reduce, or reading
-    and writing the parameters. It is Hockney's n_1/2.
+    Most of a step with a smaller batch is the all-reduce, or reading and writing parameters, which
+    more chips do not shorten. This is Hockney's n_1/2.
     """
     compute = costs.flops_per_image / (ATTAINABLE * system.chip.flops)
     memory = costs.bytes_per_image / system.chip.bandwidth

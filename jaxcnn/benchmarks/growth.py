@@ -1,4 +1,4 @@
-"""The time of a step over the size of its batch, or of its images, as a picture."""
+"""Draw the time of a step over the size of its batch or of its images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LABELS = {"batch_size": "images in a batch", "image_size": "height and width of 
 
 
 def save_growth(comparisons: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws milliseconds an image, for each side, over what differs between the comparisons.
+    """Draw milliseconds per image, for each side, over the quantity that differs.
 
     Args:
-      comparisons: what `compare` returned for each size, each with its `figures`.
-      path: of the picture.
+      comparisons: results of `compare` for each size, each with its `figures`.
+      path: file to write.
     """
     first = comparisons[0]
     (size,) = (name for name in LABELS if len({it[name] for it in comparisons}) > 1)

@@ -1,4 +1,4 @@
-"""How fast images come to a training step, beside how fast it uses them."""
+"""Measure how fast images reach a training step, and how fast the step uses them."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from jaxcnn.training.experiment import Experiment
 
 
 class MeanColor(nn.Module):
-    """A network that costs next to nothing: what is left of a step is its images."""
+    """A network of negligible cost, so that a step is as fast as its images arrive."""
 
     num_classes: int
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits, from the mean of each channel."""
+        """Return logits computed from the mean of each channel."""
         return nn.Dense(self.num_classes)(images.mean((1, 2)))
 
 
 def measure_input(
     config: TrainConfig, *, rounds: int, seconds: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Trains as `config` says and, in turns, a network that costs nothing on the same images.
+    """Train as `config` says and, in alternation, a network of negligible cost on the same images.
 
     Args:
-      config: of a run; nothing is written into its folder.
-      rounds: how many turns each of the two has.
-      seconds: of a turn, at least.
-      say: takes a line for the person who waits.
+      config: config of a run; nothing is written into its folder.
+      rounds: number of turns of each of the two.
+      seconds: shortest duration of a turn.
+      say: function that prints a progress line.
 
     Returns:
-      What was asked, and `images_per_second`: "training" and "input alone" -> those of each round.
+      The arguments, and `images_per_second`: "training" and "input alone" -> one value a round.
 
     Raises:
-      UserError: the run cannot be had, or there are no rounds.
+      UserError: the config is invalid, its data cannot be read, or there are no rounds.
     """
     if rounds < 1 or not seconds > 0:
         raise UserError("--rounds must be at least 1, and --seconds above 0")
@@ -78,7 +78,7 @@ def measure_input(
 
 
 def print_input(measured: dict[str, Any], console: Console) -> None:
-    """The medians as a table."""
+    """Print the medians as a table."""
     title = "{preset}, {dataset}, batch {batch_size}: images/s".format_map(measured)
     table = Table("", title=title, box=box.SIMPLE_HEAD)
     for heading in ("median", "least", "largest"):
@@ -93,7 +93,7 @@ def print_input(measured: dict[str, Any], console: Console) -> None:
 
 
 class _Side:
-    """A run that goes on from turn to turn."""
+    """A run that continues from turn to turn."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -102,7 +102,7 @@ class _Side:
         self._step, self._chunk = 0, 1
 
     def images_per_second(self, seconds: float) -> float:
-        """Of a turn, from which nothing is left read ahead."""
+        """Return the rate of a turn; nothing stays read ahead after it."""
         experiment, first, took = self._experiment, self._step, 0.0
         started = time.perf_counter()
         while took < seconds:

@@ -41,7 +41,7 @@ NUM_BATCHES = 4
 
 
 def prepare_jaxcnn(job: Job) -> Prepared:
-    """The job as a user of jaxcnn runs it: training in chunks of steps, each one program.
+    """Prepare the job in jaxcnn: training in chunks of steps, each chunk one program.
 
     Raises:
       UserError: there is no such network.
@@ -56,7 +56,7 @@ def prepare_jaxcnn(job: Job) -> Prepared:
 
 
 def prepare_linen(job: Job) -> Prepared:
-    """The job in plain linen: a jitted step, called in a Python loop as Flax's examples do.
+    """Prepare the job in plain linen: a jitted step in a Python loop, as in Flax's examples.
 
     Raises:
       UserError: there is no such network here, or not for such images.
@@ -69,7 +69,7 @@ def prepare_linen(job: Job) -> Prepared:
 
 
 def prepare_matmul(job: Job) -> Prepared:
-    """The product of two large square matrices: the rate that the others are held against."""
+    """Prepare the product of two large square matrices, the rate that sides are compared with."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     values = np.random.default_rng(0).uniform(-1, 1, (2, size, size))
     a, b = jax.device_put(list(values.astype(jnp.dtype(job.dtype))))
@@ -83,7 +83,7 @@ def prepare_matmul(job: Job) -> Prepared:
 
 
 def prepare_copy(job: Job) -> Prepared:
-    """One large array, changed in place: `COPY_BYTES` read, and as many written."""
+    """Prepare an update in place of a large array: `COPY_BYTES` read and as many written."""
     values = jnp.zeros(COPY_BYTES // 4, jnp.float32)
     negative = jax.jit(jnp.negative, donate_argnums=0)  # new pages would cost more than they hold
 
@@ -215,7 +215,7 @@ def _linen_step(job: Job, model: nn.Module) -> Callable[[Any], TrainState]:
 
 
 def initial_state(job: Job, model: nn.Module) -> TrainState:
-    """A state at step 0, with the job's rule."""
+    """Create a state at step 0 with the job's optimizer."""
     tx = optax.adam(LEARNING_RATE) if job.adam else optax.sgd(LEARNING_RATE, MOMENTUM)
     create = functools.partial(create_state, model, tx, _image_shape(job))
     return jax.jit(create)(jax.random.key(0))

@@ -1,4 +1,4 @@
-"""What one process of a benchmark is to do; imports neither jax nor torch."""
+"""The work of one process of a benchmark; imports neither jax nor torch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Run = Callable[[int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What one process does.
+    """The work of one process.
 
     Attributes:
       side: a key of `worker.SIDES`.
-      variant: of the side; "" where it has none.
+      variant: variant of the side, or "".
       network: a name in MODELS.
       what: "train", "infer" or "epoch"; a step is a training step, a forward pass or an epoch.
       batch_size: images in a batch.
-      dtype: of the computation, "float32" or "bfloat16"; parameters are float32.
+      dtype: type of the computation, "float32" or "bfloat16"; parameters are float32.
       image_size: height and width of the images; None is the network's own.
     """
 
@@ -40,36 +40,36 @@ class Job:
     image_size: int | None = None
 
     def image_shape(self, own: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Of one image; `own` is the network's."""
+        """Return the shape of an image; `own` is the network's."""
         return own if self.image_size is None else (self.image_size, self.image_size, own[-1])
 
     @property
     def adam(self) -> bool:
-        """The rule: Adam for LeNet-5, gradient descent with momentum for the others."""
+        """Return whether the optimizer is Adam; networks other than LeNet-5 use momentum."""
         return self.network.startswith("lenet5")
 
     @property
     def images_per_step(self) -> int:
-        """Images that a step goes through; an epoch is of whole batches."""
+        """Return the number of images in a step; an epoch has whole batches only."""
         if self.what == "epoch":
             return MNIST_SIZE // self.batch_size * self.batch_size
         return self.batch_size
 
 
 def full_name(side: str, variant: str) -> str:
-    """`torch eager` for a side that was asked for as `torch`; as it is where it says as much."""
+    """Return the name of a side with its variant, such as `torch eager`."""
     return side if side.endswith(variant) else f"{side} {variant}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A job ready to run.
+    """A job that is ready to run.
 
     Attributes:
-      run: does steps.
-      device: what it runs on.
+      run: function that does a number of steps.
+      device: name of the device.
       versions: package -> version.
-      flops: useful operations of a step, where the side can count them.
+      flops: useful operations of a step, if the side can count them.
     """
 
     run: Run
@@ -81,12 +81,12 @@ class Prepared:
 def random_images(
     num: int, shape: tuple[int, ...]
 ) -> tuple[UInt8[np.ndarray, "num height width channels"], Int32[np.ndarray, " num"]]:
-    """The same images and labels for every side."""
+    """Return random images and labels, the same for every side."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (num, *shape), np.uint8)
     return images, rng.integers(0, 10, num, np.int32)
 
 
 def normalized(images: UInt8[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
-    """Pixels in [-1, 1], float32."""
+    """Scale pixels to [-1, 1], float32."""
     return images.astype(np.float32) / np.float32(127.5) - 1

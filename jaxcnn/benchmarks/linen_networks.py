@@ -1,4 +1,4 @@
-"""The networks as a user of Flax writes them: `nn.Conv` and linen's own pools, nothing of ours."""
+"""The networks in plain Flax: `nn.Conv` and linen's own pools, without any layer of ours."""
 
 from __future__ import annotations
 

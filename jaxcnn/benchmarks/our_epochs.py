@@ -1,4 +1,4 @@
-"""An epoch as `scripts/train.py` goes through it, over and over."""
+"""Repeated epochs, as `scripts/train.py` runs them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxcnn.workdir.checkpoints import Checkpoints
 
 
 def epochs(job: Job) -> Run:
-    """Training, logging and checkpoints, the files with them; of evaluation, next to nothing.
+    """Prepare epochs of training with logs and checkpoints, and next to no evaluation.
 
     Raises:
       UserError: the network does not take MNIST's images, or the type is not float32.

@@ -1,4 +1,4 @@
-"""How the cost of a training step grows with the devices, as its compiled programs say."""
+"""The cost of a training step over the number of devices, from its compiled programs."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ _ARRAY = re.compile(r"[a-z]+(\d*)\[([\d,]*)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """What the compiler says of one device's part of a training step.
+    """The compiler's figures for one device's part of a training step.
 
     Attributes:
-      devices: that share the batch.
-      batch_size: over all of them.
+      devices: devices that share the batch.
+      batch_size: images over all devices.
       flops: operations.
-      bytes_moved: read and written by its operations, each fused group being one.
-      collective_bytes: results of all-reduces and of other exchanges.
-      temporary_bytes: memory beside the arguments and the results.
+      bytes_moved: bytes read and written, each fused group counting as one operation.
+      collective_bytes: results of all-reduces and of other collectives.
+      temporary_bytes: memory besides arguments and results.
     """
 
     devices: int
@@ -67,13 +67,13 @@ class Figures:
 
 
 def compiled_step(network: str, batch_size: int, devices: Sequence[jax.Device]) -> Figures:
-    """Compiles a float32 training step with its batch split over the devices; nothing is run.
+    """Compile a float32 training step with its batch split over the devices; run nothing.
 
-    The network is plain linen's. Ours holds the same convolution on a GPU or TPU, but on a CPU,
-    where this is meant to be compiled, it holds other operations in its place.
+    The network is plain linen's. On a GPU or TPU, ours contains the same convolution. On a CPU, for
+    which these programs are compiled, it would contain other operations.
 
     Raises:
-      UserError: it is none of these networks.
+      UserError: there is no such network here.
     """
     model = lookup("network of --what scale", network, NETWORKS)()
     along = jax.make_mesh(
@@ -107,7 +107,7 @@ def compiled_step(network: str, batch_size: int, devices: Sequence[jax.Device]) 
 
 
 def collective_bytes(program: str) -> int:
-    """Bytes that come out of the collective operations of a compiled program, given as HLO."""
+    """Return the bytes of all results of collective operations in a program, given as HLO."""
     return sum(
         int(bits or 8) // 8 * math.prod(int(size) for size in shape.split(",") if size)
         for results in _COLLECTIVE.findall(program)
@@ -116,11 +116,11 @@ def collective_bytes(program: str) -> int:
 
 
 def costs_of(one: Figures, many: Figures) -> Costs:
-    """A step's costs: the straight line through two programs that differ in their images a device.
+    """Fit the costs of a step to two programs with different numbers of images per device.
 
     Args:
-      one: of one device.
-      many: of several, for the same batch.
+      one: figures of one device.
+      many: figures of several devices, for the same batch.
     """
     most, least = one.batch_size / one.devices, many.batch_size / many.devices
     bytes_per_image = (one.bytes_moved - many.bytes_moved) / (most - least)
@@ -135,23 +135,24 @@ def costs_of(one: Figures, many: Figures) -> Costs:
 def measure_scale(
     network: str, batch_size: int, *, rounds: int, seconds: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Compiles steps for 1 to 8 CPU devices, predicts from them, and measures one device here.
+    """Compile steps for 1 to 8 CPU devices, predict from them, and measure one device here.
 
-    To be called before JAX has devices.
+    It must be called before JAX has devices.
 
     Args:
       network: a name in NETWORKS.
-      batch_size: images a device in weak scaling, and of all devices in strong scaling.
-      rounds: how many turns each side has in the measurement.
-      seconds: of a turn, at least.
-      say: takes a line for the person who waits.
+      batch_size: images per device in weak scaling, images in all in strong scaling.
+      rounds: number of turns of each side in the measurement.
+      seconds: shortest duration of a turn.
+      say: function that prints a progress line.
 
     Returns:
-      What was asked; `weak` and `strong`, the figures of each program; `costs`; `predictions`;
-      `here`, a prediction for this machine and what was measured; `comparison`, as `compare` says.
+      The arguments; `weak` and `strong`, the figures of each program; `costs`; `predictions`;
+      `here`, a prediction for this machine and its measurement; `comparison`, the result of
+      `compare`.
 
     Raises:
-      UserError: it is none of these networks, or the batch does not divide over 8 devices.
+      UserError: there is no such network here, or the batch does not divide over 8 devices.
     """
     if batch_size < 1 or batch_size % NUM_DEVICES[-1]:
         raise UserError(
@@ -219,7 +220,7 @@ def _prediction(costs: Costs, system: System, batch_per_chip: int) -> dict[str, 
 
 
 def print_scale(found: dict[str, Any], console: Console) -> None:
-    """The programs, the predictions and the check, as tables."""
+    """Print the programs, the predictions and the check, as tables."""
     title = f"{found['network']}, a training step as compiled, for each device"
     table = _table(
         title, "scaling", "devices", "batch", "MFLOP", "MB moved", "MB exchanged", "MB held"
@@ -271,7 +272,7 @@ def print_scale(found: dict[str, Any], console: Console) -> None:
 
 
 def _three_digits(figure: float) -> str:
-    """As many as a prediction deserves."""
+    """Round to the three digits that a prediction deserves."""
     return f"{float(f'{figure:.3g}'):,.0f}"
 
 

@@ -1,4 +1,4 @@
-"""How long a person waits: from the command to its answer, and to the first training step."""
+"""Measure the seconds from a command to its answer, and to the first training step."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ POLL_SECONDS = 0.005
 def measure_startup(
     train_script: Path, network: str, *, rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Starts `train.py` again and again, after a first time that fills the caches.
+    """Start `train.py` repeatedly, after a first start that fills the caches.
 
     Args:
-      train_script: the script.
+      train_script: path of the script.
       network: a name in MODELS that takes MNIST's images.
-      rounds: how many times each command is started.
-      say: takes a line for the person who waits.
+      rounds: number of starts of each command.
+      say: function that prints a progress line.
 
     Returns:
-      What was asked, and `seconds`: command -> those of each round.
+      The arguments, and `seconds`: command -> one value a round.
 
     Raises:
       UserError: there are no rounds.
-      RunError: the training did not come to its first step.
+      RunError: the training did not reach its first step.
     """
     if rounds < 1:
         raise UserError("--rounds must be at least 1")
@@ -62,7 +62,7 @@ def measure_startup(
 
 
 def print_startup(measured: dict[str, Any], console: Console) -> None:
-    """The medians as a table."""
+    """Print the medians as a table."""
     table = Table("train.py", title=f"{measured['network']}, startup", box=box.SIMPLE_HEAD)
     for heading in ("seconds", "least", "largest"):
         table.add_column(heading, justify="right")
@@ -73,7 +73,7 @@ def print_startup(measured: dict[str, Any], console: Console) -> None:
 
 
 def _to_first_step(train_script: Path, network: str) -> float:
-    """Seconds from the command until the first step is in the log."""
+    """Return the seconds from the command until the first step is in the log."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
         log = Path(folder, "run", "metrics.jsonl")
         started = time.perf_counter()

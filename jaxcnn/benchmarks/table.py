@@ -1,4 +1,4 @@
-"""What a comparison found, as figures and as a table."""
+"""The result of a comparison, as figures and as a table."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from jaxcnn.benchmarks.job import full_name
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """How one side did: medians over the rounds.
+    """The figures of one side: medians over the rounds.
 
     Attributes:
-      images_per_second: images gone through.
+      images_per_second: images processed in a second.
       step_ms: milliseconds of a step.
-      ratios: our images/s over this side's in the same round: median, least, largest.
+      ratios: our images/s over this side's in the same round: median, minimum, maximum.
       gflops: 10^9 useful operations in a second, two for each multiply-add.
-      of_matmul: that, as part of the rate of matrix products in the same round.
-      peak_mib: the process's memory at its largest.
-      compile_seconds: how much longer the first step took than the second.
+      of_matmul: `gflops` as a fraction of the rate of matrix products in the same round.
+      peak_mib: peak memory of the process.
+      compile_seconds: duration of the first step minus that of the second.
     """
 
     images_per_second: float
@@ -39,7 +39,7 @@ class Figures:
 
 
 def figures(comparison: Mapping[str, Any]) -> dict[str, Figures]:
-    """Side -> its figures, out of what `compare` returned."""
+    """Return the figures of each side from the result of `compare`."""
     rounds: Sequence[Mapping[str, Mapping[str, float]]] = comparison["rounds"]
     sides: Mapping[str, Mapping[str, Any]] = comparison["sides"]
     # Every side does what ours can count, however it goes about it.
@@ -69,7 +69,7 @@ def figures(comparison: Mapping[str, Any]) -> dict[str, Figures]:
 
 
 def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
-    """The figures as a table, with what they were measured on."""
+    """Print the figures as a table, with the machine."""
     sides = comparison["sides"]
     title = "{network}, {what}, batch {batch_size}, {dtype}".format_map(comparison)
     if (size := comparison["image_size"]) is not None:
@@ -122,6 +122,6 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
 
 
 def short(figure: float) -> str:
-    """A figure with three digits, or as many as it has before the point."""
+    """Format a number with three digits, or with all digits before the point."""
     digits = max(0, 2 - len(str(int(abs(figure)))) + 1)
     return f"{figure:,.{digits}f}"

@@ -23,7 +23,7 @@ VARIANTS = ("eager", "channels-last", "compile")
 
 
 def prepare(job: Job) -> Prepared:
-    """The job in PyTorch, on a GPU where it has one.
+    """Prepare the job in PyTorch, on a GPU if PyTorch has one.
 
     Raises:
       UserError: PyTorch is not installed, or there is no such network here.
@@ -83,7 +83,7 @@ def prepare(job: Job) -> Prepared:
 def _forward_and_step(
     job: Job, torch: Any, make: Callable[[Any], Any], device: Any, layout: Any
 ) -> tuple[Callable[[Any], Any], Callable[[Any, Any], None]]:
-    """The network's function of images, and its training step of images and labels."""
+    """Return the function of images, and the training step of images and labels."""
     torch.manual_seed(0)
     model = make(torch).to(device, memory_format=layout)
     model.train(job.what != "infer")
@@ -108,7 +108,7 @@ def _forward_and_step(
 
 
 def lenet5(torch: Any) -> Any:
-    """The notebook's, without its softmax."""
+    """Make the notebook's LeNet-5, without its softmax."""
     t = torch.nn
     return t.Sequential(
         *(t.Conv2d(1, 6, 5, padding=2), t.Sigmoid(), t.AvgPool2d(2)),
@@ -119,7 +119,7 @@ def lenet5(torch: Any) -> Any:
 
 
 def alexnet(torch: Any) -> Any:
-    """The layers of torchvision's models/alexnet.py."""
+    """Make the layers of torchvision's models/alexnet.py."""
     t = torch.nn
     return t.Sequential(
         *(t.Conv2d(3, 64, 11, stride=4, padding=2), t.ReLU(inplace=True), t.MaxPool2d(3, 2)),
@@ -134,7 +134,7 @@ def alexnet(torch: Any) -> Any:
 
 
 def alexnet_2012(torch: Any) -> Any:
-    """The paper's; PyTorch divides alpha by the size of the window, the paper does not."""
+    """Make the paper's AlexNet; PyTorch divides alpha by the window's size, the paper does not."""
     t = torch.nn
 
     def lrn() -> Any:

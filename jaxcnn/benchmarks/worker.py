@@ -1,7 +1,7 @@
-"""One side of a benchmark in a process of its own, that measures when it is told to.
+"""One side of a benchmark, in a process of its own that measures on request.
 
-Started with a `Job` as JSON, it says when it is ready, in a line of JSON on stdout; after that each
-line on stdin, the seconds to measure for, is answered by another. What cannot go on is answered by
+The process gets a `Job` as JSON and prints a line of JSON when it is ready. It answers each line on
+stdin, the seconds to measure for, by another line of JSON. An error is answered by
 `{"error": ..., "kind": ...}`.
 """
 
@@ -32,7 +32,7 @@ CHUNK_SECONDS = 0.5
 
 
 def main() -> None:
-    """Serves one job, until stdin ends."""
+    """Serve one job until stdin ends."""
     job = Job(**json.loads(sys.argv[1]))
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries may print
