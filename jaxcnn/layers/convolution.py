@@ -49,6 +49,9 @@ def conv_general_dilated(
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
     **kwargs: Any,
 ) -> Float[Array, "batch *output_space features"]:
     """Convolve `lhs` with `rhs`: `jax.lax.conv_general_dilated`, with fast lowerings on a CPU.
@@ -60,8 +63,8 @@ def conv_general_dilated(
     `precision`, `preferred_element_type` or `batch_group_count`, one within
     `jax.default_matmul_precision`, and one under a mesh with explicit axes.
 
-    On a CPU an infinity or NaN in the images may spread beyond the kernel's reach, over the tile of
-    outputs that is computed with it.
+    On a CPU an infinity or NaN in an operand may spread beyond the kernel's reach, over the outputs
+    or the gradient of the same image.
     """
 
     def xla(lhs: Array, rhs: Array) -> Array:
@@ -74,6 +77,9 @@ def conv_general_dilated(
             rhs_dilation,
             dimension_numbers,
             feature_group_count,
+            batch_group_count,
+            precision,
+            preferred_element_type,
             **kwargs,
         )
 
@@ -90,7 +96,8 @@ def conv_general_dilated(
         not all(isinstance(size, int) for size in sizes)  # symbolic, for `jax.export`
         or any(set(dilation) != {1} for dilation in dilations)
         or {lhs.dtype, rhs.dtype} != {jnp.dtype(jnp.float32)}
-        or any(value is not None for value in kwargs.values())
+        or batch_group_count != 1
+        or any(value is not None for value in (precision, preferred_element_type, *kwargs.values()))
         # lax reads it when it traces a call. A primitive would read it later, when it is lowered.
         or jax.config.jax_default_matmul_precision is not None  # type: ignore[attr-defined]
         or 0 in output_shape

@@ -195,6 +195,20 @@ def test_dilations_may_be_arrays():
         )
 
 
+def test_arguments_may_be_positional():
+    arguments = normal(2, 6, 6, 2), normal(3, 3, 2, 4), (1, 1), "SAME", None, None, NHWC, 1, 1
+    for more in ((), (lax.Precision.HIGHEST,), (None, jnp.float32)):
+        actual, expected = (
+            conv(*arguments, *more) for conv in (conv_general_dilated, lax.conv_general_dilated)
+        )
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
+    primitives = [
+        e.primitive.name
+        for e in jax.make_jaxpr(conv_general_dilated, (2, 3, 4, 5, 6, 7, 8))(*arguments).eqns
+    ]
+    assert primitives == ["convolution"]  # batch_group_count=1 is the default
+
+
 def test_default_matmul_precision_applies_where_the_call_is_traced():
     arrays = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in [(4, 6, 6, 2), (3, 3, 2, 4)])
 
