@@ -11,6 +11,10 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "jaxcnn"
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+highlight_language = "none"  # most blocks without a language are shell commands
+toc_object_entries = False
 
 # The notebook takes minutes: show the outputs that it was committed with.
 nb_execution_mode = "off"
