@@ -1,72 +1,17 @@
-import io
+"""Lazily decoded images, and the policy for corrupt ones."""
+
 import logging
 import struct
 
 import numpy as np
 import pytest
+from helpers import numbered, open_folder, order_of, save_image
 from PIL import Image
 
 from jaxcnn.data.decode import Images
 from jaxcnn.data.sources import Encoded
-from jaxcnn.data.stream import evaluation_batches, load, training_batches
+from jaxcnn.data.stream import evaluation_batches, training_batches
 from jaxcnn.errors import UserError
-
-CLASSES = ("cat", "dog", "eel")
-
-
-def save_image(path, width, height, seed=0):
-    """Smooth noise: pixels that shrink to something, and JPEG keeps."""
-    small = np.random.default_rng(seed).integers(256, size=(6, 6, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """60 images to learn from and 21 to test on, PNG and JPEG, of 72x72 to 100x80 pixels."""
-    for i in range(81):
-        split, name = "train" if i < 60 else "val", CLASSES[i % 3]
-        path = tmp_path / "images" / split / name / f"{i:02d}.{'png' if i % 2 else 'JPEG'}"
-        save_image(path, 72 + i % 29, 72 + i % 9, seed=i)
-    return tmp_path / "images"
-
-
-def opened(folder, on_bad_image="refuse", **options):
-    fields = {"size": 28, "min_size": 32, "on_bad_image": on_bad_image}
-    return load(f"folder:{folder}", **{**fields, **options})
-
-
-class Numbered:
-    """Examples whose images are their own number, stored as PNG."""
-
-    def __init__(self, count, bad=()):
-        self._count, self._bad = count, bad
-
-    def __len__(self):
-        return self._count
-
-    def __getitem__(self, row):
-        file = io.BytesIO()
-        Image.fromarray(np.full((4, 4), row % 256, np.uint8)).save(file, format="PNG")
-        data = b"no image" if row in self._bad else file.getvalue()
-        return Encoded(data, int(row) % 7, f"number {row}")
-
-
-def numbered(count, bad=(), on_bad_image="skip"):
-    examples = Numbered(count, bad)
-    return Images(examples, size=2, channels=1, min_size=4, on_bad_image=on_bad_image)
-
-
-def numbers(batch):
-    assert (batch["image"] == batch["image"][:, :1, :1]).all()
-    return batch["image"][:, 0, 0, 0].tolist()
-
-
-def order_of(images, *, seed=0, epoch=0, first=0, batch_size=4, **options):
-    batches = training_batches(
-        images, seed=seed, epoch=epoch, first=first, batch_size=batch_size, **options
-    )
-    return [numbers(batch) for batch in batches]
 
 
 def test_a_bad_image_is_skipped_for_the_next_good_one_and_named(caplog):
@@ -159,31 +104,31 @@ def test_of_twelve_bits_the_upper_eight_are_taken(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_pixels_of_unknown_range_make_a_bad_image(dtype, folder):
-    path = folder / "train" / "cat" / "unknown.tif"
+def test_pixels_of_unknown_range_make_a_bad_image(dtype, image_folder):
+    path = image_folder / "train" / "cat" / "unknown.tif"
     Image.fromarray(np.ones((40, 40), dtype)).save(path)
     message = f"{path}.*the range of its pixels is not known"
     with pytest.raises(UserError, match=f"bad images, 1: {message}"):
-        opened(folder)
+        open_folder(image_folder)
     stored = [Encoded(path.read_bytes(), 0, str(path))]
     images = Images(stored, size=32, channels=1, min_size=1, on_bad_image="refuse")
     with pytest.raises(UserError, match=message):
         images[0]
 
 
-def test_bad_headers_are_refused_before_training_all_at_once(folder):
-    paths = [folder / "train" / "cat" / f"bad{i}.jpg" for i in range(4)]
+def test_bad_headers_are_refused_before_training_all_at_once(image_folder):
+    paths = [image_folder / "train" / "cat" / f"bad{i}.jpg" for i in range(4)]
     for path in paths:
         path.write_bytes(b"no image")
-    small = folder / "val" / "dog" / "a.png"
+    small = image_folder / "val" / "dog" / "a.png"
     save_image(small, 100, 31)
     with pytest.raises(UserError, match="bad images, 5: .*bad0.jpg.* and 2 others; .*skip"):
-        opened(folder)
+        open_folder(image_folder)
     for path in paths:
         path.unlink()
     with pytest.raises(
         UserError, match="a.png: it has 100x31 pixels, fewer than the 32 of --stream"
     ):
-        opened(folder)
-    assert len(opened(folder, min_size=31).test_images) == 22
-    assert len(opened(folder, "skip").test_images) == 22
+        open_folder(image_folder)
+    assert len(open_folder(image_folder, min_size=31).test_images) == 22
+    assert len(open_folder(image_folder, "skip").test_images) == 22

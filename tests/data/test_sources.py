@@ -1,78 +1,56 @@
+"""Folders of images and prepared sets of TFDS as sources of encoded examples."""
+
 import os
 import pathlib
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import CLASSES, open_folder, save_image
 
-from jaxcnn.data import datasets, sources
+from jaxcnn.data import datasets
 from jaxcnn.data.sources import open_source
 from jaxcnn.data.stream import evaluation_batches, load
 from jaxcnn.errors import RunError, UserError
 
-CLASSES = ("cat", "dog", "eel")
 
-
-def save_image(path, width, height, seed=0):
-    """Smooth noise: pixels that shrink to something, and JPEG keeps."""
-    small = np.random.default_rng(seed).integers(256, size=(6, 6, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """60 images to learn from and 21 to test on, PNG and JPEG, of 72x72 to 100x80 pixels."""
-    for i in range(81):
-        split, name = "train" if i < 60 else "val", CLASSES[i % 3]
-        path = tmp_path / "images" / split / name / f"{i:02d}.{'png' if i % 2 else 'JPEG'}"
-        save_image(path, 72 + i % 29, 72 + i % 9, seed=i)
-    return tmp_path / "images"
-
-
-def opened(folder, on_bad_image="refuse", **options):
-    fields = {"size": 28, "min_size": 32, "on_bad_image": on_bad_image}
-    return load(f"folder:{folder}", **{**fields, **options})
-
-
-def test_a_folder_is_its_classes_and_their_images(folder):
-    (folder / "train" / "cat" / "notes.txt").touch()
-    dataset = opened(folder)
+def test_a_folder_is_its_classes_and_their_images(image_folder):
+    (image_folder / "train" / "cat" / "notes.txt").touch()
+    dataset = open_folder(image_folder)
     assert dataset.class_names == CLASSES
     assert dataset.train_images.shape == (60, 28, 28, 3)
     assert dataset.test_images.shape == (21, 28, 28, 3)
-    source = open_source(f"folder:{folder}", None)
+    source = open_source(f"folder:{image_folder}", None)
     assert [source.test[row].label for row in (0, 6, 7, 14, 20)] == [0, 0, 1, 2, 2]
-    assert source.train[20].name == str(folder / "train" / "dog" / "01.png")
+    assert source.train[20].name == str(image_folder / "train" / "dog" / "01.png")
     assert dataset.sample().shape == (60, 28, 28, 3)
-    np.testing.assert_array_equal(dataset.sample(), opened(folder).sample())
+    np.testing.assert_array_equal(dataset.sample(), open_folder(image_folder).sample())
 
 
-def test_val_goes_before_test_and_either_will_do(folder):
-    save_image(folder / "test" / "dog" / "x.png", 40, 40)
-    assert len(opened(folder).test_images) == 21
-    (folder / "val").rename(folder / "else")
-    assert len(opened(folder).test_images) == 1
+def test_val_goes_before_test_and_either_will_do(image_folder):
+    save_image(image_folder / "test" / "dog" / "x.png", 40, 40)
+    assert len(open_folder(image_folder).test_images) == 21
+    (image_folder / "val").rename(image_folder / "else")
+    assert len(open_folder(image_folder).test_images) == 1
 
 
-def test_a_folder_laid_out_otherwise_is_refused(folder, tmp_path):
+def test_a_folder_laid_out_otherwise_is_refused(image_folder, tmp_path):
     with pytest.raises(UserError, match="no folder of images: it needs train/CLASS"):
-        opened(tmp_path)
-    (folder / "val" / "fox").mkdir()
+        open_folder(tmp_path)
+    (image_folder / "val" / "fox").mkdir()
     with pytest.raises(UserError, match="val has classes that .*train has not: fox"):
-        opened(folder)
-    (folder / "val").rename(tmp_path / "val")
+        open_folder(image_folder)
+    (image_folder / "val").rename(tmp_path / "val")
     with pytest.raises(UserError, match="and has train"):
-        opened(folder)
-    (folder / "val" / "cat").mkdir(parents=True)
+        open_folder(image_folder)
+    (image_folder / "val" / "cat").mkdir(parents=True)
     with pytest.raises(UserError, match="val has no images"):
-        opened(folder)
+        open_folder(image_folder)
 
 
-def test_a_file_that_vanished_is_no_bad_image(folder):
-    dataset = opened(folder, "skip")
-    (folder / "val" / "cat" / "60.JPEG").unlink()
+def test_a_file_that_vanished_is_no_bad_image(image_folder):
+    dataset = open_folder(image_folder, "skip")
+    (image_folder / "val" / "cat" / "60.JPEG").unlink()
     with pytest.raises(RunError, match="cannot read .*60.JPEG: No such file"):
         list(evaluation_batches(dataset.test_images, batch_size=21))
 
@@ -121,13 +99,7 @@ def test_tfds_of_something_else_than_classes_is_refused(features, splits, messag
         open_source("tfds:boxes", None)
 
 
-def test_damaged_records_are_one_message(tmp_path, monkeypatch):
-    class Cut:
-        def __getitem__(self, row):
-            raise RuntimeError("open() failed")
-
-    with pytest.raises(RunError, match="^cannot read boxes train, image 3: open.. failed"):
-        sources._Records(Cut(), "boxes train")[3]
+def test_open_source_names_a_damaged_description(tmp_path):
     (tmp_path / "boxes" / "1.0.0").mkdir(parents=True)
     (tmp_path / "boxes" / "1.0.0" / "features.json").write_text("{}")
     (tmp_path / "boxes" / "1.0.0" / "dataset_info.json").write_text("{")
@@ -137,8 +109,17 @@ def test_damaged_records_are_one_message(tmp_path, monkeypatch):
         (tmp_path / "boxes" / "1.0.0" / "features.json").write_text("{")
 
 
-def test_hidden_files_and_folders_are_passed_over(folder):
-    save_image(folder / "train" / ".checkpoints" / "a.png", 80, 80)
-    (folder / "train" / "cat" / "._00.jpg").write_bytes(b"no image")
-    dataset = opened(folder)
+def test_open_source_names_a_record_that_cannot_be_read(tmp_path, originals):
+    datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
+    source = open_source("tfds:mnist", tmp_path / "data")
+    (shard,) = (tmp_path / "data" / "mnist" / "3.0.1").glob("*train*")
+    shard.write_bytes(bytes(shard.stat().st_size))
+    with pytest.raises(RunError, match="^cannot read mnist train, image 3: "):
+        source.train[3]
+
+
+def test_hidden_files_and_folders_are_passed_over(image_folder):
+    save_image(image_folder / "train" / ".checkpoints" / "a.png", 80, 80)
+    (image_folder / "train" / "cat" / "._00.jpg").write_bytes(b"no image")
+    dataset = open_folder(image_folder)
     assert dataset.class_names == CLASSES and len(dataset.train_images) == 60

@@ -1,49 +1,12 @@
-"""Images that are decoded as the steps need them: which ones, in which order, and in whole runs."""
-
-import io
+"""The order of streamed images, their batches, and the shares of several processes."""
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import numbered, numbers, order_of
 
-from jaxcnn.data.decode import Images
-from jaxcnn.data.sources import Encoded
 from jaxcnn.data.stream import evaluation_batches, training_batches
 from jaxcnn.distributed import mesh
-
-
-class Numbered:
-    """Examples whose images are their own number, stored as PNG."""
-
-    def __init__(self, count, bad=()):
-        self._count, self._bad = count, bad
-
-    def __len__(self):
-        return self._count
-
-    def __getitem__(self, row):
-        file = io.BytesIO()
-        Image.fromarray(np.full((4, 4), row % 256, np.uint8)).save(file, format="PNG")
-        data = b"no image" if row in self._bad else file.getvalue()
-        return Encoded(data, int(row) % 7, f"number {row}")
-
-
-def numbered(count, bad=(), on_bad_image="skip"):
-    examples = Numbered(count, bad)
-    return Images(examples, size=2, channels=1, min_size=4, on_bad_image=on_bad_image)
-
-
-def numbers(batch):
-    assert (batch["image"] == batch["image"][:, :1, :1]).all()
-    return batch["image"][:, 0, 0, 0].tolist()
-
-
-def order_of(images, *, seed=0, epoch=0, first=0, batch_size=4, **options):
-    batches = training_batches(
-        images, seed=seed, epoch=epoch, first=first, batch_size=batch_size, **options
-    )
-    return [numbers(batch) for batch in batches]
 
 
 def test_an_epoch_goes_once_through_the_images_in_whole_batches():

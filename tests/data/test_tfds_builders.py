@@ -1,5 +1,6 @@
+"""MNIST and CIFAR-10 by TFDS: the real data if there is any, and random images in its formats."""
+
 import functools
-import gzip
 import hashlib
 import http.server
 import importlib.util
@@ -7,8 +8,6 @@ import io
 import json
 import os
 import pathlib
-import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -17,17 +16,18 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
+from helpers import (
+    MNIST_FILES,
+    accept_as_mnist,
+    assert_same_dataset,
+    assert_same_examples,
+    run_python,
+    url_infos,
+    write_mnist,
+)
 
 from jaxcnn.data import datasets, sources, tfds_builders
 from jaxcnn.errors import UserError
-
-MNIST_FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
-
 
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 
@@ -48,34 +48,6 @@ def real_mnist_files():
     return folder
 
 
-def run_python(code, *args):
-    """Runs a program in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def url_infos(folder, url):
-    """What TFDS records of the files in a folder, for when they are downloaded from `url`."""
-    record = tfds.core.download.checksums.compute_url_info
-    return {url + file.name: record(file) for file in sorted(folder.iterdir())}
-
-
-def write_mnist(folder, seed):
-    """Writes 30 + 10 random images as MNIST's four files; returns what is in them."""
-    folder.mkdir()
-    rng = np.random.default_rng(seed)
-    contents = []
-    for name, shape in zip(MNIST_FILES, [(30, 28, 28), (30,), (10, 28, 28), (10,)], strict=True):
-        values = rng.integers(0, 256 if len(shape) == 3 else 10, shape).astype(np.uint8)
-        header = bytes([0, 0, 8, len(shape), *np.array(shape, ">i4").tobytes()])
-        (folder / name).write_bytes(gzip.compress(header + values.tobytes()))
-        contents.append(values)
-    return contents
-
-
 def write_cifar10(folder, seed):
     """Writes 5 x 4 + 4 random images as CIFAR-10's archive; returns the records in it."""
     folder.mkdir()
@@ -92,36 +64,6 @@ def write_cifar10(folder, seed):
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return records
-
-
-def assert_same_examples(images, labels, expected_images, expected_labels):
-    """TFDS shuffles while it prepares, so examples are compared in a canonical order."""
-    assert images.dtype == np.uint8 and labels.dtype == np.int32
-    assert images.shape == expected_images.shape
-    pairs = sorted((image.tobytes(), label) for image, label in zip(images, labels, strict=True))
-    expected = zip(expected_images, expected_labels, strict=True)
-    assert pairs == sorted((image.tobytes(), label) for image, label in expected)
-
-
-def assert_equal(dataset, other):
-    for field in ("train_images", "train_labels", "test_images", "test_labels"):
-        np.testing.assert_array_equal(getattr(dataset, field), getattr(other, field))
-    assert (dataset.name, dataset.class_names) == (other.name, other.class_names)
-
-
-def believe(monkeypatch, folder, url=tfds_builders.Mnist.URL):
-    """Has TFDS take the files in a folder for the original MNIST, and `url` for its address."""
-    monkeypatch.setattr(tfds_builders.Mnist, "URL", url)
-    monkeypatch.setattr(tfds_builders.Mnist, "url_infos", url_infos(folder, url))
-
-
-@pytest.fixture
-def originals(tmp_path, monkeypatch):
-    """A folder with MNIST's four files, small, whose checksums TFDS takes for the right ones."""
-    folder = tmp_path / "originals"
-    write_mnist(folder, seed=0)
-    believe(monkeypatch, folder)
-    return folder
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -155,7 +97,7 @@ def test_the_versions_are_those_of_tfds():
 def test_mnist_is_prepared_from_manual_dir(tmp_path, monkeypatch):
     folder = tmp_path / "originals"
     train_images, train_labels, test_images, test_labels = write_mnist(folder, seed=0)
-    believe(monkeypatch, folder)
+    accept_as_mnist(monkeypatch, folder)
     dataset = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=folder)
     assert_same_examples(
         dataset.train_images, dataset.train_labels, train_images[..., None], train_labels
@@ -198,7 +140,7 @@ def test_a_tampered_file_is_refused_and_leaves_nothing_behind(
     tmp_path, monkeypatch, originals, serve, route
 ):
     url = serve(originals)
-    believe(monkeypatch, originals, url)
+    accept_as_mnist(monkeypatch, originals, url)
     manual_dir = originals if route == "manual_dir" else None
     tampered = originals / MNIST_FILES[0]
     original = tampered.read_bytes()
@@ -217,7 +159,7 @@ def test_a_tampered_file_is_refused_and_leaves_nothing_behind(
 
 
 def test_without_data_and_network_one_message_says_what_to_do(tmp_path, monkeypatch, originals):
-    believe(monkeypatch, originals, "http://127.0.0.1:1/")  # nobody listens there
+    accept_as_mnist(monkeypatch, originals, "http://127.0.0.1:1/")  # nobody listens there
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         datasets.load("mnist", data_dir=tmp_path / "data")
@@ -231,7 +173,7 @@ def test_without_data_and_network_one_message_says_what_to_do(tmp_path, monkeypa
 
 def test_a_finished_download_is_used_without_network(tmp_path, monkeypatch, originals, serve):
     url = serve(originals)
-    believe(monkeypatch, originals, url)
+    accept_as_mnist(monkeypatch, originals, url)
     builder = tfds_builders.Mnist(data_dir=tmp_path / "data")
     config = tfds.download.DownloadConfig(max_examples_per_split=0)  # download only
     builder._make_download_manager(None, config).download(list(builder.url_infos))
@@ -323,11 +265,11 @@ def test_tfrecord_without_tensorflow_leads_to_a_preparation_beside_it(tmp_path, 
     before = {file: file.read_bytes() for file in folder.iterdir()}
 
     dataset = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
-    assert_equal(dataset, prepared)
+    assert_same_dataset(dataset, prepared)
     assert (tmp_path / "data" / "array_record" / "mnist" / "3.0.1").is_dir()
     assert {file: file.read_bytes() for file in folder.iterdir()} == before
     # Now it is there, and the original files are needed no more.
-    assert_equal(datasets.load("mnist", data_dir=tmp_path / "data"), prepared)
+    assert_same_dataset(datasets.load("mnist", data_dir=tmp_path / "data"), prepared)
 
 
 def test_tfrecord_with_tensorflow_is_read_as_it_is(tmp_path, originals):
@@ -336,7 +278,7 @@ def test_tfrecord_with_tensorflow_is_read_as_it_is(tmp_path, originals):
         download_config=tfds.download.DownloadConfig(manual_dir=originals), file_format="tfrecord"
     )
     prepared = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
-    assert_equal(datasets.load("mnist", data_dir=tmp_path / "tfrecord"), prepared)
+    assert_same_dataset(datasets.load("mnist", data_dir=tmp_path / "tfrecord"), prepared)
     assert not (tmp_path / "tfrecord" / "array_record").exists()
 
 

@@ -1,21 +1,15 @@
+"""The pictures that an evaluation draws."""
+
 import json
 
 import chex
 import numpy as np
-import pytest
 from PIL import Image
 
 from jaxcnn.evaluation import pictures
 from jaxcnn.training import report as training_report
 
-
-@pytest.fixture
-def figures(monkeypatch):
-    """A list of the figures that the test saves, in the place of files."""
-    saved = []
-    for module in (pictures, training_report):
-        monkeypatch.setattr(module, "save_figure", lambda figure, _: saved.append(figure))
-    return saved
+DIGITS = tuple("0123456789")
 
 
 def test_mistakes_begin_with_the_surest_and_name_answer_and_truth(figures, tmp_path):
@@ -98,9 +92,6 @@ def test_pictures_of_maps_are_written_whole(tmp_path):
             picture.load()
             assert min(picture.size) > 200
     assert not list(tmp_path.glob(".*"))
-
-
-DIGITS = tuple("0123456789")
 
 
 def test_pictures_are_written_whole(tmp_path):

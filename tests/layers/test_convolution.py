@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from helpers import assert_close
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -40,12 +41,6 @@ LAYERS = {
 
 def normal(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-def assert_close(actual, expected, tolerance):
-    """Relative to the largest value expected: a sum has the rounding of its largest terms."""
-    atol = tolerance * np.abs(expected).max(initial=1e-9)
-    chex.assert_trees_all_close(actual, expected, rtol=0, atol=atol)
 
 
 def assert_agrees_with_xla(image_shape, kernel_shape, strides, padding, groups):

@@ -1,3 +1,5 @@
+"""The diagonal of the Gauss-Newton matrix, and the rule of 1998 that divides by it."""
+
 import chex
 import jax
 import jax.numpy as jnp

@@ -1,3 +1,5 @@
+"""Optimizers against the papers' loops and PyTorch's."""
+
 import dataclasses
 
 import chex
@@ -10,6 +12,18 @@ import pytest
 from jaxcnn.config import OptimizerConfig
 from jaxcnn.optim.optimizers import average_parameters, make_optimizer
 from jaxcnn.optim.schedules import make_schedule
+
+
+RNG = np.random.default_rng(0)
+START = RNG.normal(size=(2, 3)).astype(np.float32)
+GRADS = RNG.normal(size=(8, 2, 3)).astype(np.float32)
+FALLING = {"schedule": "steps", "rate_steps": ((1.0, 0.5), (2.5, 0.1))}
+FALLING_RATES = 0.1 * np.array([1, 1, 0.5, 0.5, 0.5, 0.1, 0.1, 0.1])
+PARAMS = {
+    "dense": {"kernel": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)},
+    "local": {"kernel": np.ones((2, 2, 3), np.float32), "bias": np.ones((2, 2, 3), np.float32)},
+    "pool": {"coefficient": np.ones(2, np.float32)},
+}
 
 
 def make_tx(*arguments, **options):
@@ -59,21 +73,6 @@ def test_adam_by_hand():
         expected.append(param)
     adam = OptimizerConfig(name="adam", learning_rate=rate)
     chex.assert_trees_all_close(path(adam, grads), np.array(expected), rtol=1e-5)
-
-
-RNG = np.random.default_rng(0)
-
-
-START = RNG.normal(size=(2, 3)).astype(np.float32)
-
-
-GRADS = RNG.normal(size=(8, 2, 3)).astype(np.float32)
-
-
-FALLING = {"schedule": "steps", "rate_steps": ((1.0, 0.5), (2.5, 0.1))}
-
-
-FALLING_RATES = 0.1 * np.array([1, 1, 0.5, 0.5, 0.5, 0.1, 0.1, 0.1])
 
 
 def matrix_path(config, grads=GRADS, params=START):
@@ -141,13 +140,6 @@ def test_a_rule_is_pytorchs(fields):
         expected.append(weight.detach().numpy().copy())
     places = matrix_path(OptimizerConfig(learning_rate=0.1, **fields, **FALLING))
     chex.assert_trees_all_close(places, np.stack(expected), rtol=1e-4, atol=1e-6)
-
-
-PARAMS = {
-    "dense": {"kernel": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)},
-    "local": {"kernel": np.ones((2, 2, 3), np.float32), "bias": np.ones((2, 2, 3), np.float32)},
-    "pool": {"coefficient": np.ones(2, np.float32)},
-}
 
 
 def is_moved(config, grad):

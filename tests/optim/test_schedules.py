@@ -1,3 +1,5 @@
+"""Learning rates over the steps of a run."""
+
 import chex
 import numpy as np
 

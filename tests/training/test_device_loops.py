@@ -1,3 +1,5 @@
+"""Loops over a resident dataset: chunks of steps, exact evaluation, predictions in order."""
+
 import functools
 
 import chex
@@ -7,14 +9,17 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from helpers import Tiny, new_state, tiny_train_set
 
 from jaxcnn.distributed import mesh
-from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.training import device_loops, step
 from jaxcnn.training.step import create_state
 
 NUM_EXAMPLES, NUM_CLASSES = 11, 3
-BATCH_SIZE, NUM_TRAIN = 4, 18  # four steps an epoch, two examples left over
+BATCH_SIZE = 4  # of tiny_train_set: four steps an epoch, two examples left over
+ORDER = np.random.default_rng(2).permutation(18)
+KEY = jax.random.key(1)
+KEYS = jax.random.key(2), KEY  # of the images, and of the step
 
 
 class Linear(nn.Module):
@@ -82,42 +87,8 @@ def test_views_are_averaged_example_by_example(batch_size, state, test_set):
     assert int(metrics["count"]) == NUM_EXAMPLES
 
 
-KEY = jax.random.key(1)
-
-
-KEYS = jax.random.key(2), KEY  # of the images, and of the step
-
-
-class Tiny(nn.Module):
-    """A linear classifier, after a convolution and a dropout where these are asked for."""
-
-    num_classes: int = NUM_CLASSES
-    filters: int = 0
-    dropout: float = 0.0
-
-    @nn.compact
-    def __call__(self, images, *, train=False):
-        x = images
-        if self.filters:
-            conv = nn.Conv(self.filters, (3, 3), conv_general_dilated=conv_general_dilated)
-            x = nn.tanh(conv(x))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(len(x), -1))
-        return nn.Dense(self.num_classes)(x)
-
-
-def new_state(model, tx=None):
-    create = functools.partial(step.create_state, model, tx or optax.adam(0.1), (4, 4, 1))
-    return jax.jit(create, out_shardings=mesh.replicated(mesh.device_mesh()))(jax.random.key(0))
-
-
 def no_metrics():
     return mesh.replicate(step.zero_metrics(), mesh.device_mesh())
-
-
-def a_train_set():
-    rng = np.random.default_rng(0)
-    images = rng.integers(255, size=(NUM_TRAIN, 4, 4, 1), dtype=np.uint8)
-    return images, rng.integers(NUM_CLASSES, size=NUM_TRAIN, dtype=np.int32)
 
 
 def to_pixels(images):
@@ -140,9 +111,6 @@ def jitted_steps(preprocess=noisy, devices=None):
     )
 
 
-ORDER = np.random.default_rng(2).permutation(NUM_TRAIN)
-
-
 @pytest.fixture(scope="module")
 def program():
     return jitted_steps()
@@ -150,15 +118,15 @@ def program():
 
 def test_how_steps_are_cut_into_chunks_changes_no_bit(program):
     carry = state, zero = new_state(Tiny(dropout=0.5)), no_metrics()
-    whole = program(state, zero, *a_train_set(), ORDER, jnp.int32(4), KEYS)
+    whole = program(state, zero, *tiny_train_set(), ORDER, jnp.int32(4), KEYS)
     for stop in (1, 3, 4):
-        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEYS)
+        carry = program(*carry, *tiny_train_set(), ORDER, jnp.int32(stop), KEYS)
         assert int(carry[0].step) == stop
     chex.assert_trees_all_equal(carry, whole)
 
 
 def test_steps_are_train_step_over_the_epochs_order(program):
-    images, labels = a_train_set()
+    images, labels = tiny_train_set()
     state = expected = new_state(Tiny(dropout=0.5)).replace(step=jnp.int32(8))  # third epoch
     expected_metrics, train_step = no_metrics(), jax.jit(step.train_step)
     for first in (0, 4, 8):
@@ -176,12 +144,12 @@ def test_chunks_of_any_length_are_one_trace():
     program = jitted_steps(chex.assert_max_traces(noisy, n=1))
     carry = new_state(Tiny()), no_metrics()
     for stop in (1, 2, 4):
-        carry = program(*carry, *a_train_set(), ORDER, jnp.int32(stop), KEYS)
+        carry = program(*carry, *tiny_train_set(), ORDER, jnp.int32(stop), KEYS)
     assert int(carry[0].step) == 4
 
 
 def test_the_first_loss_that_is_not_finite_is_the_last_step():
-    images, labels = a_train_set()
+    images, labels = tiny_train_set()
     images[ORDER[9]] = 255  # the third step's
 
     def poison(_, images):
@@ -198,7 +166,7 @@ def test_two_devices_are_one_device():
     carry = jax.device_get((new_state(Tiny(filters=4, dropout=0.5)), no_metrics()))
     results = []
     for devices in (jax.devices()[:1], jax.devices()[:2]):
-        arguments = *carry, *a_train_set(), ORDER, jnp.int32(4), KEYS
+        arguments = *carry, *tiny_train_set(), ORDER, jnp.int32(4), KEYS
         program = jitted_steps(devices=devices).lower(*arguments).compile()
         assert ("all-reduce" in program.as_text()) == (len(devices) == 2)
         results.append(jax.device_get(program(*arguments)))

@@ -1,18 +1,8 @@
+"""The picture of a run's curves."""
+
 import json
 
-import pytest
-
-from jaxcnn.evaluation import pictures
 from jaxcnn.training import report as training_report
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """A list of the figures that the test saves, in the place of files."""
-    saved = []
-    for module in (pictures, training_report):
-        monkeypatch.setattr(module, "save_figure", lambda figure, _: saved.append(figure))
-    return saved
 
 
 def test_curves_are_the_logs_losses_and_errors(figures, tmp_path):

@@ -1,3 +1,5 @@
+"""Training and evaluation of one batch: losses, metric sums, updates, randomness."""
+
 import dataclasses
 import functools
 
@@ -8,47 +10,16 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from helpers import Tiny, new_state, tiny_train_set
 
-from jaxcnn.distributed import mesh
-from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.models import MODELS
 from jaxcnn.optim.optimizers import average_parameters
 from jaxcnn.presets import PRESETS
 from jaxcnn.training import step
 from jaxcnn.training.experiment import Experiment
 
-BATCH_SIZE, NUM_EXAMPLES, NUM_CLASSES = 4, 18, 3  # four steps an epoch, two examples left over
-
-
+BATCH_SIZE = 4
 KEY = jax.random.key(1)
-
-
-class Tiny(nn.Module):
-    """A linear classifier, after a convolution and a dropout where these are asked for."""
-
-    num_classes: int = NUM_CLASSES
-    filters: int = 0
-    dropout: float = 0.0
-
-    @nn.compact
-    def __call__(self, images, *, train=False):
-        x = images
-        if self.filters:
-            conv = nn.Conv(self.filters, (3, 3), conv_general_dilated=conv_general_dilated)
-            x = nn.tanh(conv(x))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x.reshape(len(x), -1))
-        return nn.Dense(self.num_classes)(x)
-
-
-def new_state(model, tx=None):
-    create = functools.partial(step.create_state, model, tx or optax.adam(0.1), (4, 4, 1))
-    return jax.jit(create, out_shardings=mesh.replicated(mesh.device_mesh()))(jax.random.key(0))
-
-
-def a_train_set():
-    rng = np.random.default_rng(0)
-    images = rng.integers(255, size=(NUM_EXAMPLES, 4, 4, 1), dtype=np.uint8)
-    return images, rng.integers(NUM_CLASSES, size=NUM_EXAMPLES, dtype=np.int32)
 
 
 def to_pixels(images):
@@ -56,7 +27,7 @@ def to_pixels(images):
 
 
 def a_batch(rows=slice(BATCH_SIZE)):
-    images, labels = a_train_set()
+    images, labels = tiny_train_set()
     return {"image": to_pixels(jnp.asarray(images[rows])), "label": jnp.asarray(labels[rows])}
 
 

@@ -1,3 +1,5 @@
+"""Runs whose images are decoded as the steps need them."""
+
 import dataclasses
 import os
 import pathlib
@@ -10,41 +12,18 @@ import chex
 import jax
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import CLASSES, open_folder, save_image
 
 from jaxcnn import evaluate_run, train_and_evaluate
 from jaxcnn.config import TrainConfig, to_json
 from jaxcnn.data import datasets
-from jaxcnn.data.stream import evaluation_batches, load
+from jaxcnn.data.stream import evaluation_batches, training_batches
 from jaxcnn.data.transforms import HorizontalFlip, PCAColor, RandomCrop
+from jaxcnn.distributed import mesh
 from jaxcnn.errors import UserError
 from jaxcnn.training import train
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.workdir.checkpoints import Checkpoints
-
-CLASSES = ("cat", "dog", "eel")
-
-
-def save_image(path, width, height, seed=0):
-    """Smooth noise: pixels that shrink to something, and JPEG keeps."""
-    small = np.random.default_rng(seed).integers(256, size=(6, 6, 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).save(path)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """60 images to learn from and 21 to test on, PNG and JPEG, of 72x72 to 100x80 pixels."""
-    for i in range(81):
-        split, name = "train" if i < 60 else "val", CLASSES[i % 3]
-        path = tmp_path / "images" / split / name / f"{i:02d}.{'png' if i % 2 else 'JPEG'}"
-        save_image(path, 72 + i % 29, 72 + i % 9, seed=i)
-    return tmp_path / "images"
-
-
-def opened(folder, on_bad_image="refuse", **options):
-    fields = {"size": 28, "min_size": 32, "on_bad_image": on_bad_image}
-    return load(f"folder:{folder}", **{**fields, **options})
 
 
 def config_of(folder, workdir, **fields):
@@ -97,8 +76,8 @@ train.train_and_evaluate(from_json(open(sys.argv[1]).read()))
 """
 
 
-def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(folder, tmp_path, capsys):
-    whole = config_of(folder, tmp_path / "whole")
+def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(image_folder, tmp_path, capsys):
+    whole = config_of(image_folder, tmp_path / "whole")
     result = train_and_evaluate(whole)
     assert result["steps"] == 30 and result["num_test_examples"] == 21
 
@@ -116,20 +95,22 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(folder, tmp_path, capsy
     chex.assert_trees_all_equal(final_params(killed), final_params(whole))
 
 
-def test_a_stream_trains_and_evaluates_as_the_set_in_memory(folder, tmp_path, monkeypatch):
+def test_a_stream_trains_and_evaluates_as_the_set_in_memory(image_folder, tmp_path, monkeypatch):
     """With one order for both: the same batches, the same steps, the same metrics."""
-    streamed = opened(folder)
+    streamed = open_folder(image_folder)
     (train_batch,) = evaluation_batches(streamed.train_images, batch_size=60)
     (test_batch,) = evaluation_batches(streamed.test_images, batch_size=21)
     arrays = [batch[name] for batch in (train_batch, test_batch) for name in ("image", "label")]
-    monkeypatch.setitem(
-        datasets.DATASETS, "whole", lambda *_: datasets.Dataset("whole", *arrays, CLASSES)
-    )
-    monkeypatch.setattr("jaxcnn.data.stream._order", lambda images, seed, epoch: order)
+    whole = datasets.Dataset("whole", *arrays, CLASSES)
     fields = {"stream_size": 28, "transforms": (HorizontalFlip(),), "batch_size": 6}
-    in_memory = Experiment(config_of(folder, tmp_path, **fields, dataset="whole"))
-    order = np.asarray(in_memory.feed.order(0))
-    from_files = Experiment(config_of(folder, tmp_path, **fields))
+    config = config_of(image_folder, tmp_path, **fields)
+    in_memory, from_files = Experiment(config, dataset=whole), Experiment(config)
+    (shuffled,) = training_batches(
+        streamed.train_images, seed=config.seed, epoch=0, first=0, batch_size=60
+    )
+    rows = {image.tobytes(): row for row, image in enumerate(train_batch["image"])}
+    order = np.array([rows[image.tobytes()] for image in shuffled["image"]], np.int32)
+    monkeypatch.setattr(in_memory.feed, "order", lambda _: mesh.replicate(order, in_memory.mesh))
     results = []
     for experiment in (in_memory, from_files):
         state, metrics = experiment.train(experiment.state, experiment.no_metrics(), 4)
@@ -143,9 +124,9 @@ def test_a_stream_trains_and_evaluates_as_the_set_in_memory(folder, tmp_path, mo
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_skipped_in_the_test_set_is_not_counted(folder, tmp_path):
-    (folder / "val" / "dog" / "aa.jpg").write_bytes(b"no image")
-    config = config_of(folder, tmp_path / "run", on_bad_image="skip", epochs=1)
+def test_what_is_skipped_in_the_test_set_is_not_counted(image_folder, tmp_path):
+    (image_folder / "val" / "dog" / "aa.jpg").write_bytes(b"no image")
+    config = config_of(image_folder, tmp_path / "run", on_bad_image="skip", epochs=1)
     assert train_and_evaluate(config)["num_test_examples"] == 21
     (tmp_path / "run" / "result.json").unlink()  # as if killed before it was written
     assert train_and_evaluate(config)["num_test_examples"] == 21
@@ -155,24 +136,26 @@ def test_what_is_skipped_in_the_test_set_is_not_counted(folder, tmp_path):
     assert evaluation["num_test_examples"] == np.sum(evaluation["confusion"]) == 21
 
 
-def test_a_run_finds_its_folder_of_images_from_elsewhere(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(folder.parent)
-    config = config_of(f"{folder.name}/", tmp_path / "run", epochs=1)
-    assert train_and_evaluate(config)["dataset"] == f"folder:{folder}"
-    monkeypatch.chdir(folder)
+def test_a_run_finds_its_folder_of_images_from_elsewhere(image_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(image_folder.parent)
+    config = config_of(f"{image_folder.name}/", tmp_path / "run", epochs=1)
+    assert train_and_evaluate(config)["dataset"] == f"folder:{image_folder}"
+    monkeypatch.chdir(image_folder)
     assert evaluate_run(tmp_path / "run")["num_test_examples"] == 21
-    same = config_of(f"../{folder.name}", tmp_path / "run", epochs=1)
+    same = config_of(f"../{image_folder.name}", tmp_path / "run", epochs=1)
     assert train_and_evaluate(same)["steps"] == 15
     path = tmp_path / "run" / "config.json"  # as it was when a run kept what it was given
-    path.write_text(path.read_text().replace(f"folder:{folder}", f"folder:../{folder.name}"))
+    path.write_text(
+        path.read_text().replace(f"folder:{image_folder}", f"folder:../{image_folder.name}")
+    )
     assert train_and_evaluate(same)["steps"] == 15
 
 
-def test_a_damaged_image_ends_the_run_in_one_line(folder, tmp_path):
-    path = folder / "train" / "eel" / "02.JPEG"
+def test_a_damaged_image_ends_the_run_in_one_line(image_folder, tmp_path):
+    path = image_folder / "train" / "eel" / "02.JPEG"
     path.write_bytes(path.read_bytes()[:-400])  # its header is whole
     # PCAColor would meet it before the first step.
-    config = config_of(folder, tmp_path / "run", transforms=(RandomCrop(28),))
+    config = config_of(image_folder, tmp_path / "run", transforms=(RandomCrop(28),))
     with pytest.raises(UserError, match="02.JPEG is a bad image: .*truncated.*--on-bad-image skip"):
         train_and_evaluate(config)
     assert (tmp_path / "run" / "config.json").exists()
@@ -180,8 +163,8 @@ def test_a_damaged_image_ends_the_run_in_one_line(folder, tmp_path):
     assert result["steps"] == 30
 
 
-def test_a_signal_stops_the_threads_that_read_ahead(folder, tmp_path, monkeypatch):
-    config = config_of(folder, tmp_path / "run", epochs=50)
+def test_a_signal_stops_the_threads_that_read_ahead(image_folder, tmp_path, monkeypatch):
+    config = config_of(image_folder, tmp_path / "run", epochs=50)
     save_checkpoint = train.save_checkpoint
 
     def save_and_signal(*args, **kwargs):
@@ -196,11 +179,13 @@ def test_a_signal_stops_the_threads_that_read_ahead(folder, tmp_path, monkeypatc
     assert not any(name.startswith("grain-thread-prefetch") for name in names)
 
 
-def test_the_curvature_is_of_the_epochs_first_images(tmp_path, folder):
+def test_the_curvature_is_of_the_epochs_first_images(tmp_path, image_folder):
     fields = {"stream_size": 28, "transforms": (), "batch_size": 6}
-    feed = Experiment(config_of(folder, tmp_path, **fields)).feed
+    experiment = Experiment(config_of(image_folder, tmp_path, **fields))
+    feed, train_images = experiment.feed, experiment.dataset.train_images
     images = np.asarray(feed.first_images(1, 6))
-    np.testing.assert_array_equal(images, feed._batch(10)["image"])
+    (first, *_) = training_batches(train_images, seed=0, epoch=1, first=0, batch_size=6)
+    np.testing.assert_array_equal(images, first["image"])
     assert np.any(images != np.asarray(feed.first_images(0, 6)))
 
 
