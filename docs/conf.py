@@ -7,7 +7,7 @@ project = "jaxcnn"
 release = version = importlib.metadata.version("jaxcnn")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]  # both are written by the build
 html_theme = "furo"
 html_title = "jaxcnn"
 html_show_copyright = False
