@@ -1,10 +1,8 @@
-import dataclasses
+"""Weights from and to PyTorch: names, layouts, files, and what is refused."""
+
 import functools
-import json
 import pathlib
 import pickle
-import runpy
-import subprocess
 import sys
 
 import chex
@@ -14,12 +12,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch_networks
+from helpers import assert_close, random_params
 
-from jaxcnn import PRESETS
-from jaxcnn.config import TrainConfig
-from jaxcnn.data import datasets
 from jaxcnn.errors import UserError
-from jaxcnn.interop.runs import export_run, import_run
 from jaxcnn.interop.torch_weights import (
     TORCH_NAMES,
     from_torch,
@@ -28,13 +24,8 @@ from jaxcnn.interop.torch_weights import (
     write_weights,
 )
 from jaxcnn.models import MODELS
-from jaxcnn.training.experiment import Experiment
-from jaxcnn.training.progress import start_or_resume
 from jaxcnn.training.step import cross_entropy
-from jaxcnn.workdir import folder as workdir
-from jaxcnn.workdir.checkpoints import Checkpoints
 
-SCRIPTS = pathlib.Path(__file__).parents[2] / "scripts"
 LENETS = [model for model in TORCH_NAMES if model.startswith("lenet5")]
 IMAGE_SHAPES = dict.fromkeys(LENETS, (28, 28, 1)) | {"alexnet": (224, 224, 3)}
 
@@ -48,6 +39,17 @@ LENET5_SHAPES = {
 }
 
 
+# torchvision's state_dict.
+ALEXNET_NAMES = [
+    f"{layer}.{part}"
+    for layer in (
+        *(f"features.{index}" for index in (0, 3, 6, 8, 10)),
+        *(f"classifier.{index}" for index in (1, 4, 6)),
+    )
+    for part in ("weight", "bias")
+]
+
+
 @functools.cache
 def shapes(model):
     images = jnp.zeros((1, *IMAGE_SHAPES[model]))
@@ -55,75 +57,11 @@ def shapes(model):
     return jax.eval_shape(init, jax.random.key(0), images)["params"]
 
 
-def random_params(model):
-    """With every layer's outputs of about the size of its inputs."""
-    rng = np.random.default_rng(0)
-
-    def draw(leaf):
-        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
-        return (2 * rng.random(leaf.shape, np.float32) - 1) * np.float32(np.sqrt(6 / fan_in))
-
-    return jax.tree.map(draw, shapes(model))
-
-
 @pytest.fixture(scope="module")
 def entries():
     """A state_dict of LeNet-5: large, so that images have different answers."""
     rng = np.random.default_rng(1)
     return {n: rng.normal(0, 2, shape).astype(np.float32) for n, shape in LENET5_SHAPES.items()}
-
-
-def torch_lenet5(torch):
-    """The course notebook's."""
-
-    class LeNet5(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv1 = torch.nn.Conv2d(1, 6, kernel_size=5, stride=1, padding=2)
-            self.conv2 = torch.nn.Conv2d(6, 16, kernel_size=5, stride=1)
-            self.conv3 = torch.nn.Conv2d(16, 120, kernel_size=5, stride=1)
-            self.fc1 = torch.nn.Linear(120, 84)
-            self.fc2 = torch.nn.Linear(84, 10)
-
-        def forward(self, x):
-            pool = torch.nn.functional.avg_pool2d
-            x = pool(torch.sigmoid(self.conv1(x)), 2)
-            x = pool(torch.sigmoid(self.conv2(x)), 2)
-            x = torch.sigmoid(self.conv3(x)).flatten(1)
-            return self.fc2(torch.sigmoid(self.fc1(x)))  # the notebook's softmax left out
-
-    return LeNet5()
-
-
-def torch_alexnet(torch):
-    """torchvision's, in evaluation: the layers of its models/alexnet.py, for 10 classes."""
-    t = torch.nn
-
-    class AlexNet(t.Module):
-        def __init__(self):
-            super().__init__()
-            self.features = t.Sequential(
-                *(t.Conv2d(3, 64, kernel_size=11, stride=4, padding=2), t.ReLU()),
-                t.MaxPool2d(kernel_size=3, stride=2),
-                *(t.Conv2d(64, 192, kernel_size=5, padding=2), t.ReLU()),
-                t.MaxPool2d(kernel_size=3, stride=2),
-                *(t.Conv2d(192, 384, kernel_size=3, padding=1), t.ReLU()),
-                *(t.Conv2d(384, 256, kernel_size=3, padding=1), t.ReLU()),
-                *(t.Conv2d(256, 256, kernel_size=3, padding=1), t.ReLU()),
-                t.MaxPool2d(kernel_size=3, stride=2),
-            )
-            self.avgpool = t.AdaptiveAvgPool2d((6, 6))
-            self.classifier = t.Sequential(
-                *(t.Dropout(), t.Linear(256 * 6 * 6, 4096), t.ReLU()),
-                *(t.Dropout(), t.Linear(4096, 4096), t.ReLU()),
-                t.Linear(4096, 10),
-            )
-
-        def forward(self, x):
-            return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
-
-    with torch.device("meta"):  # its parameters are loaded
-        return AlexNet().eval()
 
 
 def load(module, entries):
@@ -138,27 +76,25 @@ def nchw(torch, images):
     return torch.tensor(np.moveaxis(images, -1, 1))
 
 
-def assert_close(actual, expected):
-    """To 1e-4 of the largest value expected, leaf by leaf."""
+def torch_function(torch, model, entries):
+    """Return a function of images by PyTorch with these entries, and its parameters by name."""
+    if model == "lenet5":
+        module = torch_networks.lenet5(torch)
+        load(module, entries)
+        return module, dict(module.named_parameters())
+    assert list(entries) == ALEXNET_NAMES
+    parameters = {name: torch.tensor(array, requires_grad=True) for name, array in entries.items()}
+    values = iter(parameters.values())
+    p = {layer: (next(values), next(values)) for layer in TORCH_NAMES["alexnet"]}
+    return functools.partial(torch_networks.alexnet, torch.nn.functional, p), parameters
 
-    def check(a, b):
-        assert a.shape == b.shape and np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
 
-    jax.tree.map(check, jax.device_get(actual), expected)
-
-
-@pytest.mark.parametrize(
-    ("model", "make"),
-    [("lenet5", torch_lenet5), pytest.param("alexnet", torch_alexnet, marks=pytest.mark.slow)],
-)
-def test_logits_and_gradients_are_pytorchs(model, make):
+@pytest.mark.parametrize("model", ["lenet5", pytest.param("alexnet", marks=pytest.mark.slow)])
+def test_to_torch_gives_the_logits_and_gradients_of_pytorch(model):
     torch = pytest.importorskip("torch")
-    theirs, params = make(torch), random_params(model)
-    exported = to_torch(model, params)
-    assert list(exported) == list(theirs.state_dict())
-    load(theirs, exported)
-    theirs.requires_grad_(True)
-    apply = MODELS[model](num_classes=10).apply
+    network = MODELS[model](num_classes=10)
+    params, apply = random_params(network, IMAGE_SHAPES[model]), network.apply
+    theirs, parameters = torch_function(torch, model, to_torch(model, params))
     rng = np.random.default_rng(2)
     images, labels = rng.standard_normal((2, *IMAGE_SHAPES[model]), np.float32), np.arange(2)
 
@@ -174,14 +110,14 @@ def test_logits_and_gradients_are_pytorchs(model, make):
     logits, grads = logits_and_grads(params)
     expected = theirs(nchw(torch, images))
     torch.nn.functional.cross_entropy(expected, torch.tensor(labels)).backward()
-    expected_grads = {name: p.grad.numpy() for name, p in theirs.named_parameters()}
-    assert_close(logits, expected.detach().numpy())
-    assert_close(grads, from_torch(model, expected_grads, params))
+    expected_grads = {name: p.grad.numpy() for name, p in parameters.items()}
+    assert_close(logits, expected.detach().numpy(), 1e-4)
+    assert_close(grads, from_torch(model, expected_grads, params), 1e-4)
 
     if model == "alexnet":  # fc6 sees averages over 7x7 maps
         images = rng.standard_normal((1, 256, 256, 3), np.float32)
         logits = jax.jit(apply)({"params": params}, images)
-        assert_close(logits, theirs(nchw(torch, images)).detach().numpy())
+        assert_close(logits, theirs(nchw(torch, images)).detach().numpy(), 1e-4)
 
 
 @pytest.mark.parametrize("model", LENETS)
@@ -281,7 +217,7 @@ def test_files_are_read_and_written_by_pytorch_too(extension, entries, tmp_path)
     save, load = in_torch[extension]
     ours, theirs = tmp_path / f"ours{extension}", tmp_path / f"theirs{extension}"
     write_weights(ours, entries)
-    model = torch_lenet5(torch)
+    model = torch_networks.lenet5(torch)
     model.load_state_dict(load(ours), strict=True)
     save(model.state_dict(), theirs)
     chex.assert_trees_all_equal(read_weights(theirs), entries)
@@ -391,121 +327,3 @@ def test_without_pytorch_its_files_say_what_to_install(entries, tmp_path, monkey
         with pytest.raises(UserError, match=r"pip install -e '\.\[torch\]', or use a \.safetens"):
             act(tmp_path / "lenet5.pth")
     write_weights(tmp_path / "lenet5.safetensors", entries)
-
-
-def run(script, *arguments):
-    command = [sys.executable, SCRIPTS / script, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240)
-
-
-@pytest.fixture(scope="module")
-def imported(entries, tmp_path_factory):
-    """A run that the script made of a file."""
-    folder = tmp_path_factory.mktemp("imported")
-    write_weights(folder / "lenet5.safetensors", entries)
-    run_folder = folder / "run"
-    flags = ["--preset", "lenet5-mnist5k", "--model", "lenet5"]
-    flags += ["--pixel-mean", 0.25, "--pixel-std", 0.5]
-    done = run("convert.py", folder / "lenet5.safetensors", run_folder, *flags)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert f"evaluate.py {run_folder}" in done.stdout
-    return run_folder
-
-
-def test_an_imported_run_is_evaluated_as_pytorch_evaluates_it(imported, entries):
-    torch = pytest.importorskip("torch")
-    theirs, dataset = torch_lenet5(torch), datasets.load("mnist5k")
-    load(theirs, entries)
-    images = (dataset.test_images.astype(np.float32) / 255 - 0.25) / 0.5
-    labels = torch.tensor(dataset.test_labels).long()
-    with torch.no_grad():
-        logits = theirs(nchw(torch, images))
-    answers = torch.softmax(logits, 1).argmax(1)  # the notebook's
-    assert len(answers.unique()) > 1
-
-    done = run("evaluate.py", imported)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    evaluation = json.loads((imported / "evaluation.json").read_text())
-    assert evaluation["step"] == 0
-    assert evaluation["test_accuracy"] == pytest.approx((answers == labels).float().mean().item())
-    loss = torch.nn.functional.cross_entropy(logits, labels).item()
-    assert evaluation["test_loss"] == pytest.approx(loss, rel=1e-4)
-
-
-def test_an_imported_run_is_exported_to_the_same_bits(imported, entries, tmp_path):
-    assert export_run(imported, tmp_path / "lenet5.safetensors") == 0
-    chex.assert_trees_all_equal(read_weights(tmp_path / "lenet5.safetensors"), entries)
-    with pytest.raises(UserError, match="no checkpoint of step 7; there are 0"):
-        export_run(imported, tmp_path / "lenet5.safetensors", step=7)
-
-
-def test_the_mean_of_the_parameters_is_imported_and_exported(entries, tmp_path):
-    write_weights(tmp_path / "lenet5.safetensors", entries)
-    config = TrainConfig(dataset="mnist5k", ema_decay=0.9)
-    import_run(tmp_path / "lenet5.safetensors", tmp_path / "run", config)
-    config = workdir.read_config(tmp_path / "run")
-    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
-        state, _ = checkpoints.restore(Experiment(config).state, 0)
-        assert state.eval_params is not state.params
-        chex.assert_trees_all_equal(state.eval_params, state.params)
-        doubled = jax.tree.map(lambda leaf: 2 * leaf, state.params)
-        later = state.replace(step=state.step + 1, params=doubled)
-        checkpoints.save(later, {})
-        checkpoints.wait()
-    assert export_run(tmp_path / "run", tmp_path / "mean.safetensors") == 1
-    chex.assert_trees_all_equal(read_weights(tmp_path / "mean.safetensors"), entries)
-
-
-def test_a_folder_that_holds_a_run_is_refused_and_kept(imported, entries, tmp_path):
-    write_weights(tmp_path / "other.safetensors", {n: 2 * a for n, a in entries.items()})
-    for config in (workdir.read_config(imported), TrainConfig(dataset="mnist5k", seed=1)):
-        before = (imported / "config.json").read_bytes()
-        with pytest.raises(UserError, match="holds a run already; choose another folder"):
-            import_run(tmp_path / "other.safetensors", imported, config)
-        assert (imported / "config.json").read_bytes() == before
-    export_run(imported, tmp_path / "kept.safetensors")
-    chex.assert_trees_all_equal(read_weights(tmp_path / "kept.safetensors"), entries)
-
-
-def test_weights_that_do_not_fit_leave_no_folder(entries, tmp_path):
-    config = TrainConfig(dataset="mnist5k")
-    write_weights(tmp_path / "part.safetensors", {"conv1.bias": entries["conv1.bias"]})
-    with pytest.raises(UserError, match="conv1.weight is missing"):
-        import_run(tmp_path / "part.safetensors", tmp_path / "run", config)
-    assert not (tmp_path / "run").exists()
-
-
-def test_training_goes_on_from_imported_weights(imported, entries, monkeypatch):
-    monkeypatch.setattr(Experiment, "compile", lambda self: 0.0)  # nothing is trained here
-    experiment = Experiment(workdir.read_config(imported))
-    with Checkpoints(imported / "checkpoints") as checkpoints:
-        run = start_or_resume(experiment, checkpoints, started=0.0)
-    chex.assert_trees_all_equal(to_torch("lenet5", run.state.params), entries)
-    chex.assert_trees_all_equal(run.state.opt_state, experiment.state.opt_state)
-    assert run.step == 0 and run.metrics == experiment.no_metrics() and run.test is None
-    assert experiment.config.workdir == str(imported)
-    recipe = dataclasses.replace(
-        PRESETS["lenet5-mnist5k"].config, model="lenet5", workdir=str(imported)
-    )
-    recipe = dataclasses.replace(recipe, preset="custom")
-    recipe = dataclasses.replace(recipe, pixel_mean=(0.25,), pixel_std=(0.5,))
-    assert recipe == experiment.config
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["a", "b"], "one of a and b must be a run's folder, and the other a file ending in"),
-        (["a.pth", "b.pth"], "one of a.pth and b.pth must be a run's folder"),
-        (["a.pth", "b", "--step", "1"], "--step is of a run's checkpoint"),
-        (["a", "b.pth", "--model", "alexnet"], "a has its own config: leave --model away"),
-        (["a.pth", "b", "--preset", "lenet5-mnits"], "no preset is called 'lenet5-mnits'; did"),
-    ],
-)
-def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["convert.py", *arguments])
-    with pytest.raises(SystemExit) as exit:
-        runpy.run_path(str(SCRIPTS / "convert.py"), run_name="__main__")
-    error = capsys.readouterr().err
-    assert exit.value.code == 2
-    assert error.startswith(f"error: {message}") and error.count("\n") == 1

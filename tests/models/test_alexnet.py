@@ -1,4 +1,6 @@
-from functools import cache, partial
+"""AlexNet and cuda-convnet: shapes, initial values, dropout, and PyTorch's logits."""
+
+from functools import partial
 
 import chex
 import flax
@@ -6,51 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_networks
+from helpers import assert_close, layer_shapes, random_params
 
-from jaxcnn.models import MODELS
+from jaxcnn.models import IMAGE_SHAPES, MODELS
 
-SIZES = {
-    "alexnet": 224,
-    "alexnet-32": 32,
-    "alexnet-2012": 224,
-    "cuda-convnet-18pct": 32,
-    "cuda-convnet-11pct": 24,
-}
-
-
-def pixels(height, width, scale=1.0):
-    values = np.random.default_rng(0).uniform(-scale, scale, (2, height, width, 3))
-    return values.astype(np.float32)
-
-
-@cache
-def random_params(name):
-    """Values that keep their size from layer to layer."""
-    model, size = MODELS[name](num_classes=10), SIZES[name]
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))["params"]
-    rng = np.random.default_rng(1)
-
-    def random(path, leaf):
-        is_local = path[0].key.startswith("local")  # [height, width, inputs, features]
-        fan_in = leaf.shape[-2] if is_local else np.prod(leaf.shape[:-1])
-        return rng.standard_normal(leaf.shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
-
-    return jax.tree.map_with_path(random, shapes)
-
-
-def layer_shapes(name):
-    """Shapes of what each layer gives for one image, fc8's classes apart."""
-    model, size = MODELS[name](num_classes=10), SIZES[name]
-
-    def run(key, images):
-        variables = model.init(key, images)
-        rngs = {"dropout": key}
-        return model.apply(variables, images, train=True, rngs=rngs, capture_intermediates=True)[1]
-
-    layers = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, size, size, 3)))["intermediates"]
-    return {layer: layers[layer]["__call__"][0].shape[1:] for layer in layers if layer[0] != "_"}
-
-
+MODELS_HERE = ["alexnet", "alexnet-32", "alexnet-2012", "cuda-convnet-18pct", "cuda-convnet-11pct"]
 CONVOLUTIONS = {
     "alexnet": dict(
         conv1=(55, 55, 64), conv2=(27, 27, 192), conv3=(13, 13, 384), conv4=(13, 13, 256)
@@ -59,6 +22,25 @@ CONVOLUTIONS = {
         conv1=(55, 55, 96), conv2=(27, 27, 256), conv3=(13, 13, 384), conv4=(13, 13, 384)
     ),
 }
+DRAWN_OF_2012 = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc8"]  # fc6, fc7: too many
+BIASED_IN_2012 = ["conv2", "conv4", "conv5", "fc6", "fc7"]
+STDS_18PCT = dict(conv1=0.0001, conv2=0.01, conv3=0.01, fc10=0.01)
+STDS_11PCT = dict(conv1=0.0001, conv2=0.01, local3=0.04, local4=0.04, fc10=0.01)
+
+
+def pixels(height, width, scale=1.0):
+    values = np.random.default_rng(0).uniform(-scale, scale, (2, height, width, 3))
+    return values.astype(np.float32)
+
+
+def params_like(name):
+    model = MODELS[name](num_classes=10)
+    images = jnp.zeros((1, *IMAGE_SHAPES[name]))
+    return jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+
+
+def params_of(name):
+    return random_params(MODELS[name](num_classes=10), IMAGE_SHAPES[name])
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
@@ -75,82 +57,25 @@ def test_shapes_of_alexnet(name):
 
 
 def test_groups_of_two():
-    kernels = {name: layer["kernel"].shape for name, layer in random_params("alexnet-2012").items()}
-    assert kernels["conv2"] == (5, 5, 48, 256)
-    assert kernels["conv3"] == (3, 3, 256, 384)
-    assert kernels["conv4"] == (3, 3, 192, 384)
-    assert kernels["conv5"] == (3, 3, 192, 256)
-
-
-def torch_alexnet(f, p, x):
-    x = f.max_pool2d(f.relu(f.conv2d(x, *p["conv1"], stride=4, padding=2)), 3, 2)
-    x = f.max_pool2d(f.relu(f.conv2d(x, *p["conv2"], padding=2)), 3, 2)
-    x = f.relu(f.conv2d(x, *p["conv3"], padding=1))
-    x = f.relu(f.conv2d(x, *p["conv4"], padding=1))
-    x = f.max_pool2d(f.relu(f.conv2d(x, *p["conv5"], padding=1)), 3, 2)
-    x = f.adaptive_avg_pool2d(x, (6, 6)).flatten(1)
-    x = f.relu(f.linear(x, *p["fc6"]))
-    x = f.relu(f.linear(x, *p["fc7"]))
-    return f.linear(x, *p["fc8"])
-
-
-def torch_alexnet_2012(f, p, x):
-    def norm(x):  # torch divides alpha by the size, the paper does not
-        return f.local_response_norm(x, 5, alpha=5 * 1e-4, beta=0.75, k=2)
-
-    missing = 227 - x.shape[-1]
-    x = f.relu(f.conv2d(f.pad(x, (0, missing, 0, missing)), *p["conv1"], stride=4))
-    x = f.max_pool2d(norm(x), 3, 2)
-    x = f.relu(f.conv2d(x, *p["conv2"], padding=2, groups=2))
-    x = f.max_pool2d(norm(x), 3, 2)
-    x = f.relu(f.conv2d(x, *p["conv3"], padding=1))
-    x = f.relu(f.conv2d(x, *p["conv4"], padding=1, groups=2))
-    x = f.max_pool2d(f.relu(f.conv2d(x, *p["conv5"], padding=1, groups=2)), 3, 2)
-    x = f.relu(f.linear(x.flatten(1), *p["fc6"]))
-    x = f.relu(f.linear(x, *p["fc7"]))
-    return f.linear(x, *p["fc8"])
-
-
-def torch_cuda_convnet_18pct(f, p, x):
-    def norm(x):
-        return x / (1 + 5e-5 * f.avg_pool2d(x**2, 3, stride=1, padding=1)) ** 0.75
-
-    x = f.max_pool2d(f.conv2d(x, *p["conv1"], padding=2), 3, 2, ceil_mode=True)
-    x = norm(f.relu(x))
-    x = f.relu(f.conv2d(x, *p["conv2"], padding=2))
-    x = norm(f.avg_pool2d(x, 3, 2, ceil_mode=True))
-    x = f.relu(f.conv2d(x, *p["conv3"], padding=2))
-    x = f.avg_pool2d(x, 3, 2, ceil_mode=True)
-    return f.linear(x.flatten(1), *p["fc10"])
-
-
-def torch_cuda_convnet_11pct(f, p, x):
-    def norm(x):
-        return f.local_response_norm(x, 9, alpha=1e-3, beta=0.75, k=1)
-
-    def local(x, kernel, bias):  # kernel [height, width, channels * 9, features]
-        patches = f.unfold(x, 3, padding=1).unflatten(-1, kernel.shape[:2])
-        return (patches[:, :, None] * kernel.permute(2, 3, 0, 1)).sum(1) + bias.permute(2, 0, 1)
-
-    x = norm(f.max_pool2d(f.relu(f.conv2d(x, *p["conv1"], padding=2)), 3, 2, ceil_mode=True))
-    x = f.max_pool2d(norm(f.relu(f.conv2d(x, *p["conv2"], padding=2))), 3, 2, ceil_mode=True)
-    x = f.relu(local(x, *p["local3"]))
-    x = f.relu(local(x, *p["local4"]))
-    return f.linear(x.flatten(1), *p["fc10"])
+    params = params_like("alexnet-2012")
+    assert params["conv2"]["kernel"].shape == (5, 5, 48, 256)
+    assert params["conv3"]["kernel"].shape == (3, 3, 256, 384)
+    assert params["conv4"]["kernel"].shape == (3, 3, 192, 384)
+    assert params["conv5"]["kernel"].shape == (3, 3, 192, 256)
 
 
 @pytest.mark.parametrize(
     "name, reference, images, first_dense",
     [
-        ("alexnet", torch_alexnet, pixels(224, 224), {"fc6": 6}),
-        ("alexnet", torch_alexnet, pixels(127, 191), {"fc6": 6}),  # 3x5 maps to 6x6
-        ("alexnet-2012", torch_alexnet_2012, pixels(224, 224, 128), {"fc6": 6}),
+        ("alexnet", torch_networks.alexnet, pixels(224, 224), {"fc6": 6}),
+        ("alexnet", torch_networks.alexnet, pixels(127, 191), {"fc6": 6}),  # 3x5 maps to 6x6
+        ("alexnet-2012", torch_networks.alexnet_2012, pixels(224, 224, 128), {"fc6": 6}),
         pytest.param(
-            *("alexnet-2012", torch_alexnet_2012, pixels(227, 227, 128), {"fc6": 6}),
+            *("alexnet-2012", torch_networks.alexnet_2012, pixels(227, 227, 128), {"fc6": 6}),
             marks=pytest.mark.slow,
         ),
-        ("cuda-convnet-18pct", torch_cuda_convnet_18pct, pixels(32, 32, 128), {"fc10": 4}),
-        ("cuda-convnet-11pct", torch_cuda_convnet_11pct, pixels(24, 24, 128), {"fc10": 6}),
+        ("cuda-convnet-18pct", torch_networks.cuda_convnet_18pct, pixels(32, 32, 128), {"fc10": 4}),
+        ("cuda-convnet-11pct", torch_networks.cuda_convnet_11pct, pixels(24, 24, 128), {"fc10": 6}),
     ],
 )
 def test_logits_are_torchs(name, reference, images, first_dense):
@@ -165,19 +90,19 @@ def test_logits_are_torchs(name, reference, images, first_dense):
             return torch.tensor(kernel)
         return torch.tensor(np.moveaxis(kernel, (-1, -2), (0, 1)))
 
-    params = random_params(name)
+    params = params_of(name)
     p = {
         layer: (to_torch(layer, params[layer]["kernel"]), torch.tensor(params[layer]["bias"]))
         for layer in params
     }
     expected = reference(torch.nn.functional, p, torch.tensor(np.moveaxis(images, -1, 1))).numpy()
     logits = jax.jit(MODELS[name](num_classes=10).apply)({"params": params}, images)
-    chex.assert_trees_all_close(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    assert_close(logits, expected, 1e-4)
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_dropout_only_in_training(name):
-    model, variables = MODELS[name](num_classes=10), {"params": random_params(name)}
+    model, variables = MODELS[name](num_classes=10), {"params": params_of(name)}
 
     @jax.jit
     def run(key, variables):
@@ -198,18 +123,6 @@ def test_dropout_only_in_training(name):
         jax.eval_shape(lambda v: model.apply(v, pixels(224, 224), train=True), variables)
 
 
-DRAWN_OF_2012 = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc8"]  # fc6, fc7: too many
-
-
-BIASED_IN_2012 = ["conv2", "conv4", "conv5", "fc6", "fc7"]
-
-
-STDS_18PCT = dict(conv1=0.0001, conv2=0.01, conv3=0.01, fc10=0.01)
-
-
-STDS_11PCT = dict(conv1=0.0001, conv2=0.01, local3=0.04, local4=0.04, fc10=0.01)
-
-
 @pytest.mark.parametrize(
     "name, fields, stds, biases",
     [
@@ -225,11 +138,11 @@ STDS_11PCT = dict(conv1=0.0001, conv2=0.01, local3=0.04, local4=0.04, fc10=0.01)
     ],
 )
 def test_initial_parameters(name, fields, stds, biases):
-    model, size = MODELS[name](**fields), SIZES[name]
+    model, image_shape = MODELS[name](**fields), IMAGE_SHAPES[name]
 
     @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def statistics(key):  # compiled together: kernels that nobody asks for are not drawn
-        params = model.init(key, jnp.zeros((1, size, size, 3)))["params"]
+        params = model.init(key, jnp.zeros((1, *image_shape)))["params"]
         kernels = {layer: params[layer]["kernel"].std() for layer in stds}
         return kernels, {layer: params[layer]["bias"] for layer in params}
 
@@ -262,8 +175,8 @@ def test_the_smallest_images_of_alexnet():
     assert logits.shape == (1, 1000)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", MODELS_HERE)
 def test_pixels_as_stored_are_refused(name):
-    images = jnp.zeros((1, SIZES[name], SIZES[name], 3), jnp.uint8)
+    images = jnp.zeros((1, *IMAGE_SHAPES[name]), jnp.uint8)
     with pytest.raises(TypeError, match="normalized floating-point images, got uint8"):
         MODELS[name]().init(jax.random.key(0), images)

@@ -1,28 +1,6 @@
-import jax
-import jax.numpy as jnp
+"""cuda-convnet's networks; `test_alexnet.py` compares their logits with PyTorch's."""
 
-from jaxcnn.models import MODELS
-
-SIZES = {
-    "alexnet": 224,
-    "alexnet-32": 32,
-    "alexnet-2012": 224,
-    "cuda-convnet-18pct": 32,
-    "cuda-convnet-11pct": 24,
-}
-
-
-def layer_shapes(name):
-    """Shapes of what each layer gives for one image, fc8's classes apart."""
-    model, size = MODELS[name](num_classes=10), SIZES[name]
-
-    def run(key, images):
-        variables = model.init(key, images)
-        rngs = {"dropout": key}
-        return model.apply(variables, images, train=True, rngs=rngs, capture_intermediates=True)[1]
-
-    layers = jax.eval_shape(run, jax.random.key(0), jnp.zeros((1, size, size, 3)))["intermediates"]
-    return {layer: layers[layer]["__call__"][0].shape[1:] for layer in layers if layer[0] != "_"}
+from helpers import layer_shapes
 
 
 def test_shapes_of_cuda_convnet():

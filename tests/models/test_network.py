@@ -1,3 +1,5 @@
+"""Every network: parameters of each layer, precision, and logits by plain operations."""
+
 import functools
 
 import chex
@@ -7,7 +9,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax.linen import pooling as linen_pooling
+from helpers import assert_close, random_params
 
+from jaxcnn.benchmarks import torch_side
 from jaxcnn.models import IMAGE_SHAPES, MODELS
 from jaxcnn.training.step import cross_entropy
 
@@ -79,21 +83,8 @@ def images(num_images, name="lenet5"):
     return jnp.asarray(values, jnp.float32)
 
 
-def random_params(name):
-    """Large enough that every layer's output and gradient depends on every layer's input."""
-    rng = np.random.default_rng(1)
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(rng.normal(0, 0.2, leaf.shape), jnp.float32), init_shapes(name)
-    )
-
-
-def assert_close(actual, expected, tolerance):
-    """Relative to the largest value expected, leaf by leaf."""
-
-    def check(a, b):
-        chex.assert_trees_all_close(a, b, rtol=0, atol=tolerance * np.abs(b).max())
-
-    jax.tree.map(check, actual, expected)
+def params_of(name):
+    return random_params(MODELS[name](), IMAGE_SHAPES[name])
 
 
 def test_every_model_has_a_row():
@@ -146,9 +137,9 @@ def test_lenet5_is_what_its_name_says(name):
         x = activation(nn.Dense(84).apply({"params": params["F6"]}, x))
         return nn.Dense(10).apply({"params": params["output"]}, x)
 
-    params = random_params(name)
+    params = params_of(name)
     logits = jax.jit(MODELS[name]().apply)({"params": params}, images(3))
-    assert_close(logits, reference(params, images(3)), 1e-5)
+    assert_close(logits, reference(params, images(3)))
 
 
 def test_modern_lenet5_by_hand():
@@ -165,9 +156,9 @@ def test_modern_lenet5_by_hand():
         x = nn.relu(conv("C5", 72, 0, x))[:, 0, 0]
         return nn.Dense(10).apply({"params": params["output"]}, x)
 
-    params = random_params("lenet5-modern")
+    params = params_of("lenet5-modern")
     logits = jax.jit(MODELS["lenet5-modern"]().apply)({"params": params}, images(3))
-    assert_close(logits, reference(params, images(3)), 1e-5)
+    assert_close(logits, reference(params, images(3)))
 
 
 def test_alexnet_for_32x32_by_hand():
@@ -193,9 +184,9 @@ def test_alexnet_for_32x32_by_hand():
         x = nn.relu(dense("fc6", 512, x.reshape(len(x), -1)))
         return dense("fc8", 10, nn.relu(dense("fc7", 512, x)))
 
-    params, x = random_params("alexnet-32"), images(3, "alexnet-32")
+    params, x = params_of("alexnet-32"), images(3, "alexnet-32")
     apply = jax.jit(functools.partial(MODELS["alexnet-32"]().apply, train=True))  # no dropout
-    assert_close(apply({"params": params}, x), reference(params, x), 1e-5)
+    assert_close(apply({"params": params}, x), reference(params, x))
 
 
 @pytest.mark.parametrize("name", ["lenet5-modern", "alexnet-32"])
@@ -210,15 +201,9 @@ def test_rectified_networks_start_with_variance_2_over_fan_in(name):
 
 def test_lenet5_is_the_notebooks_network_without_its_softmax():
     torch = pytest.importorskip("torch")
-    t = torch.nn
-    theirs = t.Sequential(
-        *(t.Conv2d(1, 6, kernel_size=5, stride=1, padding=2), t.Sigmoid(), t.AvgPool2d(2, 2)),
-        *(t.Conv2d(6, 16, kernel_size=5, stride=1), t.Sigmoid(), t.AvgPool2d(2, 2)),
-        *(t.Conv2d(16, 120, kernel_size=5, stride=1), t.Sigmoid(), t.Flatten()),
-        *(t.Linear(120, 84), t.Sigmoid(), t.Linear(84, 10)),
-    )
+    theirs = torch_side.lenet5(torch)
     layers = dict(zip(LENET5, (m for m in theirs if hasattr(m, "weight")), strict=True))
-    params, x, labels = random_params("lenet5"), images(8), np.arange(8)
+    params, x, labels = params_of("lenet5"), images(8), np.arange(8)
 
     def to_torch(kernel):  # [height, width, in, out] or [in, out], to out and in first
         return torch.tensor(np.moveaxis(kernel, (-1, -2), (0, 1)))
@@ -230,7 +215,7 @@ def test_lenet5_is_the_notebooks_network_without_its_softmax():
         layer.weight.data = to_torch(params[name]["kernel"])
         layer.bias.data = torch.tensor(np.asarray(params[name]["bias"]))
     expected_logits = theirs(torch.tensor(np.moveaxis(x, -1, 1)))
-    t.functional.cross_entropy(expected_logits, torch.tensor(labels)).backward()
+    torch.nn.functional.cross_entropy(expected_logits, torch.tensor(labels)).backward()
     expected_grads = {
         name: {"kernel": from_torch(layer.weight.grad), "bias": layer.bias.grad.numpy()}
         for name, layer in layers.items()
@@ -246,8 +231,8 @@ def test_lenet5_is_the_notebooks_network_without_its_softmax():
         return logits, grads
 
     logits, grads = logits_and_grads(params)
-    assert_close(logits, expected_logits.detach().numpy(), 1e-5)
-    assert_close(grads, expected_grads, 1e-5)
+    assert_close(logits, expected_logits.detach().numpy())
+    assert_close(grads, expected_grads)
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (1, 32, 32, 1), (1, 784)])

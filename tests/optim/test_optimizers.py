@@ -13,7 +13,6 @@ from jaxcnn.config import OptimizerConfig
 from jaxcnn.optim.optimizers import average_parameters, make_optimizer
 from jaxcnn.optim.schedules import make_schedule
 
-
 RNG = np.random.default_rng(0)
 START = RNG.normal(size=(2, 3)).astype(np.float32)
 GRADS = RNG.normal(size=(8, 2, 3)).astype(np.float32)

@@ -1,0 +1,147 @@
+"""Runs made of weight files, and weight files made of runs."""
+
+import dataclasses
+import json
+import runpy
+import sys
+
+import chex
+import jax
+import numpy as np
+import pytest
+import torch_networks
+from helpers import SCRIPTS, random_params, run_script
+
+from jaxcnn import PRESETS
+from jaxcnn.config import TrainConfig
+from jaxcnn.data import datasets
+from jaxcnn.errors import UserError
+from jaxcnn.interop.runs import export_run, import_run
+from jaxcnn.interop.torch_weights import read_weights, to_torch, write_weights
+from jaxcnn.models import MODELS
+from jaxcnn.training.experiment import Experiment
+from jaxcnn.training.progress import start_or_resume
+from jaxcnn.workdir import folder as workdir
+from jaxcnn.workdir.checkpoints import Checkpoints
+
+
+@pytest.fixture(scope="module")
+def entries():
+    """A state_dict of LeNet-5: large, so that images have different answers."""
+    params = random_params(MODELS["lenet5"](), (28, 28, 1))
+    rng = np.random.default_rng(1)
+    entries = to_torch("lenet5", params)
+    return {n: rng.normal(0, 2, a.shape).astype(np.float32) for n, a in entries.items()}
+
+
+@pytest.fixture(scope="module")
+def imported(entries, tmp_path_factory):
+    """A run that the script made of a file."""
+    folder = tmp_path_factory.mktemp("imported")
+    write_weights(folder / "lenet5.safetensors", entries)
+    run_folder = folder / "run"
+    flags = ["--preset", "lenet5-mnist5k", "--model", "lenet5"]
+    flags += ["--pixel-mean", 0.25, "--pixel-std", 0.5]
+    done = run_script("convert.py", folder / "lenet5.safetensors", run_folder, *flags)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert f"evaluate.py {run_folder}" in done.stdout
+    return run_folder
+
+
+def test_an_imported_run_is_evaluated_as_pytorch_evaluates_it(imported, entries):
+    torch = pytest.importorskip("torch")
+    theirs, dataset = torch_networks.lenet5(torch), datasets.load("mnist5k")
+    theirs.load_state_dict({name: torch.tensor(array) for name, array in entries.items()})
+    images = (dataset.test_images.astype(np.float32) / 255 - 0.25) / 0.5
+    labels = torch.tensor(dataset.test_labels).long()
+    with torch.no_grad():
+        logits = theirs(torch.tensor(np.moveaxis(images, -1, 1)))
+    answers = torch.softmax(logits, 1).argmax(1)  # the notebook's
+    assert len(answers.unique()) > 1
+
+    done = run_script("evaluate.py", imported)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    evaluation = json.loads((imported / "evaluation.json").read_text())
+    assert evaluation["step"] == 0
+    assert evaluation["test_accuracy"] == pytest.approx((answers == labels).float().mean().item())
+    loss = torch.nn.functional.cross_entropy(logits, labels).item()
+    assert evaluation["test_loss"] == pytest.approx(loss, rel=1e-4)
+
+
+def test_an_imported_run_is_exported_to_the_same_bits(imported, entries, tmp_path):
+    assert export_run(imported, tmp_path / "lenet5.safetensors") == 0
+    chex.assert_trees_all_equal(read_weights(tmp_path / "lenet5.safetensors"), entries)
+    with pytest.raises(UserError, match="no checkpoint of step 7; there are 0"):
+        export_run(imported, tmp_path / "lenet5.safetensors", step=7)
+
+
+def test_the_mean_of_the_parameters_is_imported_and_exported(entries, tmp_path):
+    write_weights(tmp_path / "lenet5.safetensors", entries)
+    config = TrainConfig(dataset="mnist5k", ema_decay=0.9)
+    import_run(tmp_path / "lenet5.safetensors", tmp_path / "run", config)
+    config = workdir.read_config(tmp_path / "run")
+    with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
+        state, _ = checkpoints.restore(Experiment(config).state, 0)
+        assert state.eval_params is not state.params
+        chex.assert_trees_all_equal(state.eval_params, state.params)
+        doubled = jax.tree.map(lambda leaf: 2 * leaf, state.params)
+        later = state.replace(step=state.step + 1, params=doubled)
+        checkpoints.save(later, {})
+        checkpoints.wait()
+    assert export_run(tmp_path / "run", tmp_path / "mean.safetensors") == 1
+    chex.assert_trees_all_equal(read_weights(tmp_path / "mean.safetensors"), entries)
+
+
+def test_a_folder_that_holds_a_run_is_refused_and_kept(imported, entries, tmp_path):
+    write_weights(tmp_path / "other.safetensors", {n: 2 * a for n, a in entries.items()})
+    for config in (workdir.read_config(imported), TrainConfig(dataset="mnist5k", seed=1)):
+        before = (imported / "config.json").read_bytes()
+        with pytest.raises(UserError, match="holds a run already; choose another folder"):
+            import_run(tmp_path / "other.safetensors", imported, config)
+        assert (imported / "config.json").read_bytes() == before
+    export_run(imported, tmp_path / "kept.safetensors")
+    chex.assert_trees_all_equal(read_weights(tmp_path / "kept.safetensors"), entries)
+
+
+def test_weights_that_do_not_fit_leave_no_folder(entries, tmp_path):
+    config = TrainConfig(dataset="mnist5k")
+    write_weights(tmp_path / "part.safetensors", {"conv1.bias": entries["conv1.bias"]})
+    with pytest.raises(UserError, match="conv1.weight is missing"):
+        import_run(tmp_path / "part.safetensors", tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_goes_on_from_imported_weights(imported, entries, monkeypatch):
+    monkeypatch.setattr(Experiment, "compile", lambda self: 0.0)  # nothing is trained here
+    experiment = Experiment(workdir.read_config(imported))
+    with Checkpoints(imported / "checkpoints") as checkpoints:
+        run = start_or_resume(experiment, checkpoints, started=0.0)
+    chex.assert_trees_all_equal(to_torch("lenet5", run.state.params), entries)
+    chex.assert_trees_all_equal(run.state.opt_state, experiment.state.opt_state)
+    assert run.step == 0 and run.metrics == experiment.no_metrics() and run.test is None
+    assert experiment.config.workdir == str(imported)
+    recipe = dataclasses.replace(
+        PRESETS["lenet5-mnist5k"].config, model="lenet5", workdir=str(imported)
+    )
+    recipe = dataclasses.replace(recipe, preset="custom")
+    recipe = dataclasses.replace(recipe, pixel_mean=(0.25,), pixel_std=(0.5,))
+    assert recipe == experiment.config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "b"], "one of a and b must be a run's folder, and the other a file ending in"),
+        (["a.pth", "b.pth"], "one of a.pth and b.pth must be a run's folder"),
+        (["a.pth", "b", "--step", "1"], "--step is of a run's checkpoint"),
+        (["a", "b.pth", "--model", "alexnet"], "a has its own config: leave --model away"),
+        (["a.pth", "b", "--preset", "lenet5-mnits"], "no preset is called 'lenet5-mnits'; did"),
+    ],
+)
+def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["convert.py", *arguments])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(SCRIPTS / "convert.py"), run_name="__main__")
+    error = capsys.readouterr().err
+    assert exit.value.code == 2
+    assert error.startswith(f"error: {message}") and error.count("\n") == 1
