@@ -1,18 +1,10 @@
 """Microbatches whose layer outputs fit into a processor's cache.
 
 On a CPU, layer outputs larger than the cache go to memory, from where the next layer and the
-backward pass read them. Those of a microbatch stay in the cache. Times of a training step on two
-cores, of the whole batch and in microbatches:
+backward pass read them. Those of a microbatch stay in the cache.
+LeNet-5's step of 2,048 images takes 77 ms instead of 119 (docs/performance.md has the others).
 
-- `lenet5`, 512 images: 22.4 ms, 18 to 21 in microbatches of 128; 2,048 images: 119 ms, 77;
-- `lenet5-modern`, 512 images: 194 ms, 132 in microbatches of 64;
-- `cuda-convnet-18pct`, 128 images: 138 ms, 118 in microbatches of 32;
-- `alexnet-32` before it had response normalization, 128 images: 257 ms, 222 in microbatches of 32,
-  245 in microbatches of 16; inference on 1,000 images: 1,108 images/s, 1,530 in microbatches of 25
-  (the number chosen here), 1,747 in microbatches of 50.
-
-Networks with many parameters are slower in microbatches: AlexNet's step of 64 images of 96x96 took
-640 ms in two, 466 ms whole.
+Networks with many parameters are slower in microbatches and stay whole.
 """
 
 from __future__ import annotations
