@@ -1,3 +1,5 @@
+"""Errors, signals and closed pipes on the command line."""
+
 import signal
 import subprocess
 import sys

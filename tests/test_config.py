@@ -1,46 +1,20 @@
+"""The fields of a config: bounds, JSON, and the differences between two runs."""
+
 import dataclasses
 import json
 import math
 import pathlib
 import re
 from dataclasses import replace
-from functools import partial
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxcnn.config import OptimizerConfig, TrainConfig, check, differences, from_json, to_json
-from jaxcnn.data.datasets import DATASETS
-from jaxcnn.data.preprocess import make_preprocess
-from jaxcnn.data.sources import PREFIXES
 from jaxcnn.data.transforms import Affine, HorizontalFlip, RandomCrop
-from jaxcnn.errors import UserError, lookup
-from jaxcnn.models import IMAGE_SHAPES, MODELS
-from jaxcnn.presets import PRESETS
-
-STORED = {"mnist": (28, 1), "mnist5k": (28, 1), "cifar10": (32, 3)}  # size and channels
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_are_named_carded_and_can_be_built(name):
-    config = PRESETS[name].config
-    assert config.preset == name and PRESETS[name].card
-    assert config.dataset in DATASETS or config.dataset.startswith(PREFIXES)
-    check(config)
-    size, channels = STORED.get(config.dataset, (config.stream_size, 3))
-    stored = jax.ShapeDtypeStruct((4, size, size, channels), np.uint8)
-    sample = np.random.default_rng(0).integers(256, size=(4, 8, 8, channels), dtype=np.uint8)
-    for_training, for_evaluation = make_preprocess(
-        config.transforms, lambda: sample, config.pixel_mean, config.pixel_std
-    )
-    images = jax.eval_shape(for_training, jax.random.key(0), stored)
-    views = jax.eval_shape(partial(for_evaluation, views=config.eval_views), stored)
-    assert views.shape == (4 * config.eval_views, *images.shape[1:])
-    assert images.shape[1:] == IMAGE_SHAPES[config.model]
-    jax.eval_shape(MODELS[config.model]().init, jax.random.key(0), images)
+from jaxcnn.errors import UserError
 
 
 @given(st.from_type(TrainConfig))
@@ -252,15 +226,3 @@ def test_rate_steps_ascend_from_the_warm_up_on_and_stay_positive(rate_steps):
 def test_the_ends_of_the_ranges_are_accepted():
     check(TrainConfig(batch_size=1, epochs=1, eval_batch_size=1, log_every_steps=1, seed=0))
     check(TrainConfig(eval_every_epochs=1, checkpoint_every_steps=1, seed=2**32 - 1))
-
-
-def test_lookup_offers_the_nearest_names_and_all():
-    table = {"lenet5": 1, "lenet5-tanh": 2, "alexnet": 3}
-    assert lookup("model", "lenet5-tanh", table) == 2
-    near = "no model is called 'lenet5-tan'; did you mean lenet5-tanh or .*? There are lenet5, len"
-    with pytest.raises(UserError, match=near):
-        lookup("model", "lenet5-tan", table)
-    with pytest.raises(UserError, match="; there are lenet5, lenet5-tanh, alexnet$"):
-        lookup("model", "vgg", table)
-    with pytest.raises(UserError, match="there are lenet5, lenet5-tanh, alexnet, file:PATH$"):
-        lookup("model", "vgg", table, others=["file:PATH"])

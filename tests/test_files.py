@@ -1,17 +1,55 @@
+"""Files that are whole or absent, and the user's cache directory."""
+
+import os
 import stat
 
-from jaxcnn import files as cache
+import pytest
+
+from jaxcnn.files import cache_dir, write_atomically
 
 
 def test_cache_dir_is_private_and_where_the_user_says(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("JAXCNN_CACHE_DIR", str(tmp_path / "own"))
-    assert cache.cache_dir() == tmp_path / "own"
+    assert cache_dir() == tmp_path / "own"
     monkeypatch.delenv("JAXCNN_CACHE_DIR")
-    assert cache.cache_dir("a") == tmp_path / "xdg" / "jaxcnn" / "a"
+    assert cache_dir("a") == tmp_path / "xdg" / "jaxcnn" / "a"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    folder = cache.cache_dir("a", "b")
+    folder = cache_dir("a", "b")
     assert folder == tmp_path / "home" / ".cache" / "jaxcnn" / "a" / "b"
     for path in (folder, folder.parent, folder.parent.parent):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("content", ["text, é", b"\x89bytes"])
+def test_write_atomically_replaces_a_file(content, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("an older and much longer file")
+    write_atomically(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_write_atomically_keeps_the_old_file_when_writing_fails(failing, tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text("an older file")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, failing, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "a newer file")
+    assert path.read_text() == "an older file"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_atomically_never_shows_half_a_file(tmp_path, monkeypatch):
+    path, seen = tmp_path / "a.json", []
+    path.write_text("old")
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: seen.append(path.read_text()) or fsync(file))
+    write_atomically(path, "new")
+    assert seen == ["old"] and path.read_text() == "new"

@@ -1,3 +1,5 @@
+"""Benchmarks: sides, workers, tables and the script."""
+
 import functools
 import io
 import json

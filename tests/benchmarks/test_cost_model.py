@@ -1,3 +1,5 @@
+"""Predicted times of a step, and the costs they are made of."""
+
 import dataclasses
 import functools
 import io

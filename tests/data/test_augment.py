@@ -1,3 +1,5 @@
+"""The transforms of images, by eye and against other implementations."""
+
 import functools
 import itertools
 

@@ -1,3 +1,5 @@
+"""Where arrays lie on the devices."""
+
 import re
 
 import chex

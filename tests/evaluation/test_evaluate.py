@@ -1,3 +1,5 @@
+"""The evaluation of a run: which images are shifted."""
+
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Confusion, precision, recall and top accuracy, by eye."""
+
 import chex
 import numpy as np
 import pytest

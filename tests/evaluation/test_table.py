@@ -1,3 +1,5 @@
+"""The table that an evaluation prints."""
+
 import io
 
 import numpy as np

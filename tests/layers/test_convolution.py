@@ -1,3 +1,5 @@
+"""The convolution against XLA's, its gradients, and how it is lowered."""
+
 import functools
 
 import chex

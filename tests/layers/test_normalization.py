@@ -1,3 +1,5 @@
+"""Local response normalization against its formula, PyTorch's and Caffe's."""
+
 import itertools
 
 import chex

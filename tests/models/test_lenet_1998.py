@@ -1,3 +1,5 @@
+"""LeNet-5 as the paper of 1998 has it."""
+
 from functools import partial
 
 import jax

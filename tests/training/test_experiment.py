@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import shutil
-import time
 
 import chex
 import jax
@@ -23,9 +22,7 @@ from jaxcnn.distributed import mesh
 from jaxcnn.errors import UserError
 from jaxcnn.models import MODELS
 from jaxcnn.optim.curvature import BEFORE_EPOCH, gauss_newton_diagonal
-from jaxcnn.training import train
 from jaxcnn.training.experiment import Experiment
-from jaxcnn.training.progress import start_or_resume
 from jaxcnn.training.step import cross_entropy, mean_metrics
 from jaxcnn.workdir.checkpoints import Checkpoints
 from jaxcnn.workdir.metrics_log import read_metrics
@@ -166,22 +163,6 @@ def test_a_line_of_the_log_is_of_the_steps_since_the_one_before(linear, tmp_path
         assert ("test_loss" in line) == (line["step"] in (4, 8, 12))
 
 
-def test_a_runs_time_is_that_of_all_its_starts(linear, tmp_path, monkeypatch):
-    experiment = Experiment(linear)
-    monkeypatch.setattr(experiment, "compile", lambda: 7.0)
-    with Checkpoints(tmp_path) as checkpoints:
-        started = time.perf_counter() - 50
-        run = start_or_resume(experiment, checkpoints, started)
-        run.state, run.metrics = experiment.train(run.state, run.metrics, 2)
-        run.step, run.train_seconds = 2, 2.0
-        train.save_checkpoint(run, checkpoints, evaluated=False)
-        checkpoints.wait()
-        again = start_or_resume(experiment, checkpoints, time.perf_counter())
-    assert again.train_seconds == 2.0 and again.compile_seconds == 7.0 + 7.0
-    assert 50 <= time.perf_counter() - again.started < 100
-    assert mean_metrics(again.metrics) == mean_metrics(run.metrics)
-
-
 def test_the_checkpoint_that_is_asked_for_is_evaluated(linear, tmp_path, monkeypatch):
     evaluate = Experiment.evaluate
 
@@ -231,18 +212,6 @@ def test_two_batches_to_an_update_are_one_batch_of_twice_the_size(linear):
     assert rates == pytest.approx([0, 0.05, 0.1, 0.075, 0.05, 0.025])
     rates_of_halves = [float(halves.schedule(step)) for step in range(halves.total_steps)]
     assert rates_of_halves == pytest.approx(np.repeat(rates, 2))
-
-
-def test_a_run_too_short_for_one_update_is_refused(linear):
-    optimizer = dataclasses.replace(linear.optimizer, accumulate=13)
-    with pytest.raises(UserError, match="accumulate is 13: the run has only 12 batches"):
-        Experiment(dataclasses.replace(linear, optimizer=optimizer))
-
-
-def test_a_warm_up_that_leaves_no_batch_is_refused(linear):
-    optimizer = dataclasses.replace(linear.optimizer, warmup_epochs=2.95)
-    with pytest.raises(UserError, match="warmup-epochs is 2.95: it takes all of the run's 12 bat"):
-        Experiment(dataclasses.replace(linear, optimizer=optimizer))
 
 
 def test_a_decay_of_no_layer_is_refused(linear):
@@ -300,16 +269,6 @@ def test_bfloat16_trains_as_float32_does(linear):
     outputs = state.apply_fn({"params": state.params}, jnp.zeros((1, 28, 28, 1)))
     assert outputs.dtype == jnp.bfloat16
     assert experiment.predict(state).log_probs.dtype == np.float32
-
-
-def test_a_network_of_float32_only_refuses_another(linear):
-    with pytest.raises(UserError, match="--dtype is bfloat16, and linear has float32 only"):
-        Experiment(dataclasses.replace(linear, dtype="bfloat16"))
-
-
-def test_a_network_that_draws_nothing_has_no_curvature(config):
-    with pytest.raises(UserError, match="diagonal-lm needs a network that draws a target.*lenet5 "):
-        Experiment(dataclasses.replace(config, model="lenet5"))
 
 
 def test_transforms_that_do_not_fit_are_refused(config):

@@ -206,17 +206,6 @@ def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoints(
             chex.assert_tree_all_finite(state.params)
 
 
-def test_parameters_that_are_not_finite_are_not_saved(finished, tmp_path):
-    experiment = Experiment(finished[0])
-    spoiled = jax.tree.map(lambda leaf: leaf * np.nan, experiment.state.params)
-    state = experiment.state.replace(params=spoiled)
-    run = train.Run(state, experiment.no_metrics(), started=0.0)
-    with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(RunError, match="a parameter is not finite at step 0"):
-            train.save_checkpoint(run, checkpoints, evaluated=False)
-        assert checkpoints.steps() == []
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

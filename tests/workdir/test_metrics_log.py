@@ -1,3 +1,5 @@
+"""The log of a run, after a kill and in TensorBoard's format."""
+
 from tensorboardX.proto.event_pb2 import Event
 
 from jaxcnn.workdir import metrics_log

@@ -1,0 +1,29 @@
+"""A dataset by its name: whole and in memory, or streamed."""
+
+import pytest
+
+from jaxcnn.data.open import check_name, open_dataset
+from jaxcnn.errors import UserError
+
+STREAMED = {"size": 28, "min_size": 32, "on_bad_image": "refuse"}
+
+
+def test_open_dataset_loads_small_sets_whole():
+    dataset = open_dataset("mnist5k", **STREAMED)
+    assert not dataset.is_streamed and dataset.train_images.shape == (4000, 28, 28, 1)
+
+
+def test_open_dataset_streams_a_folder(image_folder):
+    dataset = open_dataset(f"folder:{image_folder}", **STREAMED)
+    assert dataset.is_streamed and dataset.train_images.shape == (60, 28, 28, 3)
+
+
+@pytest.mark.parametrize("name", ["mnist5k", "cifar10", "folder:anywhere", "tfds:anything"])
+def test_check_name_accepts_datasets_that_may_exist(name):
+    check_name(name)
+
+
+@pytest.mark.parametrize("name", ["mnist5", "folder", ""])
+def test_check_name_lists_the_datasets(name):
+    with pytest.raises(UserError, match="mnist5k, mnist, cifar10, folder:DIR, tfds:NAME$"):
+        check_name(name)

@@ -1,0 +1,70 @@
+"""Checks of a config before and after its data is loaded."""
+
+import dataclasses
+import os
+
+import pytest
+from helpers import Tiny
+
+from jaxcnn.config import OptimizerConfig, TrainConfig
+from jaxcnn.errors import UserError
+from jaxcnn.models import MODELS
+from jaxcnn.training import validate
+
+
+def optimizer(**fields):
+    return TrainConfig(batch_size=16, epochs=3, optimizer=OptimizerConfig(**fields))
+
+
+def test_validated_makes_the_folder_of_images_whole(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = validate.validated(TrainConfig(dataset="folder:images/"))
+    assert config.dataset == f"folder:{os.path.join(tmp_path, 'images')}"
+
+
+@pytest.mark.parametrize("field", ["model", "dataset"])
+def test_validated_takes_any_label_for_what_is_given(field):
+    config = dataclasses.replace(TrainConfig(), **{field: "mine"})
+    with pytest.raises(UserError, match=f"no {field} is called 'mine'"):
+        validate.validated(config)
+    assert validate.validated(config, **{f"{field}_is_given": True}) == config
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (TrainConfig(batch_size=65), "--batch-size .*65"),
+        (optimizer(accumulate=13), "--optimizer.accumulate .*13"),
+        (optimizer(warmup_epochs=2.95, schedule="linear"), "--optimizer.warmup-epochs .*2.95"),
+    ],
+)
+def test_check_run_length_refuses_a_run_without_an_update(config, message):
+    with pytest.raises(UserError, match=message):
+        validate.check_run_length(config, 64)
+
+
+def test_check_run_length_accepts_the_shortest_runs():
+    validate.check_run_length(TrainConfig(batch_size=64, epochs=1), 64)
+    validate.check_run_length(optimizer(accumulate=12), 64)
+    validate.check_run_length(optimizer(warmup_epochs=2.75, schedule="linear"), 64)
+
+
+@pytest.mark.parametrize(
+    ("fields", "model", "message"),
+    [
+        ({"dtype": "bfloat16"}, Tiny(), "--dtype"),
+        ({"label_smoothing": 0.1}, MODELS["lenet5-1998"](), "--label-smoothing"),
+        ({"optimizer": OptimizerConfig(name="diagonal-lm")}, MODELS["lenet5"](), "diagonal-lm"),
+    ],
+)
+def test_check_network_names_the_flag_that_does_not_fit(fields, model, message):
+    with pytest.raises(UserError, match=message):
+        validate.check_network(dataclasses.replace(TrainConfig(), **fields), model)
+    validate.check_network(TrainConfig(), model)
+
+
+def test_check_layers_names_the_layer_that_is_missing():
+    config = optimizer(name="sgd", layer_decays=(("fc6", 0.1), ("fc9", 0.1)))
+    validate.check_layers(config, ["fc6", "fc9"])
+    with pytest.raises(UserError, match="fc9.* fc6, fc7"):
+        validate.check_layers(config, ["fc6", "fc7"])
