@@ -1,11 +1,16 @@
-"""The Python of README and docs runs from top to bottom; images and links of pages exist."""
+"""Python, commands, images and links of README and docs: the code runs, the rest exists."""
 
+import functools
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
 import pytest
+from helpers import SCRIPTS, run_script
+
+from jaxcnn import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -50,3 +55,38 @@ def test_readme_ends_within_150_lines():
 def test_readme_names_tests_that_exist():
     for path in re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "README.md").read_text()):
         assert (ROOT / path).exists(), path
+
+
+def commands(page):
+    """Return (script, arguments) for each command of a page, in blocks and in running text."""
+    text = page.read_text().replace("\\\n", " ")
+    found = re.findall(r"python scripts/(\w+\.py)([^`\n#|&]*)", text)
+    return [(script, shlex.split(arguments)) for script, arguments in found]
+
+
+@functools.cache
+def usage(script):
+    done = run_script(script, "--help", COLUMNS="1000")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+COMMANDS = sorted(
+    {(script, tuple(arguments)) for page in PAGES for script, arguments in commands(page)}
+)
+
+
+@pytest.mark.parametrize(("script", "arguments"), COMMANDS)
+def test_commands_of_the_pages_name_scripts_flags_and_presets_that_exist(script, arguments):
+    assert (SCRIPTS / script).exists()
+    for argument in arguments:
+        if argument.startswith("--") and argument not in ("--help", "--list"):
+            flag = re.escape(argument.split("=")[0])
+            assert re.search(rf"(?<![\w-]){flag}(?![\w-])", usage(script)), argument
+    if script == "train.py" and arguments and re.fullmatch(r"[a-z][\w-]*", arguments[0]):
+        assert arguments[0] in PRESETS
+
+
+def test_commands_are_found_on_the_pages():
+    assert {script for script, _ in COMMANDS} == {path.name for path in SCRIPTS.glob("*.py")}
+    assert len(COMMANDS) > 20
