@@ -23,7 +23,7 @@ from jaxcnn.errors import RunError, UserError
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_an_expected_failure_is_one_line(error, status, said, capsys):
+def test_one_line_errors_prints_an_expected_failure(error, status, said, capsys):
     with pytest.raises(SystemExit) as end, one_line_errors():
         raise error
     assert end.value.code == status and capsys.readouterr().err == said
@@ -40,27 +40,27 @@ with one_line_errors():
 """
 
 
-def test_ctrl_c_ends_wherever_it_comes():
+def test_one_line_errors_ends_on_ctrl_c_anywhere():
     command = [sys.executable, "-c", CTRL_C_IN_A_CALLBACK]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
-def test_the_handler_of_before_is_back_afterwards():
+def test_one_line_errors_restores_the_handler():
     before = signal.getsignal(signal.SIGINT)
     with one_line_errors():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_what_is_ignored_stays_ignored():
+def test_one_line_errors_keeps_an_ignored_signal_ignored():
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + CTRL_C_IN_A_CALLBACK
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
 @pytest.mark.parametrize("num_lines", [1, 10**6])
-def test_a_reader_that_has_enough_is_no_traceback(num_lines, monkeypatch):
+def test_one_line_errors_says_nothing_of_a_closed_pipe(num_lines, monkeypatch):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     code = (
         "import sys\n"
@@ -82,6 +82,6 @@ def test_a_reader_that_has_enough_is_no_traceback(num_lines, monkeypatch):
     writer.stderr.close()
 
 
-def test_a_bug_is_not_hidden():
+def test_one_line_errors_does_not_hide_a_bug():
     with pytest.raises(KeyError), one_line_errors():
         raise KeyError("x")

@@ -18,7 +18,7 @@ from jaxcnn.errors import UserError
 
 
 @given(st.from_type(TrainConfig))
-def test_json_round_trip(config):
+def test_to_json_and_from_json_are_inverse(config):
     launch = {name: getattr(TrainConfig(), name) for name in LAUNCH}  # is not written
     assert repr(from_json(to_json(config))) == repr(replace(config, **launch))  # of NaNs, too
 
@@ -34,12 +34,12 @@ def test_json_round_trip(config):
         to_json(TrainConfig()).replace('"transforms": []', '"transforms": [1]'),
     ],
 )
-def test_json_of_something_else_is_refused(text):
+def test_from_json_refuses_something_else(text):
     with pytest.raises(UserError, match="not a config of this version of jaxcnn"):
         from_json(text)
 
 
-def test_what_python_callers_write_is_the_same_run_as_its_json():
+def test_to_json_keeps_what_python_callers_write():
     config = TrainConfig(
         seed=np.int64(3),
         ema_decay=np.float32(0.5),
@@ -63,7 +63,7 @@ def test_what_python_callers_write_is_the_same_run_as_its_json():
         ("optimizer", OptimizerConfig(learning_rate=abs), "built-in function abs> is no number"),
     ],
 )
-def test_what_json_cannot_hold_is_refused_before_the_run(field, value, message):
+def test_check_refuses_what_json_cannot_hold(field, value, message):
     with pytest.raises(UserError, match=message):
         check(replace(TrainConfig(), **{field: value}))
 
@@ -102,7 +102,7 @@ def test_differences_are_of_what_decides_the_numbers(name):
     assert json.dumps(found) == json.dumps({} if name in FREE | LAUNCH else expected)
 
 
-def test_a_list_is_as_good_as_a_tuple():
+def test_differences_take_a_list_for_a_tuple():
     config = TrainConfig(pixel_mean=[0.5], optimizer=OptimizerConfig(rate_steps=[[1, 0.1]]))
     assert not differences(config, from_json(to_json(config)))
 
@@ -159,7 +159,7 @@ def test_a_list_is_as_good_as_a_tuple():
         ("pixel_mean", (math.nan,)),
     ],
 )
-def test_values_out_of_range_are_refused_by_the_flags_name(field, value):
+def test_check_refuses_values_out_of_range_by_flag(field, value):
     match field.split("."):
         case [name]:
             config = replace(TrainConfig(), **{name: value})
@@ -181,7 +181,7 @@ def test_values_out_of_range_are_refused_by_the_flags_name(field, value):
         ("mu", 0.4, ["diagonal-lm"]),
     ],
 )
-def test_what_a_rule_has_not_it_refuses_and_names_those_that_have_it(field, value, rules, rule):
+def test_check_refuses_options_of_other_optimizers(field, value, rules, rule):
     optimizer = replace(OptimizerConfig(name=rule), **{field: value})
     if rule in rules:
         decay = {"weight_decay": 0.1} if field == "decay_biases" else {}
@@ -193,14 +193,14 @@ def test_what_a_rule_has_not_it_refuses_and_names_those_that_have_it(field, valu
             check(TrainConfig(optimizer=optimizer))
 
 
-def test_biases_do_not_decay_where_nothing_does():
+def test_check_refuses_decay_of_biases_without_decay():
     with pytest.raises(UserError, match="decay-biases goes with an --optimizer.weight-decay above"):
         check(TrainConfig(optimizer=OptimizerConfig(name="sgd", decay_biases=True)))
     of_layers = OptimizerConfig(name="sgd", decay_biases=True, layer_decays=(("conv1", 0.1),))
     check(TrainConfig(optimizer=of_layers))
 
 
-def test_a_config_from_before_the_newer_fields_has_their_defaults():
+def test_from_json_gives_newer_fields_their_defaults():
     fields = json.loads(to_json(TrainConfig(epochs=3)))
     for name in ("label_smoothing", "ema_decay", "dtype"):
         del fields[name]
@@ -210,19 +210,19 @@ def test_a_config_from_before_the_newer_fields_has_their_defaults():
     assert from_json(json.dumps(fields)) == TrainConfig(epochs=3)
 
 
-def test_rate_steps_without_their_schedule_are_refused():
+def test_check_refuses_rate_steps_without_their_schedule():
     optimizer = OptimizerConfig(schedule="cosine", rate_steps=((1.0, 0.5),))
     with pytest.raises(UserError, match="schedule is cosine and --optimizer.rate-steps"):
         check(TrainConfig(optimizer=optimizer))
 
 
 @pytest.mark.parametrize("rate_steps", [((2, 0.5), (2, 0.1)), ((1, 0.5),), ((2, 0.0),)])
-def test_rate_steps_ascend_from_the_warm_up_on_and_stay_positive(rate_steps):
+def test_check_refuses_rate_steps_out_of_order(rate_steps):
     optimizer = OptimizerConfig(schedule="steps", warmup_epochs=1.0, rate_steps=rate_steps)
     with pytest.raises(UserError, match="^--optimizer.rate-steps is "):
         check(TrainConfig(optimizer=optimizer))
 
 
-def test_the_ends_of_the_ranges_are_accepted():
+def test_check_accepts_the_ends_of_the_ranges():
     check(TrainConfig(batch_size=1, epochs=1, eval_batch_size=1, log_every_steps=1, seed=0))
     check(TrainConfig(eval_every_epochs=1, checkpoint_every_steps=1, seed=2**32 - 1))

@@ -52,7 +52,7 @@ def sources():
 
 
 @pytest.mark.slow
-def test_it_runs_from_top_to_bottom(execute):
+def test_notebook_runs_from_top_to_bottom(execute):
     outputs = execute(*sources())
     (devices,) = (output for output in outputs if "2 x cpu, jax" in output)
     assert "Runtime > Change runtime type > TPU" in devices
@@ -62,7 +62,7 @@ def test_it_runs_from_top_to_bottom(execute):
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_in_a_new_kernel(execute):
+def test_notebook_continues_a_stopped_run_in_a_new_kernel(execute):
     from nbclient.exceptions import CellExecutionError
 
     training = next(i for i, source in enumerate(sources()) if "train_and_evaluate(" in source)
@@ -73,13 +73,13 @@ def test_a_stopped_run_goes_on_in_a_new_kernel(execute):
     assert "Going on from the checkpoint of step" in execute(*setup, train)[-1]
 
 
-def test_its_first_cell_says_where_the_project_comes_from():
+def test_notebook_says_where_the_project_comes_from():
     first, *others = sources()
     assert first.startswith("PROJECT = ")
     assert not any("PROJECT =" in source for source in others)
 
 
-def test_it_installs_before_it_starts_jax():
+def test_notebook_installs_before_it_starts_jax():
     install, start = (
         next(i for i, source in enumerate(sources()) if text in source)
         for text in ("%pip install", "import jax")
@@ -87,13 +87,13 @@ def test_it_installs_before_it_starts_jax():
     assert install < start  # pip is a fork, and a process with jax's threads should not fork
 
 
-def test_its_batches_divide_over_eight_cores():
+def test_notebook_batches_divide_over_eight_cores():
     for name in ("lenet5-mnist", "alexnet-cifar10-32"):
         assert any(name in source for source in sources())
         assert PRESETS[name].config.batch_size % 8 == 0
 
 
-def test_its_outputs_are_of_one_run_on_a_cpu_and_say_so():
+def test_notebook_outputs_are_of_one_run_on_a_cpu():
     notebook = json.loads(NOTEBOOK.read_text())
     assert "are from a CPU, not from a TPU" in "".join(notebook["cells"][0]["source"])
     assert [cell["execution_count"] for cell in code_cells()] == list(range(1, len(sources()) + 1))
@@ -103,7 +103,7 @@ def test_its_outputs_are_of_one_run_on_a_cpu_and_say_so():
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
 
 
-def test_it_is_small_and_holds_no_path_of_the_machine_it_ran_on():
+def test_notebook_is_small_and_holds_no_path():
     assert NOTEBOOK.stat().st_size < 1_000_000
     notebook = json.loads(NOTEBOOK.read_text())
     for cell in notebook["cells"]:

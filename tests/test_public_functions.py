@@ -59,7 +59,7 @@ HOST_ONLY = {
 RANDOM = {"random_crop", "horizontal_flip", "affine", "pca_color", "cutout"}
 
 
-def test_every_public_function_is_here():
+def test_public_functions_are_all_here():
     modules = augment, convolution, normalization, padding, pooling
     public = {
         name
@@ -80,7 +80,7 @@ def assert_close(actual, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_function_is_the_same_however_it_is_called(name):
+def test_public_functions_are_the_same_however_called(name):
     function, x = CALLS[name], images()
     eagerly = function(x)
     assert_close(jax.jit(function)(x), eagerly)

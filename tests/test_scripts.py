@@ -21,7 +21,7 @@ def first_run(tmp_path_factory):
     return folder, done
 
 
-def test_the_first_command_trains_on_real_digits_to_95_percent(first_run):
+def test_train_first_command_reaches_95_percent(first_run):
     folder, done = first_run
     result = json.loads((folder / "result.json").read_text())
     assert result["test_accuracy"] >= 0.95 and result["dataset"] == "mnist5k"
@@ -68,14 +68,14 @@ def test_evaluate_refuses_what_the_run_does_not_fit(
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "convert.py", "summary.py"])
-def test_help_needs_no_jax(script):
+def test_scripts_need_no_jax_for_help(script):
     done = run_script(script, "--help", python=["-X", "importtime"])
     assert done.returncode == 0 and "usage" in done.stdout
     modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "tyro" in modules and not modules & {"jax", "flax", "orbax", "tensorflow_datasets"}
 
 
-def test_the_list_shows_every_preset_with_its_card():
+def test_train_list_shows_every_card():
     done = run_script("train.py", "--list")
     assert done.returncode == 0
     for name, preset in PRESETS.items():
@@ -90,7 +90,7 @@ def test_the_list_shows_every_preset_with_its_card():
         (["--dataset", "folder:images"], "custom"),
     ],
 )
-def test_another_model_or_dataset_is_no_presets_run(flags, preset, monkeypatch):
+def test_train_names_another_model_or_dataset_custom(flags, preset, monkeypatch):
     configs = []
     monkeypatch.setattr("jaxcnn.training.train.train_and_evaluate", configs.append)
     run_in_this_process("train.py", ["lenet5-mnist", *flags], monkeypatch)
@@ -118,7 +118,7 @@ def test_another_model_or_dataset_is_no_presets_run(flags, preset, monkeypatch):
         ("evaluate.py", [__file__], f"{__file__} holds no run"),
     ],
 )
-def test_a_request_at_fault_ends_in_one_line(
+def test_scripts_refuse_a_request_in_one_line(
     script, arguments, message, tmp_path, monkeypatch, capsys
 ):
     place = ["--workdir", str(tmp_path)] if script == "train.py" else []

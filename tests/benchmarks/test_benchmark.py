@@ -115,7 +115,7 @@ def test_figures_by_hand(comparison):
     assert torch.ratios == (1, 0.5, 2)
 
 
-def test_the_table_says_everything(comparison):
+def test_print_comparison_shows_every_figure(comparison):
     console = Console(width=100, file=io.StringIO())
     print_comparison(comparison, console)
     text = console.file.getvalue()
@@ -134,7 +134,7 @@ def test_the_table_says_everything(comparison):
     "network",
     ["lenet5", "alexnet-2012", pytest.param("alexnet", marks=pytest.mark.slow)],
 )
-def test_all_sides_compute_the_same_network(network):
+def test_sides_compute_the_same_network(network):
     params = random_params(MODELS[network](), IMAGE_SHAPES[network])
     images = np.random.default_rng(1).standard_normal((1, *IMAGE_SHAPES[network]), np.float32)
     ours = jit(MODELS[network]().apply)({"params": params}, images)
@@ -165,7 +165,7 @@ def test_all_sides_compute_the_same_network(network):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("network", linen_networks.NETWORKS)
-def test_plain_linen_trains(network, dtype):
+def test_linen_side_trains(network, dtype):
     job = train_job("linen", network, dtype=dtype)
     model = linen_networks.NETWORKS[network](dtype=jnp.dtype(dtype))
     state = jax.eval_shape(functools.partial(jax_sides.initial_state, job, model))
@@ -178,7 +178,7 @@ def test_plain_linen_trains(network, dtype):
 
 @pytest.mark.parametrize("what", ["train", "infer", "epoch"])
 @pytest.mark.parametrize("variant", ["eager", "channels-last"])
-def test_torch_runs(what, variant, monkeypatch):
+def test_torch_side_runs(what, variant, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch_side, "MNIST_SIZE", 40)
     monkeypatch.setattr(jobs, "MNIST_SIZE", 40)
@@ -188,7 +188,7 @@ def test_torch_runs(what, variant, monkeypatch):
         assert prepared.versions == {"torch": torch.__version__}
 
 
-def test_an_epoch_is_train_pys(monkeypatch, capsys):
+def test_epoch_is_that_of_the_training_script(monkeypatch, capsys):
     for module in (our_epochs, jax_sides, jobs):
         monkeypatch.setattr(module, "MNIST_SIZE", 40)
     monkeypatch.setitem(DATASETS, "random", None)
@@ -212,7 +212,7 @@ def test_an_epoch_is_train_pys(monkeypatch, capsys):
             jax_sides.prepare_jaxcnn(refused)
 
 
-def test_training_that_stops_is_no_fast_training(monkeypatch):
+def test_prepare_jaxcnn_stops_when_the_loss_is_not_finite(monkeypatch):
     monkeypatch.setattr(jax_sides, "LEARNING_RATE", float("nan"))
     monkeypatch.setattr(jax, "jit", jit)
     prepared = jax_sides.prepare_jaxcnn(train_job())
@@ -248,7 +248,7 @@ class FakeWorker:
         self.stopped = True
 
 
-def test_sides_take_turns_and_the_fastest_torch_takes_part(monkeypatch):
+def test_compare_takes_turns_with_the_fastest_torch(monkeypatch):
     monkeypatch.setattr(comparing, "Worker", FakeWorker)
     monkeypatch.setattr(FakeWorker, "log", log := [], raising=False)
     found = compare(train_job(), ["torch", "linen"], rounds=2, seconds=1, say=lambda line: None)
@@ -274,7 +274,7 @@ def test_sides_take_turns_and_the_fastest_torch_takes_part(monkeypatch):
     assert found["rounds"][1]["torch"]["steps"] == 4 and found["device"] == "a GPU"
 
 
-def test_our_own_failure_is_an_error(monkeypatch):
+def test_compare_raises_when_our_side_fails(monkeypatch):
     monkeypatch.setattr(comparing, "Worker", FakeWorker)
     monkeypatch.setattr(FakeWorker, "log", log := [], raising=False)
     monkeypatch.setitem(FakeWorker.RATES, ("jaxcnn", ""), None)
@@ -303,7 +303,7 @@ def test_compare_says_that_torch_is_missing(tmp_path, monkeypatch):
         ("import os, sys; sys.stderr.write('out of luck\\n'); os._exit(3)", "status 3 out of luck"),
     ],
 )
-def test_a_process_that_dies_is_said(code, message, tmp_path, monkeypatch):
+def test_worker_says_why_it_died(code, message, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     worker = Worker(train_job("torch-eager", variant="eager"))
@@ -377,7 +377,7 @@ def test_benchmark_draws_the_growth_over_batch_sizes(tmp_path):
         (["lenet5-mnits", "--what", "input"], "no preset is called 'lenet5-mnits'; did you"),
     ],
 )
-def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, capsys):
+def test_benchmark_refuses_a_request_in_one_line(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     with pytest.raises(SystemExit) as exit:
         runpy.run_path(str(SCRIPTS / "benchmark.py"), run_name="__main__")
@@ -389,14 +389,14 @@ def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, ca
 @pytest.mark.parametrize(
     ("arguments", "status"), [(["--help"], 0), (["lenet5", "--rounds", "0"], 2)]
 )
-def test_neither_help_nor_the_parent_of_the_sides_needs_jax(arguments, status):
+def test_benchmark_needs_no_jax_in_the_parent(arguments, status):
     done = run_script("benchmark.py", *arguments, python=["-X", "importtime"])
     assert done.returncode == status
     modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "tyro" in modules and not modules & {"jax", "torch"}
 
 
-def test_input_is_measured_beside_the_step_that_it_feeds(monkeypatch):
+def test_measure_input_compares_input_with_the_step(monkeypatch):
     models, begun = {*MODELS}, []
     begin_epoch = Experiment.begin_epoch
 
@@ -420,7 +420,7 @@ def test_input_is_measured_beside_the_step_that_it_feeds(monkeypatch):
         measure_input(PRESETS["lenet5-mnist5k"].config, rounds=0, seconds=1, say=lambda line: None)
 
 
-def test_startup_waits_for_the_first_line_of_the_log(tmp_path):
+def test_measure_startup_waits_for_the_first_line_of_the_log(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import pathlib, sys, time\n"

@@ -43,14 +43,14 @@ RING = Link(bandwidth=2, latency=0.5, switched=False)
 SWITCH = Link(bandwidth=4, latency=0.25, switched=True)
 
 
-def test_the_gradients_are_exchanged_once_and_nothing_else():
+def test_compiled_step_exchanges_the_gradients_once():
     parameters = summarize(MODELS["lenet5"](), (28, 28, 1)).parameters
     assert compiled(16, 1).collective_bytes == 0
     of_metrics = compiled(16, 2).collective_bytes - 4 * parameters
     assert 0 <= of_metrics <= 12
 
 
-def test_weak_and_strong_scaling_of_the_compiled_program():
+def test_costs_of_weak_and_strong_scaling():
     one, weak, strong = compiled(16, 1), compiled(32, 2), compiled(16, 2)
     assert (one.devices, strong.devices, weak.batch_size) == (1, 2, 32)
     assert weak.flops == pytest.approx(one.flops, rel=0.02)
@@ -63,7 +63,7 @@ def test_weak_and_strong_scaling_of_the_compiled_program():
     assert 4 * 61_706 < costs.fixed_bytes < one.bytes_moved
 
 
-def test_the_compiler_counts_the_useful_operations():
+def test_costs_of_counts_the_useful_operations():
     costs = costs_of(compiled(16, 1), compiled(16, 2))
     summary = summarize(MODELS["lenet5"](), (28, 28, 1))
     # Nobody asks for the gradient of the images.
@@ -71,7 +71,7 @@ def test_the_compiler_counts_the_useful_operations():
     assert costs.flops_per_image == pytest.approx(useful, rel=0.05)
 
 
-def test_collectives_are_read_off_the_program():
+def test_collective_bytes_are_read_off_the_program():
     program = """
   %all-reduce.1 = s32[] all-reduce(%a), channel_id=1
   %all-reduce.2 = (f32[6]{0}, bf16[2,3]{1,0}, /*index=2*/f64[]) all-reduce(%b, %c), channel_id=2
@@ -82,13 +82,13 @@ def test_collectives_are_read_off_the_program():
     assert collective_bytes(program) == 4 + (24 + 12 + 8) + 7
 
 
-def test_a_line_through_two_programs():
+def test_costs_of_two_programs_by_hand():
     one = Figures(1, 8, flops=90.0, bytes_moved=34.0, collective_bytes=0, temporary_bytes=0)
     many = Figures(4, 8, flops=30.0, bytes_moved=16.0, collective_bytes=5, temporary_bytes=0)
     assert costs_of(one, many) == Costs(10.0, 3.0, 10.0, 5)
 
 
-def test_an_all_reduce_by_hand():
+def test_all_reduce_seconds_by_hand():
     # Of 8 bytes over 4: six quarters are sent.
     assert RING.all_reduce_seconds(8, 4) == 12 / 2 + 6 * 0.5
     assert SWITCH.all_reduce_seconds(8, 4) == 12 / 4 + 4 * 0.25
@@ -98,7 +98,7 @@ def test_an_all_reduce_by_hand():
     assert System(CHIP).num_chips == 1 and System(CHIP).all_reduce_seconds(8) == 0
 
 
-def test_a_step_by_hand():
+def test_predict_a_step_by_hand():
     ring = System(CHIP, ((4, RING),))
     found = predict(COSTS, ring, 2)
     assert dataclasses.astuple(found) == (6, 8, 9) and (found.step, found.limit) == (9, "network")
@@ -122,20 +122,20 @@ systems = st.builds(System, chips, axes)
 
 
 @given(costs, systems, st.integers(1, 1000), st.integers(1, 1000))
-def test_larger_batches_take_longer_and_are_faster(costs, system, batch, more):
+def test_predict_takes_longer_for_larger_batches(costs, system, batch, more):
     small, large = (predict(costs, system, size).step for size in (batch, batch + more))
     assert small <= large <= small * (batch + more) / batch * (1 + 1e-9)
 
 
 @given(costs, systems, links)
-def test_another_axis_never_shortens_the_all_reduce(costs, system, link):
+def test_predict_is_never_shorter_with_another_axis(costs, system, link):
     longer = dataclasses.replace(system, axes=(*system.axes, (2, link)))
     assert predict(costs, longer, 1).network >= predict(costs, system, 1).network
     assert half_speed_batch(costs, longer) >= half_speed_batch(costs, system)
 
 
 @given(costs, systems)
-def test_half_the_speed(costs, system):
+def test_half_speed_batch_has_half_the_speed(costs, system):
     def speed(batch):
         return batch / predict(costs, system, batch / system.num_chips).step
 
@@ -144,14 +144,14 @@ def test_half_the_speed(costs, system):
     assert found == 1 or speed(found - 1) <= best / 2 * (1 + 1e-9)
 
 
-def test_the_systems():
+def test_systems_are_those_of_the_table():
     assert [(system.num_chips, system.chip.name) for system in SYSTEMS] == [
         (1, "H100"),
         *((num, chip) for num in (8, 64, 1024) for chip in ("H100", "TPU v5e")),
     ]
 
 
-def test_from_the_programs_to_the_tables(monkeypatch):
+def test_measure_scale_from_programs_to_tables(monkeypatch):
     def compare(job, against, *, yardsticks, rounds, seconds, say):
         assert (against, yardsticks) == (["linen"], ("matmul", "copy"))
         turn = {"jaxcnn": 0.01, "linen": 0.03, "matmul": 0.5, "copy": 0.25}
@@ -189,13 +189,13 @@ def test_from_the_programs_to_the_tables(monkeypatch):
             measure_scale("lenet5", refused, rounds=1, seconds=1, say=lambda line: None)
 
 
-def test_a_network_that_xla_does_not_divide_is_refused():
+def test_compiled_step_refuses_a_network_with_groups():
     message = "no network of --what scale is called 'alexnet-2012'"
     with pytest.raises(UserError, match=message):
         compiled_step("alexnet-2012", 2, jax.devices()[:1])
 
 
-def test_the_copy_copies(monkeypatch):
+def test_prepare_copy_counts_no_flops(monkeypatch):
     monkeypatch.setattr(jax_sides, "COPY_BYTES", 64)
     prepared = jax_sides.prepare_copy(None)
     prepared.run(3)

@@ -52,7 +52,7 @@ each_random = pytest.mark.parametrize("function", RANDOM.values(), ids=RANDOM.ke
 
 
 @each_random
-def test_a_key_decides_each_image_on_its_own(function):
+def test_transforms_draw_for_each_image_from_the_key(function):
     images = jnp.tile(noise(1, 8, 8, 3), (16, 1, 1, 1))
     first = function(KEY, images)
     chex.assert_shape(first, (16, 8, 8, 3))
@@ -63,7 +63,7 @@ def test_a_key_decides_each_image_on_its_own(function):
 
 
 @each_random
-def test_no_image_changes_another(function):
+def test_transforms_treat_each_image_alone(function):
     images = noise(16, 8, 8, 3)
     others = np.asarray(images).copy()
     others[1:] = 255 - others[1:]
@@ -71,7 +71,7 @@ def test_no_image_changes_another(function):
 
 
 @each_random
-def test_under_jit_in_a_loop(function):
+def test_transforms_work_under_jit_in_a_loop(function):
     images = noise(16, 8, 8, 3)
 
     def body(i, outputs):
@@ -83,7 +83,7 @@ def test_under_jit_in_a_loop(function):
 
 
 @each_random
-def test_two_devices_give_what_one_gives(function):
+def test_transforms_are_the_same_on_two_devices(function):
     images = noise(16, 8, 8, 3)
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
@@ -95,7 +95,7 @@ def test_two_devices_give_what_one_gives(function):
 
 
 @pytest.mark.parametrize("name", ["random_crop", "horizontal_flip", "cutout"])
-def test_moving_pixels_keeps_their_type(name):
+def test_random_crop_and_others_keep_the_type_of_pixels(name):
     images = noise(16, 8, 8, 3, dtype=np.uint8)
     moved = RANDOM[name](KEY, images)
     assert moved.dtype == jnp.uint8
@@ -104,7 +104,7 @@ def test_moving_pixels_keeps_their_type(name):
 
 
 @pytest.mark.parametrize("name", ["affine", "pca_color"])
-def test_new_values_are_float32(name):
+def test_affine_and_others_give_float32(name):
     images = noise(16, 8, 8, 3, dtype=np.uint8)
     floats = RANDOM[name](KEY, images.astype(jnp.float32))
     assert floats.dtype == jnp.float32
@@ -114,7 +114,7 @@ def test_new_values_are_float32(name):
 # Crops and views
 
 
-def test_every_place_of_a_crop_is_equally_likely():
+def test_random_crop_chooses_every_place_equally():
     crops = random_crop(KEY, jnp.repeat(grid(1, 5, 4), 1200, axis=0), size=3)
     chex.assert_shape(crops, (1200, 3, 3, 1))
     corners, counts = np.unique(np.asarray(crops[:, 0, 0, 0]), return_counts=True)
@@ -125,7 +125,7 @@ def test_every_place_of_a_crop_is_equally_likely():
     chex.assert_trees_all_equal(crops[..., 0] - crops[:, :1, :1, 0], np.tile(window, (1200, 1, 1)))
 
 
-def test_a_crop_reaches_into_the_padding():
+def test_random_crop_reaches_into_the_padding():
     image = grid(1, 2, 2) + 1  # 1 2 / 3 4
     crops = random_crop(KEY, jnp.repeat(image, 1200, axis=0), size=2, padding=1, fill=9)
     seen = {tuple(crop.tolist()) for crop in np.asarray(crops).reshape(1200, 4).astype(int)}
@@ -138,13 +138,13 @@ def test_a_crop_reaches_into_the_padding():
     assert seen == expected
 
 
-def test_a_crop_of_all_is_all():
+def test_random_crop_of_the_whole_image_is_the_image():
     images = noise(1200, 6, 6, 2)
     chex.assert_trees_all_equal(random_crop(KEY, images, size=6), images)
     chex.assert_trees_all_equal(center_crop(images, size=6), images)
 
 
-def test_center_crop():
+def test_center_crop_by_eye():
     assert center_crop(grid(1, 4, 5), size=2)[0, ..., 0].tolist() == [[6, 7], [11, 12]]
     assert center_crop(grid(1, 4, 5), size=3)[0, ..., 0].tolist() == [
         [1, 2, 3],
@@ -176,7 +176,7 @@ def test_views_are_the_corners_the_centre_and_their_mirror_images():
 # Flips
 
 
-def test_half_of_the_images_are_mirrored():
+def test_horizontal_flip_mirrors_half_of_the_images():
     images = grid(1000, 2, 3)
     flipped = np.asarray(horizontal_flip(KEY, images))
     mirrored = (flipped == np.asarray(images)[:, :, ::-1]).all(axis=(1, 2, 3))
@@ -185,7 +185,7 @@ def test_half_of_the_images_are_mirrored():
     assert abs(mirrored.sum() - 500) < 5 * 15.8  # five standard deviations
 
 
-def test_flipping_twice_is_nothing():
+def test_horizontal_flip_twice_is_the_identity():
     images = noise(16, 8, 8, 3)
     chex.assert_trees_all_equal(
         RANDOM["horizontal_flip"](KEY, RANDOM["horizontal_flip"](KEY, images)), images
@@ -200,41 +200,41 @@ jitted_warp = jax.jit(warp)
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 5, 1), (2, 4, 7, 3), (2, 1, 1, 1)])
-def test_no_range_keeps_the_bits(shape):
+def test_affine_without_ranges_keeps_the_bits(shape):
     images = jnp.asarray(np.asarray(noise(*shape)) / np.float32(255))
     chex.assert_trees_all_equal(jax.jit(affine)(KEY, images, fill=7.0), images)
 
 
 @pytest.mark.parametrize("size", [5, 6])
-def test_a_quarter_turn_is_counter_clockwise(size):
+def test_affine_turns_counter_clockwise(size):
     image = noise(1, size, size, 2)
     turned = jitted_warp(image, jnp.array([[[0.0, 1.0], [-1.0, 0.0]]]), SHIFT_0)
     chex.assert_trees_all_equal(turned[0], np.rot90(image[0]))
 
 
-def test_a_whole_shift_moves_pixels_down_and_right():
+def test_warp_shifts_down_and_right():
     shifted = jitted_warp(grid(1, 3, 3), IDENTITY, jnp.array([[1.0, -1.0]]), fill=99)
     assert shifted[0, ..., 0].tolist() == [[99, 99, 99], [1, 2, 99], [4, 5, 99]]
 
 
-def test_a_half_shift_is_the_mean_of_neighbours_and_fill():
+def test_warp_interpolates_between_neighbors_and_fill():
     shifted = jitted_warp(grid(1, 1, 3), IDENTITY, jnp.array([[0.0, 0.5]]), fill=10)
     assert shifted[0, ..., 0].tolist() == [[5, 0.5, 1.5]]
 
 
-def test_far_outside_is_fill():
+def test_warp_fills_far_outside():
     far = jnp.array([[1000.0, -1000.0], [-4.5, 0.0]])
     shifted = jitted_warp(noise(2, 4, 4, 2), jnp.repeat(IDENTITY, 2, axis=0), far, fill=3)
     chex.assert_trees_all_equal(shifted, jnp.full_like(shifted, 3))
 
 
-def test_twice_the_size_about_the_centre():
+def test_warp_scales_about_the_center():
     larger = jitted_warp(grid(1, 3, 3), IDENTITY / 2, SHIFT_0)
     assert larger[0, ..., 0].tolist() == [[2, 2.5, 3], [3.5, 4, 4.5], [5, 5.5, 6]]
 
 
 @pytest.mark.parametrize("height", [7, 8])
-def test_affine_is_shift_after_size_after_turn_after_slant(monkeypatch, height):
+def test_affine_shears_then_turns_scales_and_shifts(monkeypatch, height):
     torch = pytest.importorskip("torch")
     width, fill = 9, 50.0
     degrees, translate, scale, shear = 30.0, 2.5, 0.3, 15.0
@@ -268,7 +268,7 @@ def test_affine_is_shift_after_size_after_turn_after_slant(monkeypatch, height):
     chex.assert_trees_all_close(actual, expected.astype(np.float32), atol=2e-3)
 
 
-def test_what_affine_draws_fills_its_ranges(monkeypatch):
+def test_affine_draws_from_all_of_its_ranges(monkeypatch):
     drawn = {}
     monkeypatch.setattr(
         augment, "warp", lambda _, inverse, shift, fill: drawn.update(inverse=inverse, shift=shift)
@@ -300,7 +300,7 @@ def test_what_affine_draws_fills_its_ranges(monkeypatch):
 # Colour
 
 
-def test_components_are_eigenvectors_times_eigenvalues():
+def test_color_components_are_eigenvectors_times_eigenvalues():
     directions = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0].T
     directions *= np.sign(directions[np.arange(3), abs(directions).argmax(1)])[:, None]
     # Two pixels at each end of each direction: the covariance is exact.
@@ -312,7 +312,7 @@ def test_components_are_eigenvectors_times_eigenvalues():
     chex.assert_trees_all_close(components, expected.astype(np.float32), atol=1e-4)
 
 
-def test_components_of_many_images_are_those_of_all_pixels():
+def test_color_components_are_those_of_all_pixels():
     images = np.random.default_rng(0).integers(0, 256, (2500, 2, 2, 3)).astype(np.uint8)
     images[1300:] //= 4
     components = color_components(images)
@@ -324,7 +324,7 @@ def test_components_of_many_images_are_those_of_all_pixels():
     chex.assert_trees_all_close(units @ covariance, expected, atol=1e-6)
 
 
-def test_a_colour_is_a_normal_sum_of_components():
+def test_pca_color_adds_a_normal_sum_of_components():
     components = np.array([[10.0, 20.0, 0.0], [-4.0, 2.0, 6.0], [0.0, 0.0, 1.0]], np.float32)
     images = noise(4000, 2, 3, 3)
     added = np.asarray(pca_color(KEY, images, components=components, std=0.5) - images)
@@ -339,7 +339,7 @@ def test_a_colour_is_a_normal_sum_of_components():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_every_centre_of_a_cutout_is_equally_likely(size):
+def test_cutout_chooses_every_center_equally(size):
     height, width = 3, 4
     images = jnp.ones((1200, height, width, 1))
     cut = np.asarray(cutout(KEY, images, size=size))[..., 0]
@@ -356,7 +356,7 @@ def test_every_centre_of_a_cutout_is_equally_likely(size):
     assert abs(counts - 100).max() < 5 * 9.6  # five standard deviations
 
 
-def test_a_cutout_is_filled_with_a_colour():
+def test_cutout_fills_with_a_color():
     images = noise(1200, 4, 4, 3, dtype=np.uint8) // 2
     cut = np.asarray(cutout(KEY, images, size=2, fill=(200, 210.5, 220)))
     inside = (cut == [200, 210, 220]).all(-1)
@@ -368,7 +368,7 @@ def test_a_cutout_is_filled_with_a_colour():
 # Resizing
 
 
-def test_resizing_by_eye():
+def test_resize_by_eye():
     assert resize(grid(1, 1, 2) * 4, size=4)[0, :, :, 0].tolist() == [[0, 1, 3, 4]] * 4
     halved = resize(jnp.repeat(grid(1, 4, 1) * 8, 4, axis=2), size=2)
     # Weights 1, 3, 3, 1 of 8; at the border without what lies outside, of 7.
@@ -378,7 +378,7 @@ def test_resizing_by_eye():
 
 @pytest.mark.parametrize("height", [32, 45])
 @pytest.mark.parametrize("size", [224, 33, 32, 24, 7])
-def test_resizing_is_that_of_torch(height, size):
+def test_resize_equals_torch(height, size):
     torch = pytest.importorskip("torch")
     images = noise(2, height, 32, 3) / 255
     expected = torch.nn.functional.interpolate(
@@ -393,7 +393,7 @@ def test_resizing_is_that_of_torch(height, size):
 
 
 @pytest.mark.parametrize("size", [224, 24])
-def test_resizing_is_that_of_pillow_up_to_rounding(size):
+def test_resize_equals_pillow_up_to_rounding(size):
     image_module = pytest.importorskip("PIL.Image")
     images = noise(1, 32, 32, 3, dtype=np.uint8)
     pillow = image_module.fromarray(np.asarray(images[0]))
@@ -405,7 +405,7 @@ def test_resizing_is_that_of_pillow_up_to_rounding(size):
 # Normalization
 
 
-def test_pixels_to_minus_one_and_one():
+def test_normalize_maps_pixels_to_minus_one_and_one():
     pixels = jnp.array([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
     expected = jnp.array([-1, -0.6, 1]).reshape(1, 1, 3, 1)
     chex.assert_trees_all_close(normalize(pixels, (0.5,), (0.5,)), expected, atol=1e-6)
@@ -415,14 +415,14 @@ def test_pixels_to_minus_one_and_one():
     ("mean", "std"),
     [((0.1307,), (0.3081,)), ((0.49, 0.48, 0.45), (0.25,)), ((0.1, 0.2, 0.3), (0.5, 0.25, 1.0))],
 )
-def test_one_value_or_one_for_each_channel(mean, std):
+def test_normalize_takes_one_value_or_one_per_channel(mean, std):
     pixels = np.arange(256 * 3, dtype=np.uint8).reshape(2, 8, 16, 3)
     expected = (pixels / 255 - np.array(mean)) / np.array(std)
     actual = normalize(jnp.asarray(pixels), mean, std)
     chex.assert_trees_all_close(actual, expected.astype(np.float32), atol=1e-6)
 
 
-def test_float_pixels_are_normalized_to_the_same_bits():
+def test_normalize_gives_the_same_bits_for_float_pixels():
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     chex.assert_trees_all_equal(
         normalize(jnp.asarray(pixels, jnp.float32), (0.1307,), (0.3081,)),
@@ -431,7 +431,7 @@ def test_float_pixels_are_normalized_to_the_same_bits():
 
 
 @pytest.mark.parametrize(("mean", "std"), [((0.5, 0.5), (0.5,)), ((0.5,), (0.5, 0.5)), ((), (1,))])
-def test_values_for_other_channels_are_refused(mean, std):
+def test_normalize_refuses_values_for_other_channels(mean, std):
     with pytest.raises(ValueError, match=r"(mean|std) has [02] values for images of 3 channels"):
         normalize(jnp.zeros((1, 2, 2, 3), jnp.uint8), mean, std)
 
@@ -449,7 +449,7 @@ ALL = {
 
 
 @pytest.mark.parametrize("function", ALL.values(), ids=ALL.keys())
-def test_other_types_and_shapes_are_refused(function):
+def test_transforms_refuse_other_types_and_shapes(function):
     with pytest.raises(TypeError, match="images are int32; expected uint8 or float32"):
         function(KEY, jnp.zeros((1, 8, 8, 3), jnp.int32))
     with pytest.raises(ValueError, match=r"of shape \(8, 8, 3\); expected \[batch"):
@@ -476,12 +476,12 @@ def test_normalize_refuses_other_types():
         (pca_color, {"components": np.eye(1)}, r"\(1, 1\) for images of 3 channels; expected \(3"),
     ],
 )
-def test_arguments_that_do_not_fit_are_refused(function, arguments, message):
+def test_transforms_refuse_arguments_that_do_not_fit(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(KEY, jnp.zeros((2, 4, 5, 3)), **arguments)
 
 
-def test_sizes_that_do_not_fit_are_refused():
+def test_center_crop_views_and_resize_refuse_sizes_that_do_not_fit():
     images = jnp.zeros((2, 4, 5, 3))
     with pytest.raises(ValueError, match="size is 5 for images of 4 x 5 pixels"):
         center_crop(images, size=5)

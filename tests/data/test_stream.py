@@ -9,7 +9,7 @@ from jaxcnn.data.stream import evaluation_batches, training_batches
 from jaxcnn.distributed import mesh
 
 
-def test_an_epoch_goes_once_through_the_images_in_whole_batches():
+def test_training_batches_are_whole_and_read_an_image_once():
     order = order_of(numbered(23))
     assert [len(batch) for batch in order] == [4] * 5
     assert len({number for batch in order for number in batch}) == 20
@@ -19,7 +19,7 @@ def test_an_epoch_goes_once_through_the_images_in_whole_batches():
     assert batch["image"].dtype == np.uint8 and batch["label"].dtype == np.int32
 
 
-def test_the_order_is_a_function_of_seed_and_epoch():
+def test_training_batches_depend_on_seed_and_epoch():
     orders = {
         (seed, epoch): order_of(numbered(23), seed=seed, epoch=epoch)
         for seed in range(3)
@@ -30,12 +30,12 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 
 
 @pytest.mark.parametrize("first", [0, 1, 4])
-def test_any_batch_can_be_the_first(first):
+def test_training_batches_start_at_any_batch(first):
     assert order_of(numbered(23), first=first) == order_of(numbered(23))[first:]
 
 
 @pytest.mark.parametrize("num_processes", [2, 4])
-def test_the_shares_of_processes_make_the_batch_of_one(num_processes, monkeypatch):
+def test_training_batches_are_shared_by_processes(num_processes, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: num_processes)
     parts = []
     for index in range(num_processes):
@@ -44,7 +44,7 @@ def test_the_shares_of_processes_make_the_batch_of_one(num_processes, monkeypatc
     assert [sum(batch, []) for batch in zip(*parts, strict=True)] == order_of(numbered(23))
 
 
-def test_evaluation_sees_each_image_once_in_order_and_masks_what_fills_up():
+def test_evaluation_batches_are_in_order_and_mask_the_padding():
     batches = list(evaluation_batches(numbered(10), batch_size=4))
     assert sum((numbers(batch) for batch in batches), []) == [*range(10), 0, 0]
     masks = np.concatenate([batch["mask"] for batch in batches])

@@ -89,12 +89,12 @@ def serve():
         server.server_close()
 
 
-def test_the_versions_are_those_of_tfds():
+def test_builders_have_the_versions_of_tfds():
     for name, builder in tfds_builders.BUILDERS.items():
         assert datasets.DATASETS[name].keywords == {"name": name, "version": str(builder.VERSION)}
 
 
-def test_mnist_is_prepared_from_manual_dir(tmp_path, monkeypatch):
+def test_builders_prepare_mnist_from_manual_dir(tmp_path, monkeypatch):
     folder = tmp_path / "originals"
     train_images, train_labels, test_images, test_labels = write_mnist(folder, seed=0)
     accept_as_mnist(monkeypatch, folder)
@@ -112,7 +112,7 @@ def test_mnist_is_prepared_from_manual_dir(tmp_path, monkeypatch):
     np.testing.assert_array_equal(images, dataset.train_images)
 
 
-def test_cifar10_is_prepared_from_manual_dir(tmp_path, monkeypatch):
+def test_builders_prepare_cifar10_from_manual_dir(tmp_path, monkeypatch):
     folder = tmp_path / "originals"
     records = write_cifar10(folder, seed=0)
     url = "https://www.cs.toronto.edu/~kriz/"
@@ -129,16 +129,14 @@ def test_cifar10_is_prepared_from_manual_dir(tmp_path, monkeypatch):
     assert sorted(example["id"] for example in source) == [b"test_0000%d" % i for i in range(4)]
 
 
-def test_a_file_missing_from_manual_dir_is_named(tmp_path, originals):
+def test_builders_name_a_file_missing_from_manual_dir(tmp_path, originals):
     (originals / MNIST_FILES[1]).unlink()
     with pytest.raises(UserError, match=f"{MNIST_FILES[1]} does not exist"):
         datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
 
 
 @pytest.mark.parametrize("route", ["manual_dir", "download"])
-def test_a_tampered_file_is_refused_and_leaves_nothing_behind(
-    tmp_path, monkeypatch, originals, serve, route
-):
+def test_builders_refuse_a_tampered_file(tmp_path, monkeypatch, originals, serve, route):
     url = serve(originals)
     accept_as_mnist(monkeypatch, originals, url)
     manual_dir = originals if route == "manual_dir" else None
@@ -158,7 +156,7 @@ def test_a_tampered_file_is_refused_and_leaves_nothing_behind(
     assert len(dataset.train_images) == 30
 
 
-def test_without_data_and_network_one_message_says_what_to_do(tmp_path, monkeypatch, originals):
+def test_builders_say_what_to_do_without_data_and_network(tmp_path, monkeypatch, originals):
     accept_as_mnist(monkeypatch, originals, "http://127.0.0.1:1/")  # nobody listens there
     start = time.monotonic()
     with pytest.raises(UserError) as error:
@@ -171,7 +169,7 @@ def test_without_data_and_network_one_message_says_what_to_do(tmp_path, monkeypa
     assert not (tmp_path / "data").exists()
 
 
-def test_a_finished_download_is_used_without_network(tmp_path, monkeypatch, originals, serve):
+def test_builders_use_a_finished_download(tmp_path, monkeypatch, originals, serve):
     url = serve(originals)
     accept_as_mnist(monkeypatch, originals, url)
     builder = tfds_builders.Mnist(data_dir=tmp_path / "data")
@@ -183,7 +181,7 @@ def test_a_finished_download_is_used_without_network(tmp_path, monkeypatch, orig
     assert len(datasets.load("mnist", data_dir=tmp_path / "data").train_images) == 30
 
 
-def test_two_processes_may_prepare_at_once(tmp_path, monkeypatch, originals):
+def test_builders_may_prepare_in_two_processes(tmp_path, monkeypatch, originals):
     load = functools.partial(
         datasets.load, "mnist", data_dir=tmp_path / "data", manual_dir=originals
     )
@@ -199,7 +197,7 @@ def test_two_processes_may_prepare_at_once(tmp_path, monkeypatch, originals):
     assert os.listdir(tmp_path / "data" / "mnist") == ["3.0.1"]
 
 
-def test_a_folder_that_is_no_dataset_is_named(tmp_path, originals):
+def test_prepared_builder_names_an_incomplete_dataset(tmp_path, originals):
     folder = tmp_path / "data" / "mnist" / "3.0.1"
     folder.mkdir(parents=True)
     with pytest.raises(UserError, match=f"{folder} exists but is no complete dataset"):
@@ -207,7 +205,7 @@ def test_a_folder_that_is_no_dataset_is_named(tmp_path, originals):
 
 
 @pytest.mark.parametrize("text", ["", "{"])
-def test_a_damaged_description_of_the_data_is_named(text, tmp_path, originals):
+def test_prepared_builder_names_a_damaged_description(text, tmp_path, originals):
     folder = tmp_path / "mnist" / "3.0.1"
     datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
     (folder / "dataset_info.json").write_text(text)
@@ -215,7 +213,7 @@ def test_a_damaged_description_of_the_data_is_named(text, tmp_path, originals):
         tfds_builders.prepared_builder("mnist", "3.0.1", tmp_path, tmp_path / "beside", None)
 
 
-def test_damaged_data_is_named(tmp_path, originals):
+def test_read_split_names_damaged_data(tmp_path, originals):
     datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
     folder = tmp_path / "data" / "mnist" / "3.0.1"
     [shard] = folder.glob("*test*")
@@ -226,7 +224,7 @@ def test_damaged_data_is_named(tmp_path, originals):
         datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
 
 
-def test_a_prepared_set_can_be_streamed(tmp_path, originals):
+def test_open_source_streams_a_prepared_set(tmp_path, originals):
     prepared = datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
     source = sources.open_source("tfds:mnist", str(tmp_path))
     assert source.class_names == prepared.class_names and source.channels == 1
@@ -239,7 +237,7 @@ def test_a_prepared_set_can_be_streamed(tmp_path, originals):
         assert stored[3].name == f"mnist {split}, image 3"
 
 
-def test_a_prepared_set_that_cannot_be_streamed_is_refused(tmp_path, originals):
+def test_open_source_refuses_other_records_and_splits(tmp_path, originals):
     datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
     folder = tmp_path / "mnist" / "3.0.1"
     info = json.loads((folder / "dataset_info.json").read_text())
@@ -255,7 +253,7 @@ def test_a_prepared_set_that_cannot_be_streamed_is_refused(tmp_path, originals):
 @pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is not None, reason="TensorFlow is installed"
 )
-def test_tfrecord_without_tensorflow_leads_to_a_preparation_beside_it(tmp_path, originals):
+def test_builders_prepare_beside_tfrecord_without_tensorflow(tmp_path, originals):
     folder = tmp_path / "data" / "mnist" / "3.0.1"
     prepared = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
     info = json.loads((folder / "dataset_info.json").read_text())
@@ -272,7 +270,7 @@ def test_tfrecord_without_tensorflow_leads_to_a_preparation_beside_it(tmp_path, 
     assert_same_dataset(datasets.load("mnist", data_dir=tmp_path / "data"), prepared)
 
 
-def test_tfrecord_with_tensorflow_is_read_as_it_is(tmp_path, originals):
+def test_builders_read_tfrecord_with_tensorflow(tmp_path, originals):
     pytest.importorskip("tensorflow")
     tfds_builders.Mnist(data_dir=tmp_path / "tfrecord").download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=originals), file_format="tfrecord"
@@ -283,7 +281,7 @@ def test_tfrecord_with_tensorflow_is_read_as_it_is(tmp_path, originals):
 
 
 @pytest.mark.slow
-def test_real_mnist_is_downloaded_prepared_and_read_without_tensorflow(tmp_path, serve):
+def test_builders_prepare_real_mnist_without_tensorflow(tmp_path, serve):
     data_dir, url = real_data("mnist"), serve(real_mnist_files())
     code = """
 import importlib.util
@@ -327,7 +325,7 @@ for image, label in zip(mnist5k.test_images, mnist5k.test_labels):
         ("cifar10", [0.4942, 0.4851, 0.4504], [1000] * 10),
     ],
 )
-def test_data_prepared_by_tfds_is_read_as_it_is(name, mean, counts):
+def test_read_split_reads_what_tfds_prepared(name, mean, counts):
     builder = tfds_builders.BUILDERS[name](data_dir=real_data(name))
     images, labels = tfds_builders.read_split(builder, "test")
     np.testing.assert_allclose(images.mean((0, 1, 2)) / 255, mean, atol=5e-5)

@@ -19,17 +19,17 @@ from jaxcnn.errors import UserError
 
 
 @given(st.from_type(Transform))
-def test_text_round_trip(transform):
+def test_to_text_and_from_text_are_inverse(transform):
     assert repr(from_text(to_text(transform))) == repr(transform)  # of NaNs, too
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_a_name_alone_is_the_defaults(name):
+def test_from_text_takes_a_name_for_the_defaults(name):
     assert from_text(name) == TRANSFORMS[name]()
     assert to_text(TRANSFORMS[name]()) == name
 
 
-def test_texts_as_people_write_them():
+def test_from_text_reads_what_people_write():
     assert from_text("flip") == HorizontalFlip()
     assert from_text("crop:size=24,padding=4") == RandomCrop(24, 4)
     assert from_text("affine:degrees=10,translate=2") == Affine(degrees=10.0, translate=2.0)
@@ -37,7 +37,7 @@ def test_texts_as_people_write_them():
     assert to_text(Cutout(16)) == "cutout:size=16"
 
 
-def test_equal_transforms_are_the_same_text():
+def test_to_text_is_the_same_for_equal_transforms():
     for ten in (10, np.float64(10), np.int32(10)):
         assert to_text(Affine(degrees=ten)) == to_text(Affine(degrees=10.0))
     assert to_text(RandomCrop(np.int64(24))) == "crop:size=24"
@@ -54,7 +54,7 @@ def test_equal_transforms_are_the_same_text():
         ("flip", r"'flip' is no transform, as jaxcnn.data.transforms.HorizontalFlip\(\) is"),
     ],
 )
-def test_what_no_text_says_is_refused(transform, message):
+def test_to_text_refuses_values_of_other_types(transform, message):
     with pytest.raises(UserError, match=message):
         to_text(transform)
 
@@ -70,6 +70,6 @@ def test_what_no_text_says_is_refused(transform, message):
         ("flip:probability=1", "it takes nothing, as in 'flip'"),
     ],
 )
-def test_other_texts_are_refused(text, message):
+def test_from_text_refuses_other_texts(text, message):
     with pytest.raises(UserError, match=message):
         from_text(text)

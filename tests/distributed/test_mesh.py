@@ -12,7 +12,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.models.alexnet import MODEL_AXIS
 
 
-def test_a_batch_is_shared_out_and_a_state_is_everywhere():
+def test_batch_sharding_divides_and_replicate_copies():
     both = mesh.device_mesh()
     assert both.size == len(jax.devices()) == 2
     rows = jnp.arange(8).reshape(4, 2)
@@ -26,16 +26,16 @@ def test_a_batch_is_shared_out_and_a_state_is_everywhere():
 
 
 @pytest.mark.parametrize(("batch_size", "expected"), [(1, 2), (2, 2), (999, 1000), (1000, 1000)])
-def test_round_up(batch_size, expected):
+def test_round_up_to_the_devices(batch_size, expected):
     assert mesh.round_up(batch_size, mesh.device_mesh()) == expected
 
 
-def test_a_batch_that_divides_is_accepted():
+def test_check_batch_size_accepts_a_batch_that_divides():
     mesh.check_batch_size(64, mesh.device_mesh())
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5, 63])
-def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does(batch_size):
+def test_check_batch_size_names_the_nearest_that_divides(batch_size):
     with pytest.raises(UserError, match=f"--batch-size {batch_size} does not") as refusal:
         mesh.check_batch_size(batch_size, mesh.device_mesh())
     nearest = int(re.findall(r"\d+", str(refusal.value))[-1])
@@ -49,7 +49,7 @@ def a_state(units):
     }
 
 
-def test_dense_layers_are_split_by_columns_and_rows():
+def test_state_sharding_splits_by_columns_and_rows():
     mesh_of_two = mesh.device_mesh(model_axis=2)
     shardings = mesh.state_sharding(
         {"params": a_state(6), "opt_state": (a_state(6),)}, mesh_of_two, MODEL_AXIS
@@ -60,12 +60,12 @@ def test_dense_layers_are_split_by_columns_and_rows():
 
 
 @pytest.mark.parametrize("state", [a_state(5), {"C1": {"kernel": jnp.ones((2, 2))}}])
-def test_what_cannot_be_split_is_refused(state):
+def test_state_sharding_refuses_what_cannot_be_split(state):
     with pytest.raises(UserError, match="--model-axis 2: this network has no fc6 and fc7"):
         mesh.state_sharding(state, mesh.device_mesh(model_axis=2), MODEL_AXIS)
     mesh.state_sharding(state, mesh.device_mesh(), MODEL_AXIS)
 
 
-def test_devices_that_do_not_divide_are_refused():
+def test_device_mesh_refuses_devices_that_do_not_divide():
     with pytest.raises(UserError, match="--model-axis 3 does not divide the 2 devices"):
         mesh.device_mesh(model_axis=3)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxcnn.evaluation import evaluate, probes
 
 
-def test_images_to_shift_are_of_all_classes_though_they_come_class_by_class(monkeypatch, tmp_path):
+def test_draw_shifts_images_of_all_classes(monkeypatch, tmp_path):
     labels = np.repeat([0, 1, 2], 1000)
     images = np.broadcast_to(labels.astype(np.uint8)[:, None, None, None], (3000, 30, 30, 1))
     seen = {}

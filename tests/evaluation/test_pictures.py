@@ -12,7 +12,7 @@ from jaxcnn.training import report as training_report
 DIGITS = tuple("0123456789")
 
 
-def test_mistakes_begin_with_the_surest_and_name_answer_and_truth(figures, tmp_path):
+def test_save_mistakes_begins_with_the_surest(figures, tmp_path):
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1).repeat(9, 1).repeat(9, 2)
     probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
     labels = np.array([1, 1, 1, 0])  # the third is right
@@ -25,7 +25,7 @@ def test_mistakes_begin_with_the_surest_and_name_answer_and_truth(figures, tmp_p
     assert [int(axes.images[0].get_array()[0, 0]) for axes in shown] == [1, 3]
 
 
-def test_the_confusion_has_the_true_classes_in_rows(figures, tmp_path):
+def test_save_confusion_has_the_true_classes_in_rows(figures, tmp_path):
     pictures.save_confusion(np.array([[5, 2], [0, 7]]), ("cat", "dog"), tmp_path)
     (axes,) = figures[0].axes
     texts = {text.get_text(): text.get_position() for text in axes.texts}
@@ -35,12 +35,12 @@ def test_the_confusion_has_the_true_classes_in_rows(figures, tmp_path):
     assert axes.images[0].get_array().filled(0).tolist() == [[0, 2], [0, 0]]
 
 
-def test_long_names_are_shortened():
+def test_shortened_cuts_long_names():
     assert pictures.shortened("automobile", 10) == "automobile"
     assert pictures.shortened("automobiles", 10) == "automobil…"
 
 
-def test_filters_lie_in_rows_scaled_each_by_its_largest_weight(figures, tmp_path):
+def test_save_filters_scales_each_by_its_largest_weight(figures, tmp_path):
     kernel = np.array([[0.2, 0.1], [-4.0, 1.0], [0.0, 0.0]], np.float32).T.reshape(1, 2, 1, 3)
     pictures.save_filters(kernel, "C1", tmp_path / "filters.png")
     (axes,) = figures[0].axes
@@ -54,7 +54,7 @@ def test_filters_lie_in_rows_scaled_each_by_its_largest_weight(figures, tmp_path
     assert "3 kernels of C1, 1x2x1" in axes.get_title()
 
 
-def test_feature_maps_lie_in_a_row_for_each_layer_on_one_scale(figures, tmp_path):
+def test_save_feature_maps_has_a_row_and_a_scale_for_each_layer(figures, tmp_path):
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     maps = {"conv1": np.array([[[1.0, -3.0]], [[0.5, 2.0]]]), "conv2": np.zeros((1, 1, 20))}
     pictures.save_feature_maps(image, "a cat", maps, tmp_path / "feature_maps.png")
@@ -71,7 +71,7 @@ def test_feature_maps_lie_in_a_row_for_each_layer_on_one_scale(figures, tmp_path
     assert second.images[0].get_array().count() == pictures.MAPS_SHOWN
 
 
-def test_shifts_are_percentages_over_pixels(figures, tmp_path):
+def test_save_shifts_draws_percentages_over_pixels(figures, tmp_path):
     pictures.save_shifts([0.9, 0.8, 0.525], "all 40 test images", tmp_path / "shifts.png")
     (axes,) = figures[0].axes
     (line,) = axes.lines

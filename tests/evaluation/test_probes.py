@@ -22,7 +22,7 @@ def state_of(name):
     return jax.jit(create)(jax.random.key(0))
 
 
-def test_feature_maps_are_those_of_each_layer_in_the_networks_order():
+def test_feature_maps_are_in_the_order_of_the_layers():
     state = state_of("lenet5-1998")
     images = jax.random.normal(jax.random.key(1), (2, 28, 28, 1))
     maps = probes.feature_maps(state, images)
@@ -40,7 +40,7 @@ def test_feature_maps_are_those_of_each_layer_in_the_networks_order():
 
 # Without running them: on a CPU some take seconds.
 @pytest.mark.parametrize("name", MODELS)
-def test_every_network_begins_with_a_convolution_whose_maps_are_shown(name):
+def test_feature_maps_begin_with_the_first_convolution(name):
     state = jax.eval_shape(functools.partial(state_of, name))
     shapes = {}
 
@@ -54,7 +54,7 @@ def test_every_network_begins_with_a_convolution_whose_maps_are_shown(name):
     assert channels == IMAGE_SHAPES[name][-1] and features == shape[-1]
 
 
-def test_grey_images_are_shifted_over_zeros_and_colour_over_their_edge():
+def test_shift_fills_gray_with_zeros_and_color_with_its_edge():
     grey = np.array([[1, 2], [3, 4]], np.uint8).reshape(1, 2, 2, 1)
     assert probes.shift(grey, 1, 0)[0, ..., 0].tolist() == [[0, 0], [1, 2]]
     assert probes.shift(grey, -1, 1)[0, ..., 0].tolist() == [[0, 3], [0, 0]]
@@ -64,7 +64,7 @@ def test_grey_images_are_shifted_over_zeros_and_colour_over_their_edge():
     chex.assert_trees_all_equal(probes.shift(grey, 0, 0), grey)
 
 
-def test_accuracy_under_shifts_is_the_mean_of_the_four_ways():
+def test_shift_accuracies_are_means_of_four_directions():
     images = np.zeros((2, 9, 9, 1), np.uint8)
     images[0, 4, 4] = 1  # in the middle; the other image is empty
 

@@ -11,7 +11,7 @@ from jaxcnn.evaluation import table
 DIGITS = tuple("0123456789")
 
 
-def test_the_evaluation_of_mnist_fits_into_eighty_columns(monkeypatch):
+def test_print_evaluation_of_mnist_fits_into_80_columns(monkeypatch):
     console = Console(file=io.StringIO(), width=80)
     monkeypatch.setattr(table, "console", console)
     confusion = np.full((10, 10), 1) + np.diag(np.full(10, 1134))
@@ -28,7 +28,9 @@ def test_the_evaluation_of_mnist_fits_into_eighty_columns(monkeypatch):
         (("class a", "class b"), 40, "class 0 1 recall precision", "0 class a", "1 class b"),
     ],
 )
-def test_columns_are_told_apart(names, width, head, first, second, monkeypatch):
+def test_print_evaluation_numbers_classes_that_do_not_fit(
+    names, width, head, first, second, monkeypatch
+):
     console = Console(file=io.StringIO(), width=width)
     monkeypatch.setattr(table, "console", console)
     recall, precision = np.array([1.0, 0.0]), np.array([0.75, np.nan])
@@ -40,7 +42,7 @@ def test_columns_are_told_apart(names, width, head, first, second, monkeypatch):
     assert [*second.split(), "1", "0", "0.0%", "-"] in lines
 
 
-def test_a_matrix_that_does_not_fit_is_left_to_the_picture(monkeypatch):
+def test_print_evaluation_leaves_a_wide_matrix_to_the_picture(monkeypatch):
     console = Console(file=io.StringIO(), width=80)
     monkeypatch.setattr(table, "console", console)
     names, ones = [f"class {i}" for i in range(20)], np.ones(20)
@@ -51,7 +53,7 @@ def test_a_matrix_that_does_not_fit_is_left_to_the_picture(monkeypatch):
     assert ["class", "19", "100.0%", "100.0%"] in [line.split() for line in text.splitlines()]
 
 
-def test_many_classes_are_two_lines(monkeypatch):
+def test_print_evaluation_of_many_classes_is_two_lines(monkeypatch):
     console = Console(file=io.StringIO(), width=80)
     monkeypatch.setattr(table, "console", console)
     names = [f"class {i}" for i in range(table.LEGIBLE_CLASSES + 1)]

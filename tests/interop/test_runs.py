@@ -48,7 +48,7 @@ def imported(entries, tmp_path_factory):
     return run_folder
 
 
-def test_an_imported_run_is_evaluated_as_pytorch_evaluates_it(imported, entries):
+def test_import_run_evaluates_as_pytorch_does(imported, entries):
     torch = pytest.importorskip("torch")
     theirs, dataset = torch_networks.lenet5(torch), datasets.load("mnist5k")
     theirs.load_state_dict({name: torch.tensor(array) for name, array in entries.items()})
@@ -68,14 +68,14 @@ def test_an_imported_run_is_evaluated_as_pytorch_evaluates_it(imported, entries)
     assert evaluation["test_loss"] == pytest.approx(loss, rel=1e-4)
 
 
-def test_an_imported_run_is_exported_to_the_same_bits(imported, entries, tmp_path):
+def test_export_run_gives_the_imported_bits(imported, entries, tmp_path):
     assert export_run(imported, tmp_path / "lenet5.safetensors") == 0
     chex.assert_trees_all_equal(read_weights(tmp_path / "lenet5.safetensors"), entries)
     with pytest.raises(UserError, match="no checkpoint of step 7; there are 0"):
         export_run(imported, tmp_path / "lenet5.safetensors", step=7)
 
 
-def test_the_mean_of_the_parameters_is_imported_and_exported(entries, tmp_path):
+def test_import_run_and_export_run_take_averaged_parameters(entries, tmp_path):
     write_weights(tmp_path / "lenet5.safetensors", entries)
     config = TrainConfig(dataset="mnist5k", ema_decay=0.9)
     import_run(tmp_path / "lenet5.safetensors", tmp_path / "run", config)
@@ -92,7 +92,7 @@ def test_the_mean_of_the_parameters_is_imported_and_exported(entries, tmp_path):
     chex.assert_trees_all_equal(read_weights(tmp_path / "mean.safetensors"), entries)
 
 
-def test_a_folder_that_holds_a_run_is_refused_and_kept(imported, entries, tmp_path):
+def test_import_run_refuses_a_folder_that_holds_a_run(imported, entries, tmp_path):
     write_weights(tmp_path / "other.safetensors", {n: 2 * a for n, a in entries.items()})
     for config in (workdir.read_config(imported), TrainConfig(dataset="mnist5k", seed=1)):
         before = (imported / "config.json").read_bytes()
@@ -103,7 +103,7 @@ def test_a_folder_that_holds_a_run_is_refused_and_kept(imported, entries, tmp_pa
     chex.assert_trees_all_equal(read_weights(tmp_path / "kept.safetensors"), entries)
 
 
-def test_weights_that_do_not_fit_leave_no_folder(entries, tmp_path):
+def test_import_run_leaves_no_folder_for_other_weights(entries, tmp_path):
     config = TrainConfig(dataset="mnist5k")
     write_weights(tmp_path / "part.safetensors", {"conv1.bias": entries["conv1.bias"]})
     with pytest.raises(UserError, match="conv1.weight is missing"):
@@ -111,7 +111,7 @@ def test_weights_that_do_not_fit_leave_no_folder(entries, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_training_goes_on_from_imported_weights(imported, entries, monkeypatch):
+def test_import_run_is_where_training_starts(imported, entries, monkeypatch):
     monkeypatch.setattr(Experiment, "compile", lambda self: 0.0)  # nothing is trained here
     experiment = Experiment(workdir.read_config(imported))
     with Checkpoints(imported / "checkpoints") as checkpoints:
@@ -138,7 +138,7 @@ def test_training_goes_on_from_imported_weights(imported, entries, monkeypatch):
         (["a.pth", "b", "--preset", "lenet5-mnits"], "no preset is called 'lenet5-mnits'; did"),
     ],
 )
-def test_a_request_at_fault_ends_in_one_line(arguments, message, monkeypatch, capsys):
+def test_convert_refuses_a_request_in_one_line(arguments, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["convert.py", *arguments])
     with pytest.raises(SystemExit) as exit:
         runpy.run_path(str(SCRIPTS / "convert.py"), run_name="__main__")

@@ -121,7 +121,7 @@ def test_to_torch_gives_the_logits_and_gradients_of_pytorch(model):
 
 
 @pytest.mark.parametrize("model", LENETS)
-def test_the_lenets_are_the_notebooks_entries(model, entries):
+def test_from_torch_and_to_torch_are_inverse_for_lenets(model, entries):
     params = from_torch(model, entries, shapes(model))
     chex.assert_trees_all_equal_shapes_and_dtypes(params, shapes(model))
     back = to_torch(model, params)
@@ -129,7 +129,7 @@ def test_the_lenets_are_the_notebooks_entries(model, entries):
     chex.assert_trees_all_equal(back, entries)
 
 
-def test_fc6_counts_channels_slowest_in_pytorch_and_fastest_here():
+def test_to_torch_orders_the_inputs_of_fc6_by_channel():
     layers = {
         layer: {"kernel": np.zeros((1, 1), np.float32), "bias": np.zeros(1, np.float32)}
         for layer in TORCH_NAMES["alexnet"]
@@ -145,7 +145,7 @@ def test_fc6_counts_channels_slowest_in_pytorch_and_fastest_here():
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
-def test_other_floats_become_float32(dtype, entries):
+def test_from_torch_converts_other_floats(dtype, entries):
     cast = {name: array.astype(dtype) for name, array in entries.items()}
     params = from_torch("lenet5", cast, shapes("lenet5"))
     chex.assert_type(jax.tree.leaves(params), np.float32)
@@ -153,13 +153,13 @@ def test_other_floats_become_float32(dtype, entries):
     chex.assert_trees_all_equal(to_torch("lenet5", params), expected)
 
 
-def test_the_prefix_of_data_parallel_is_taken_off(entries):
+def test_from_torch_removes_the_prefix_of_data_parallel(entries):
     prefixed = {f"module.{name}": array for name, array in entries.items()}
     params = from_torch("lenet5", prefixed, shapes("lenet5"))
     chex.assert_trees_all_equal(to_torch("lenet5", params), entries)
 
 
-def test_one_message_names_everything_that_does_not_fit(entries):
+def test_from_torch_names_everything_that_does_not_fit(entries):
     spoiled = {name: array for name, array in entries.items() if name != "conv1.bias"}
     spoiled["conv2.weight"] = np.moveaxis(entries["conv2.weight"], 0, -1)
     spoiled["fc1.bias"] = np.zeros(84, np.int64)
@@ -179,7 +179,7 @@ def test_one_message_names_everything_that_does_not_fit(entries):
     )
 
 
-def test_the_number_of_classes_is_that_of_the_model(entries):
+def test_from_torch_refuses_another_number_of_classes(entries):
     hundred = jax.eval_shape(
         MODELS["lenet5"](num_classes=100).init, jax.random.key(0), jnp.zeros((1, 28, 28, 1))
     )
@@ -187,14 +187,14 @@ def test_the_number_of_classes_is_that_of_the_model(entries):
         from_torch("lenet5", entries, hundred["params"])
 
 
-def test_a_model_that_pytorch_has_not_is_refused():
+def test_from_torch_and_to_torch_refuse_models_without_names():
     for convert in (to_torch, functools.partial(from_torch, like={})):
         with pytest.raises(UserError, match="no convertible model is called 'alexnet-2012'"):
             convert("alexnet-2012", {})
 
 
 @pytest.mark.parametrize("extension", [".safetensors", ".pth", ".pt"])
-def test_files_hold_the_same_bits_and_are_replaced_whole(extension, entries, tmp_path):
+def test_write_weights_keeps_the_bits(extension, entries, tmp_path):
     if extension != ".safetensors":
         pytest.importorskip("torch")
     path = tmp_path / f"lenet5{extension}"
@@ -209,7 +209,7 @@ def test_files_hold_the_same_bits_and_are_replaced_whole(extension, entries, tmp
 
 
 @pytest.mark.parametrize("extension", [".safetensors", ".pth"])
-def test_files_are_read_and_written_by_pytorch_too(extension, entries, tmp_path):
+def test_write_weights_and_read_weights_agree_with_pytorch(extension, entries, tmp_path):
     torch = pytest.importorskip("torch")
     from safetensors.torch import load_file, save_file
 
@@ -228,7 +228,7 @@ def test_files_are_read_and_written_by_pytorch_too(extension, entries, tmp_path)
     chex.assert_trees_all_equal(to_torch("lenet5", params), rounded)
 
 
-def test_a_state_dict_in_a_checkpoint_is_found(entries, tmp_path):
+def test_read_weights_finds_a_state_dict_in_a_checkpoint(entries, tmp_path):
     torch = pytest.importorskip("torch")
     parameters = {n: torch.nn.Parameter(torch.tensor(a)) for n, a in entries.items()}
     torch.save({"epoch": 3, "state_dict": parameters}, tmp_path / "a.pth")
@@ -247,7 +247,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("form", ["pickle", "zip"])
-def test_a_pickle_that_runs_code_is_refused(form, tmp_path):
+def test_read_weights_refuses_a_pickle_that_runs_code(form, tmp_path):
     torch = pytest.importorskip("torch")
     path, touched = tmp_path / "malicious.pth", tmp_path / "touched"
     content = {"conv1.weight": Malicious(touched)}
@@ -263,7 +263,7 @@ def test_a_pickle_that_runs_code_is_refused(form, tmp_path):
     assert not touched.exists() and "\n" not in str(error.value)
 
 
-def test_files_that_cannot_be_read_are_one_message(entries, tmp_path):
+def test_read_weights_says_what_cannot_be_read(entries, tmp_path):
     def assert_refused(path, message):
         with pytest.raises(UserError, match=message) as error:
             read_weights(path)
@@ -282,7 +282,7 @@ def test_files_that_cannot_be_read_are_one_message(entries, tmp_path):
         assert_refused(path, "is damaged or no .safetensors file")
 
 
-def test_pytorch_files_that_cannot_be_read_are_one_message(entries, tmp_path):
+def test_read_weights_says_what_cannot_be_read_of_pytorch(entries, tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "lenet5.pth"
     write_weights(path, entries)
@@ -297,7 +297,7 @@ def test_pytorch_files_that_cannot_be_read_are_one_message(entries, tmp_path):
         read_weights(path)
 
 
-def test_files_that_cannot_be_written_are_one_message(entries, tmp_path, monkeypatch):
+def test_write_weights_says_what_cannot_be_written(entries, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no extension of weights"):
         write_weights(tmp_path / "lenet5.npz", entries)
     with pytest.raises(UserError, match="cannot write .*No such file"):
@@ -321,7 +321,7 @@ def test_files_that_cannot_be_written_are_one_message(entries, tmp_path, monkeyp
     assert {p.name for p in tmp_path.iterdir()} == {folder.name, older.name}
 
 
-def test_without_pytorch_its_files_say_what_to_install(entries, tmp_path, monkeypatch):
+def test_read_weights_says_what_to_install(entries, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     for act in (read_weights, functools.partial(write_weights, entries=entries)):
         with pytest.raises(UserError, match=r"pip install -e '\.\[torch\]', or use a \.safetens"):

@@ -69,13 +69,13 @@ def assert_agrees_with_xla(image_shape, kernel_shape, strides, padding, groups):
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_layers_of_our_networks_agree_with_xla(layer):
+def test_conv_general_dilated_equals_xla_for_our_layers(layer):
     assert_agrees_with_xla(*LAYERS[layer])
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.data())
-def test_any_convolution_agrees_with_xla(data):
+def test_conv_general_dilated_equals_xla_for_any_arguments(data):
     batch, height, width = (data.draw(st.integers(1, most)) for most in (18, 10, 10))
     kernel_size = data.draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
     strides = data.draw(st.just((1, 1)) | st.tuples(st.integers(1, 3), st.integers(1, 3)))
@@ -105,12 +105,14 @@ def test_any_convolution_agrees_with_xla(data):
     ],
     ids=["no images", "no channels", "no features", "no rows", "no pixels", "cropped"],
 )
-def test_empty_arrays_and_crops_agree_with_xla(image_shape, kernel_shape, padding):
+def test_conv_general_dilated_equals_xla_for_empty_arrays_and_crops(
+    image_shape, kernel_shape, padding
+):
     assert_agrees_with_xla(image_shape, kernel_shape, (1, 1), padding, 1)
 
 
 @pytest.mark.parametrize("features", [4, 20])
-def test_second_derivatives_agree_with_xla(features):
+def test_conv_general_dilated_has_the_second_derivatives_of_xla(features):
     images, kernel = normal((2, 6, 5, 3)), normal((3, 2, 3, features), seed=1)
 
     def second_derivatives(conv):
@@ -130,7 +132,7 @@ def test_second_derivatives_agree_with_xla(features):
 # Inside transformations
 
 
-def test_vmap_over_images_over_kernels_and_over_both():
+def test_conv_general_dilated_under_vmap():
     images, kernels = normal((3, 2, 6, 6, 2)), normal((3, 3, 3, 2, 4), seed=1)
     for in_axes in [(0, None), (None, 0), (0, 0)]:
         x = images[0] if in_axes[0] is None else images
@@ -142,7 +144,7 @@ def test_vmap_over_images_over_kernels_and_over_both():
         assert_close(actual, expected, 1e-5)
 
 
-def test_inside_loops():
+def test_conv_general_dilated_inside_loops():
     images, kernels = normal((2, 6, 6, 1)), normal((4, 3, 3, 1, 1), seed=1)
 
     def by_scan(images, kernels):
@@ -194,7 +196,7 @@ def exported(model, image_shape, platform):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_gpu_programs_hold_xlas_convolutions(name):
+def test_conv_general_dilated_is_xlas_on_gpu(name):
     # One forwards, one for the kernel and, but in the first layer, one for the images.
     layers = {"alexnet": 5, "alexnet-32": 5, "alexnet-2012": 5}
     program = exported(name, IMAGE_SHAPES[name], "cuda")
@@ -230,12 +232,12 @@ def test_steps_are_exported_for_gpu_and_tpu_from_many_devices(name):
     assert program.nr_devices == 2 and program.platforms == ("cuda", "tpu")
 
 
-def test_a_tpu_program_holds_them_too():
+def test_conv_general_dilated_is_xlas_on_tpu():
     program = exported("lenet5", IMAGE_SHAPES["lenet5"], "tpu")
     assert program.count("stablehlo.convolution") == 3 * 3 - 1
 
 
-def test_a_cpu_program_holds_others():
+def test_conv_general_dilated_is_ours_on_cpu():
     program = exported("lenet5", IMAGE_SHAPES["lenet5"], "cpu")
     # Those of the kernels' gradients of C1 and C3 only.
     assert program.count("stablehlo.convolution") == 2
@@ -270,7 +272,7 @@ IMAGES, KERNEL = (2, 8, 8, 4), (3, 3, 4, 4)
         (IMAGES, KERNEL, {"padding": ((3, 0), (0, 0))}),
     ],
 )
-def test_all_else_is_xlas_own_program(image_shape, kernel_shape, arguments):
+def test_conv_general_dilated_leaves_the_rest_to_xla(image_shape, kernel_shape, arguments):
     expected = traced(lax.conv_general_dilated, image_shape, kernel_shape, **arguments)
     assert traced(conv_general_dilated, image_shape, kernel_shape, **arguments) == expected
 
@@ -286,7 +288,7 @@ def test_all_else_is_xlas_own_program(image_shape, kernel_shape, arguments):
         {"strides": 2, "feature_group_count": 2, "use_bias": False, "dtype": jnp.bfloat16},
     ],
 )
-def test_linen_has_the_same_parameters_and_outputs(arguments):
+def test_conv_general_dilated_in_linen(arguments):
     images = normal((2, 3, 7, 8, 4))  # two batch dimensions
     theirs = nn.Conv(6, (3, 3), **arguments)
     ours = nn.Conv(6, (3, 3), **arguments, conv_general_dilated=conv_general_dilated)

@@ -312,14 +312,14 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("way", "layer"), PAIRS)
-def test_convolution_is_laxs_however_it_is_called(way, layer):
+def test_conv_general_dilated_equals_lax_however_called(way, layer):
     compare(way, layer)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("way", WAYS)
-def test_convolution_is_laxs_in_every_way_for_every_layer(way, layer):
+def test_conv_general_dilated_equals_lax_in_every_way_for_every_layer(way, layer):
     compare(way, layer)
 
 

@@ -62,7 +62,7 @@ def formula(x, cotangent, a, n, beta, k, within_maps):
 
 
 @pytest.mark.parametrize("function, constants, full, within_maps", CASES)
-def test_values_and_gradient_are_the_formulas(function, constants, full, within_maps):
+def test_local_response_norm_equals_the_formula(function, constants, full, within_maps):
     rng = np.random.default_rng(0)
     x = rng.normal(0, full[0] ** -0.5, (2, 6, 5, 11))  # large enough for the squares to count
     cotangent = rng.normal(size=x.shape)
@@ -88,7 +88,7 @@ def test_values_and_gradient_are_the_formulas(function, constants, full, within_
         (5, [21, 85, 341, 340, 336]),
     ],
 )
-def test_place_of_the_window(size, sums):
+def test_local_response_norm_places_its_window(size, sums):
     x = jnp.array([1.0, 2, 4, 8, 16])
 
     @jax.jit
@@ -105,7 +105,7 @@ def test_place_of_the_window(size, sums):
 
 
 @pytest.mark.parametrize("size", [4, 5])
-def test_torch(size):
+def test_torch_lrn_equals_torch(size):
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(0).normal(0, 100, (2, 6, 5, 11)).astype(np.float32)
     theirs = torch.tensor(np.moveaxis(x, -1, 1), requires_grad=True)
@@ -123,7 +123,7 @@ def test_torch(size):
 
 
 @pytest.mark.parametrize("within_maps", [False, True])
-def test_second_derivatives(within_maps):
+def test_local_response_norm_has_second_derivatives(within_maps):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3, 4)), jnp.float32)
 
     @jax.jit
@@ -133,7 +133,7 @@ def test_second_derivatives(within_maps):
     check_grads(norm, (x,), order=2, modes=["rev"], eps=1e-2, rtol=2e-2)
 
 
-def test_nothing_to_normalize():
+def test_local_response_norm_of_nothing():
     zeros = jnp.zeros((2, 7))
     chex.assert_trees_all_equal(jax.jit(paper_lrn)(zeros), zeros)
     gradient = jax.jit(jax.grad(lambda x: paper_lrn(x).sum()))(zeros)
@@ -142,7 +142,7 @@ def test_nothing_to_normalize():
 
 @pytest.mark.parametrize("within_maps", [False, True])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_narrow_types_are_computed_in_float32(dtype, within_maps):
+def test_local_response_norm_computes_narrow_types_in_float32(dtype, within_maps):
     x = jnp.asarray(np.random.default_rng(0).normal(0, 400, (2, 4, 4, 7)), dtype)
     norm = jax.jit(lambda x: paper_lrn(x, within_maps=within_maps))
     y = norm(x)  # squares above 65504, float16's largest
@@ -151,7 +151,7 @@ def test_narrow_types_are_computed_in_float32(dtype, within_maps):
 
 
 @pytest.mark.parametrize("shape", [(7,), (2, 7), (2, 2, 3, 4, 7)])
-def test_any_batch(shape):
+def test_local_response_norm_takes_any_batch(shape):
     x = 100 * jnp.arange(1.0, 1 + np.prod(shape)).reshape(shape)
     norm = jax.jit(paper_lrn)
     one_by_one = norm(x.reshape(-1, 1, 1, 7)).reshape(shape)
@@ -168,6 +168,6 @@ def test_any_batch(shape):
         (jnp.ones((2, 3)), dict(within_maps=True), r"shape \(2, 3\) were to have 2 spatial"),
     ],
 )
-def test_refusals(inputs, constants, message):
+def test_local_response_norm_refuses_what_does_not_fit(inputs, constants, message):
     with pytest.raises(ValueError, match=message):
         paper_lrn(inputs, **constants)

@@ -44,7 +44,7 @@ def params_of(name):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_shapes_of_alexnet(name):
+def test_alexnet_has_the_shapes_of_the_source(name):
     first_dropped = 256 * 6 * 6 if name == "alexnet" else 4096  # before fc6, or after it
     assert layer_shapes(name) == CONVOLUTIONS[name] | dict(
         conv5=(13, 13, 256),
@@ -56,7 +56,7 @@ def test_shapes_of_alexnet(name):
     )
 
 
-def test_groups_of_two():
+def test_alexnet_2012_has_groups_of_two():
     params = params_like("alexnet-2012")
     assert params["conv2"]["kernel"].shape == (5, 5, 48, 256)
     assert params["conv3"]["kernel"].shape == (3, 3, 256, 384)
@@ -78,7 +78,7 @@ def test_groups_of_two():
         ("cuda-convnet-11pct", torch_networks.cuda_convnet_11pct, pixels(24, 24, 128), {"fc10": 6}),
     ],
 )
-def test_logits_are_torchs(name, reference, images, first_dense):
+def test_logits_equal_torch(name, reference, images, first_dense):
     torch = pytest.importorskip("torch")
 
     def to_torch(layer, kernel):
@@ -101,7 +101,7 @@ def test_logits_are_torchs(name, reference, images, first_dense):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_dropout_only_in_training(name):
+def test_alexnet_drops_out_in_training_only(name):
     model, variables = MODELS[name](num_classes=10), {"params": params_of(name)}
 
     @jax.jit
@@ -137,7 +137,7 @@ def test_dropout_only_in_training(name):
         ("cuda-convnet-11pct", {}, STDS_11PCT, {}),
     ],
 )
-def test_initial_parameters(name, fields, stds, biases):
+def test_initial_parameters_have_the_stds_of_the_source(name, fields, stds, biases):
     model, image_shape = MODELS[name](**fields), IMAGE_SHAPES[name]
 
     @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -164,19 +164,19 @@ def test_initial_parameters(name, fields, stds, biases):
         ("cuda-convnet-11pct", (24, 24, 3), r"\[batch, 24, 24, channels\]"),
     ],
 )
-def test_other_shapes_are_refused(name, shape, takes):
+def test_networks_refuse_other_shapes(name, shape, takes):
     with pytest.raises(ValueError, match=f"takes images {takes}, got "):
         MODELS[name]().init(jax.random.key(0), jnp.zeros(shape))
 
 
-def test_the_smallest_images_of_alexnet():
+def test_alexnet_takes_images_of_63_pixels():
     images = jnp.zeros((1, 63, 63, 3))
     logits = jax.eval_shape(MODELS["alexnet"]().init_with_output, jax.random.key(0), images)[0]
     assert logits.shape == (1, 1000)
 
 
 @pytest.mark.parametrize("name", MODELS_HERE)
-def test_pixels_as_stored_are_refused(name):
+def test_networks_refuse_raw_pixels(name):
     images = jnp.zeros((1, *IMAGE_SHAPES[name]), jnp.uint8)
     with pytest.raises(TypeError, match="normalized floating-point images, got uint8"):
         MODELS[name]().init(jax.random.key(0), images)

@@ -3,7 +3,7 @@
 from helpers import layer_shapes
 
 
-def test_shapes_of_cuda_convnet():
+def test_cuda_convnet_has_the_shapes_of_the_source():
     assert layer_shapes("cuda-convnet-18pct") == dict(
         conv1=(32, 32, 32), conv2=(16, 16, 32), conv3=(8, 8, 64), fc10=(10,)
     )

@@ -83,7 +83,7 @@ def layers_and_inputs(params):
     return layers
 
 
-def test_connections_of_each_layer(params):
+def test_lenet_1998_has_the_connections_of_the_paper(params):
     counts = {}
     for name, (layer, inputs) in layers_and_inputs(params).items():
         jacobian = jit(jax.jacrev(layer))(inputs)  # 0 where an output does not see an input
@@ -101,7 +101,7 @@ def connected_maps(params):
     return (jacobian[0, 0, 0, :, 0] != 0).any((1, 2)).T
 
 
-def test_c3_is_connected_as_in_table_i_before_and_after_training_with_decay(state):
+def test_table_conv_is_connected_as_in_table_i(state):
     images, labels = images_and_labels(16)
     np.testing.assert_array_equal(connected_maps(state.params), CONNECTED)
     first, step, losses = state.params["C3"]["kernel"], jit(train_step), []
@@ -113,7 +113,7 @@ def test_c3_is_connected_as_in_table_i_before_and_after_training_with_decay(stat
     np.testing.assert_array_equal(connected_maps(state.params), CONNECTED)
 
 
-def test_outputs_against_plain_operations(params):
+def test_lenet_1998_by_hand(params):
     images, _ = images_and_labels(3)
     # Larger than at first, so that every layer tells.
     params = jax.tree.map(lambda leaf: 4 * leaf, params)
@@ -169,7 +169,7 @@ def test_bitmaps_are_ten_different_drawings():
     assert seven[1].all() and not seven[0].any() and not seven[-3:-1, 4:].any()
 
 
-def test_rbf_by_loop():
+def test_euclidean_rbf_by_loop():
     drawings = np.random.default_rng(2).uniform(-1.7, 1.7, (4, 84)).astype(np.float32)
     expected = np.zeros((4, 10))
     for n in range(4):
@@ -179,7 +179,7 @@ def test_rbf_by_loop():
     np.testing.assert_allclose(EuclideanRBF().apply({}, drawings), expected, rtol=1e-5)
 
 
-def test_the_class_is_that_of_the_nearest_bitmap():
+def test_euclidean_rbf_chooses_the_nearest_bitmap():
     noise = np.random.default_rng(3).normal(0, 0.3, (10, 84))
     outputs = EuclideanRBF().apply({}, jnp.asarray(BITMAPS.reshape(10, 84) + noise, jnp.float32))
     np.testing.assert_array_equal(outputs.argmax(-1), np.arange(10))
@@ -197,7 +197,7 @@ OUTPUTS = -np.array(
 
 
 @pytest.mark.parametrize("j", [0.1, 1.0, 10.0])
-def test_loss_by_loop(j):
+def test_loss_fn_by_loop(j):
     labels = np.array([0, 4, 2])
     expected = []
     for y, label in zip(-OUTPUTS.astype(np.float64), labels, strict=True):
@@ -209,7 +209,7 @@ def test_loss_by_loop(j):
     np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_loss_is_float32_whatever_the_outputs_are():
+def test_loss_fn_is_float32_for_any_outputs():
     outputs = jnp.asarray(OUTPUTS, jnp.bfloat16)
     labels = jnp.array([0, 4, 2])
     losses = MODEL.loss_fn(outputs, labels)
@@ -217,14 +217,14 @@ def test_loss_is_float32_whatever_the_outputs_are():
     np.testing.assert_array_equal(losses, MODEL.loss_fn(outputs.astype(jnp.float32), labels))
 
 
-def test_gradient_of_the_loss():
+def test_loss_fn_has_the_right_gradient():
     def loss(outputs):
         return LeNet1998(j=1.0).loss_fn(outputs, jnp.array([0, 4, 2]))
 
     check_grads(loss, (jnp.asarray(OUTPUTS) / 10,), order=2, modes=["rev"], rtol=1e-2, atol=1e-2)
 
 
-def test_far_classes_do_not_compete():
+def test_loss_fn_ignores_far_classes():
     def gradient(y):
         return jax.grad(lambda y: MODEL.loss_fn(-y, jnp.array([0])).sum())(jnp.array([y]))[0]
 
@@ -239,7 +239,7 @@ FAN_IN = {"C1": 25, "S2": 4, "S4": 4, "C5": 400, "F6": 120}
 
 @pytest.mark.parametrize("layer", FAN_IN)
 @pytest.mark.parametrize("name", ["lenet5-1998", "lenet5-1998-lecun-uniform"])
-def test_initial_parameters_are_uniform(name, layer):
+def test_lenet_1998_starts_with_uniform_parameters(name, layer):
     params = jit(MODELS[name]().init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
     paper = name == "lenet5-1998"
     limit = 2.4 / FAN_IN[layer] if paper else np.sqrt(3 / FAN_IN[layer])
@@ -249,7 +249,7 @@ def test_initial_parameters_are_uniform(name, layer):
     assert values.min() < -0.4 * limit and values.max() > 0.4 * limit
 
 
-def test_initial_parameters_of_c3_follow_the_maps_seen(params):
+def test_table_conv_starts_by_the_maps_seen(params):
     kernel, bias = params["C3"]["kernel"], params["C3"]["bias"]
     first = 0
     for target, maps_seen in enumerate(CONNECTED.sum(0)):
@@ -261,16 +261,16 @@ def test_initial_parameters_of_c3_follow_the_maps_seen(params):
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (1, 32, 32, 1), (1, 28, 28, 3), (1, 784)])
-def test_other_shapes_are_refused(shape):
+def test_lenet_1998_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match=r"takes images \[batch, 28, 28, 1\], got \("):
         MODEL.init(jax.random.key(0), jnp.zeros(shape))
 
 
-def test_pixels_as_stored_are_refused():
+def test_lenet_1998_refuses_raw_pixels():
     with pytest.raises(TypeError, match="normalized floating-point images, got uint8"):
         MODEL.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1), jnp.uint8))
 
 
-def test_other_numbers_of_classes_are_refused():
+def test_lenet_1998_refuses_other_numbers_of_classes():
     with pytest.raises(ValueError, match="ten digits and no other classes, got num_classes=7"):
         LeNet1998(num_classes=7).init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))

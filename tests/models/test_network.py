@@ -87,18 +87,18 @@ def params_of(name):
     return random_params(MODELS[name](), IMAGE_SHAPES[name])
 
 
-def test_every_model_has_a_row():
+def test_models_all_have_a_row():
     assert NUM_PARAMETERS.keys() == MODELS.keys()
 
 
 @pytest.mark.parametrize("name", NUM_PARAMETERS)
-def test_parameters_of_each_layer(name):
+def test_models_have_the_parameters_of_the_source(name):
     shapes = init_shapes(name)
     counts = {layer: sum(leaf.size for leaf in jax.tree.leaves(shapes[layer])) for layer in shapes}
     assert counts == NUM_PARAMETERS[name]
 
 
-def test_parameters_in_all():
+def test_models_have_as_many_parameters_in_all():
     assert sum(LENET5.values()) == 61_706
     assert sum(LENET5_MODERN.values()) == 78_258
     assert sum(LENET_1998.values()) == 60_000
@@ -112,7 +112,7 @@ def test_parameters_in_all():
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", MODELS)
-def test_compute_in_any_precision_keeps_float32_parameters(name, dtype):
+def test_models_keep_float32_parameters_in_any_precision(name, dtype):
     num_classes = 10 if "1998" in name else 7  # it has bitmaps of ten digits
     model = MODELS[name](num_classes=num_classes, dtype=dtype)
     logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images(3, name))
@@ -122,7 +122,7 @@ def test_compute_in_any_precision_keeps_float32_parameters(name, dtype):
 
 
 @pytest.mark.parametrize("name", LENET5_VARIANTS)
-def test_lenet5_is_what_its_name_says(name):
+def test_lenet5_variants_by_hand(name):
     activation, pool = LENET5_VARIANTS[name]
 
     @jax.jit
@@ -142,7 +142,7 @@ def test_lenet5_is_what_its_name_says(name):
     assert_close(logits, reference(params, images(3)))
 
 
-def test_modern_lenet5_by_hand():
+def test_lenet5_modern_by_hand():
     @jax.jit
     def reference(params, x):
         def conv(name, features, padding, x):
@@ -161,7 +161,7 @@ def test_modern_lenet5_by_hand():
     assert_close(logits, reference(params, images(3)))
 
 
-def test_alexnet_for_32x32_by_hand():
+def test_alexnet_32_by_hand():
     @jax.jit
     def reference(params, x):
         def conv(name, features, x):
@@ -190,7 +190,7 @@ def test_alexnet_for_32x32_by_hand():
 
 
 @pytest.mark.parametrize("name", ["lenet5-modern", "alexnet-32"])
-def test_rectified_networks_start_with_variance_2_over_fan_in(name):
+def test_models_with_relu_start_with_variance_2_over_fan_in(name):
     params = jax.jit(MODELS[name]().init)(jax.random.key(0), images(1, name))["params"]
     output = max(params)  # linen's own initial values
     for layer in params.keys() - {output}:
@@ -199,7 +199,7 @@ def test_rectified_networks_start_with_variance_2_over_fan_in(name):
         assert not params[layer]["bias"].any()
 
 
-def test_lenet5_is_the_notebooks_network_without_its_softmax():
+def test_lenet5_equals_the_notebook_without_softmax():
     torch = pytest.importorskip("torch")
     theirs = torch_side.lenet5(torch)
     layers = dict(zip(LENET5, (m for m in theirs if hasattr(m, "weight")), strict=True))
@@ -237,7 +237,7 @@ def test_lenet5_is_the_notebooks_network_without_its_softmax():
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (1, 32, 32, 1), (1, 784)])
 @pytest.mark.parametrize("name", [*LENET5_VARIANTS, "lenet5-modern"])
-def test_other_shapes_are_refused(name, shape):
+def test_lenet5_refuses_other_shapes(name, shape):
     with pytest.raises(
         ValueError, match=r"LeNet5.* takes images \[batch, 28, 28, channels\], got \("
     ):
@@ -245,6 +245,6 @@ def test_other_shapes_are_refused(name, shape):
 
 
 @pytest.mark.parametrize("name", [*LENET5_VARIANTS, "lenet5-modern"])
-def test_pixels_as_stored_are_refused(name):
+def test_lenet5_refuses_raw_pixels(name):
     with pytest.raises(TypeError, match="normalized floating-point images, got uint8"):
         MODELS[name]().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1), jnp.uint8))

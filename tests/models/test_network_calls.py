@@ -38,7 +38,7 @@ def test_network_computes_the_same_eagerly_jitted_and_one_by_one(name):
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5-1998", "cuda-convnet-18pct"])
-def test_gradient_of_a_network_is_the_same_eagerly_and_jitted(name):
+def test_network_gradient_is_the_same_eagerly_and_jitted(name):
     model, params, images = network(name)
     grad = jax.grad(lambda params: jnp.sin(model.apply(params, images)).sum())
     eagerly, jitted = grad(params), jax.jit(grad)(params)

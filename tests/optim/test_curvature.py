@@ -16,7 +16,7 @@ def make_tx(*arguments, **options):
     return make_optimizer(*arguments, **options).tx
 
 
-def test_curvature_of_linear_least_squares_is_the_hessians_diagonal():
+def test_gauss_newton_diagonal_of_least_squares_is_the_hessians():
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(0, [1, 2, 3], (20, 3)), jnp.float32)
     params = {"kernel": jnp.asarray(rng.normal(size=(3, 2)), jnp.float32), "bias": jnp.ones((1, 2))}
@@ -37,7 +37,7 @@ def test_curvature_of_linear_least_squares_is_the_hessians_diagonal():
     chex.assert_trees_all_close(curvature["kernel"].ravel(), jnp.diag(hessian), rtol=1e-5)
 
 
-def test_curvature_of_a_shared_weight_in_the_mean_over_signs():
+def test_gauss_newton_diagonal_of_a_shared_weight():
     # r = tanh(w) (1, -2, 3): 2 (1 + 4 + 9) tanh'(w)^2, whatever the signs of the three.
     def outputs(w, x):
         return jnp.tanh(w) * x
@@ -47,7 +47,7 @@ def test_curvature_of_a_shared_weight_in_the_mean_over_signs():
     chex.assert_trees_all_close(curvature, 28 / np.cosh(0.5) ** 4, rtol=0.05)
 
 
-def test_steps_are_divided_by_mu_and_the_curvature():
+def test_scale_by_diagonal_curvature_divides_by_mu_and_the_curvature():
     params = {"flat": jnp.zeros(2), "steep": jnp.zeros(1)}
     config = OptimizerConfig(name="diagonal-lm", learning_rate=0.1, mu=0.5)
     tx = make_tx(config, make_schedule(config, steps_per_epoch=1, total_steps=9))

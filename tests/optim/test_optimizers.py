@@ -48,20 +48,20 @@ def rates(total_steps, **fields):
     return [float(schedule(step)) for step in range(total_steps)]
 
 
-def test_the_rate_follows_the_schedule():
+def test_make_optimizer_follows_the_schedule():
     config = OptimizerConfig(
         name="sgd", learning_rate=1.0, momentum=0.0, schedule="steps", rate_steps=((1.0, 0.5),)
     )
     assert path(config, [1, 1, 1]).tolist() == [-1, -2, -2.5]
 
 
-def test_sgd_by_hand():
+def test_make_optimizer_sgd_by_hand():
     # velocity <- velocity / 2 + gradient: 1, 2.5, 0.25
     sgd = OptimizerConfig(name="sgd", learning_rate=0.1, momentum=0.5)
     chex.assert_trees_all_close(path(sgd, [1, 2, -1]), np.array([-0.1, -0.35, -0.375]), rtol=1e-6)
 
 
-def test_adam_by_hand():
+def test_make_optimizer_adam_by_hand():
     # Kingma and Ba 2015, algorithm 1, with its own constants.
     grads, rate, first, second, param, expected = [1.0, -3.0, 0.5], 0.01, 0.0, 0.0, 0.0, []
     for t, grad in enumerate(grads, start=1):
@@ -102,7 +102,7 @@ def sgd_by_numpy(rates, momentum, decay, rate_inside, nesterov=False):
 
 
 @pytest.mark.parametrize(("name", "nesterov"), [("sgd", False), ("sgd", True), ("sgd-2012", False)])
-def test_momentum_and_weight_decay_are_the_papers_loop(name, nesterov):
+def test_make_optimizer_equals_the_loop_of_the_paper(name, nesterov):
     config = OptimizerConfig(
         name=name, learning_rate=0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.3, **FALLING
     )
@@ -110,7 +110,7 @@ def test_momentum_and_weight_decay_are_the_papers_loop(name, nesterov):
     chex.assert_trees_all_close(matrix_path(config), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_where_the_rate_stands_matters_only_when_it_changes():
+def test_make_optimizer_sgd_2012_differs_when_the_rate_changes():
     config = OptimizerConfig(name="sgd", learning_rate=0.1, weight_decay=0.3)
     inside = dataclasses.replace(config, name="sgd-2012")
     chex.assert_trees_all_close(matrix_path(config), matrix_path(inside), rtol=1e-5, atol=1e-6)
@@ -126,7 +126,7 @@ def test_where_the_rate_stands_matters_only_when_it_changes():
         {"name": "adamw", "weight_decay": 0.3},
     ],
 )
-def test_a_rule_is_pytorchs(fields):
+def test_make_optimizer_equals_pytorch(fields):
     torch = pytest.importorskip("torch")
     rules = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
     kwargs = {name: value for name, value in fields.items() if name != "name"}
@@ -147,7 +147,7 @@ def is_moved(config, grad):
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "sgd-2012"])
-def test_neither_biases_nor_vectors_decay_unless_asked(name):
+def test_make_optimizer_decays_matrices_only_unless_asked(name):
     config = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.1)
     layer = {"kernel": True, "bias": False}
     expected = {"dense": layer, "local": layer, "pool": {"coefficient": False}}
@@ -235,7 +235,7 @@ def test_accumulated_gradients_are_one_update_by_their_mean_at_the_rate_of_the_s
     chex.assert_trees_all_equal(unchanged, (START, START))
 
 
-def test_the_curvature_can_be_set_through_all_that_goes_with_the_rule():
+def test_make_optimizer_keeps_the_curvature_settable():
     config = OptimizerConfig(
         name="diagonal-lm", learning_rate=1.0, mu=1.0, clip_norm=9.0, accumulate=2, bias_rate=2.0
     )
@@ -248,7 +248,7 @@ def test_the_curvature_can_be_set_through_all_that_goes_with_the_rule():
 
 
 @pytest.mark.parametrize("decay", [0.1, 0.3, 0.999])
-def test_the_mean_of_the_parameters_follows_the_updates_and_leaves_the_start_behind(decay):
+def test_average_parameters_follows_the_updates(decay):
     tx = optax.chain(optax.sgd(0.1, 0.9), average_parameters(decay))
     params, expected = jnp.asarray(START), START.astype(float)
     state = tx.init(params)

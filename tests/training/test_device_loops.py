@@ -55,7 +55,7 @@ def jitted(function, batch_size, preprocess=lambda x: x / 255.0):
 
 # Smaller than the set, of its size but for one, and larger.
 @pytest.mark.parametrize("batch_size", [2, 4, 10, 12, 64])
-def test_each_example_counts_once_whatever_the_batch_size(batch_size, state, test_set, logits):
+def test_evaluate_counts_each_example_once(batch_size, state, test_set, logits):
     labels = test_set[1]
     metrics = jitted(device_loops.evaluate, batch_size)(state, *test_set)
     assert int(metrics["count"]) == NUM_EXAMPLES
@@ -65,13 +65,13 @@ def test_each_example_counts_once_whatever_the_batch_size(batch_size, state, tes
 
 
 @pytest.mark.parametrize("batch_size", [2, 64])
-def test_predictions_are_those_of_the_examples_in_order(batch_size, state, test_set, logits):
+def test_predict_keeps_the_order_of_the_examples(batch_size, state, test_set, logits):
     predictions = jitted(device_loops.predict, batch_size)(state, test_set[0])
     chex.assert_trees_all_close(predictions, jax.nn.log_softmax(logits), atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [4, 64])
-def test_views_are_averaged_example_by_example(batch_size, state, test_set):
+def test_predict_averages_the_views_of_each_example(batch_size, state, test_set):
     def two_views(images):
         return jnp.stack([images, 255 - images], axis=1).reshape(-1, 2, 3, 1) / 255.0
 
@@ -116,7 +116,7 @@ def program():
     return jitted_steps()
 
 
-def test_how_steps_are_cut_into_chunks_changes_no_bit(program):
+def test_train_steps_gives_the_same_bits_in_any_chunks(program):
     carry = state, zero = new_state(Tiny(dropout=0.5)), no_metrics()
     whole = program(state, zero, *tiny_train_set(), ORDER, jnp.int32(4), KEYS)
     for stop in (1, 3, 4):
@@ -125,7 +125,7 @@ def test_how_steps_are_cut_into_chunks_changes_no_bit(program):
     chex.assert_trees_all_equal(carry, whole)
 
 
-def test_steps_are_train_step_over_the_epochs_order(program):
+def test_train_steps_is_train_step_over_the_order(program):
     images, labels = tiny_train_set()
     state = expected = new_state(Tiny(dropout=0.5)).replace(step=jnp.int32(8))  # third epoch
     expected_metrics, train_step = no_metrics(), jax.jit(step.train_step)
@@ -140,7 +140,7 @@ def test_steps_are_train_step_over_the_epochs_order(program):
     chex.assert_trees_all_close((state, metrics), (expected, expected_metrics), atol=1e-5)
 
 
-def test_chunks_of_any_length_are_one_trace():
+def test_train_steps_traces_chunks_of_any_length_once():
     program = jitted_steps(chex.assert_max_traces(noisy, n=1))
     carry = new_state(Tiny()), no_metrics()
     for stop in (1, 2, 4):
@@ -148,7 +148,7 @@ def test_chunks_of_any_length_are_one_trace():
     assert int(carry[0].step) == 4
 
 
-def test_the_first_loss_that_is_not_finite_is_the_last_step():
+def test_train_steps_stops_at_a_loss_that_is_not_finite():
     images, labels = tiny_train_set()
     images[ORDER[9]] = 255  # the third step's
 
@@ -162,7 +162,7 @@ def test_the_first_loss_that_is_not_finite_is_the_last_step():
     chex.assert_trees_all_equal(again, carry)
 
 
-def test_two_devices_are_one_device():
+def test_train_steps_is_the_same_on_two_devices():
     carry = jax.device_get((new_state(Tiny(filters=4, dropout=0.5)), no_metrics()))
     results = []
     for devices in (jax.devices()[:1], jax.devices()[:2]):

@@ -47,7 +47,7 @@ def curvature_of(state):
     return optax.tree_utils.tree_get(state.opt_state, "curvature")
 
 
-def test_the_curvature_is_estimated_before_an_epoch_and_kept_in_it(config):
+def test_begin_epoch_estimates_the_curvature(config):
     experiment = Experiment(config)
     params = jax.device_get(experiment.state.params)
     assert not any(leaf.any() for leaf in jax.tree.leaves(curvature_of(experiment.state)))
@@ -79,9 +79,7 @@ def test_the_curvature_is_estimated_before_an_epoch_and_kept_in_it(config):
 
 
 @pytest.mark.parametrize("batch_size", [20, pytest.param(NUM_EXAMPLES, marks=pytest.mark.slow)])
-def test_going_on_with_the_curvature_ends_in_the_same_bits(
-    batch_size, config, tmp_path, monkeypatch
-):
+def test_begin_epoch_resumes_to_the_same_bits(batch_size, config, tmp_path, monkeypatch):
     estimated_at = []
     begin_epoch = Experiment.begin_epoch
 
@@ -126,7 +124,7 @@ def linear(config, monkeypatch):
     )
 
 
-def test_the_images_of_the_curvature_are_the_first_of_the_epoch(config, monkeypatch):
+def test_begin_epoch_uses_the_first_images_of_the_epoch(config, monkeypatch):
     monkeypatch.setattr(
         "jaxcnn.optim.optimizers.BEFORE_EPOCH", BEFORE_EPOCH._replace(num_examples=8)
     )
@@ -145,7 +143,7 @@ def test_the_images_of_the_curvature_are_the_first_of_the_epoch(config, monkeypa
     assert asked[0] == (1, 8)
 
 
-def test_a_line_of_the_log_is_of_the_steps_since_the_one_before(linear, tmp_path):
+def test_log_line_covers_the_steps_since_the_one_before(linear, tmp_path):
     config = dataclasses.replace(linear, log_every_steps=2, workdir=str(tmp_path))
     train_and_evaluate(config)
     experiment = Experiment(config)
@@ -163,7 +161,7 @@ def test_a_line_of_the_log_is_of_the_steps_since_the_one_before(linear, tmp_path
         assert ("test_loss" in line) == (line["step"] in (4, 8, 12))
 
 
-def test_the_checkpoint_that_is_asked_for_is_evaluated(linear, tmp_path, monkeypatch):
+def test_evaluate_run_reads_the_checkpoint_asked_for(linear, tmp_path, monkeypatch):
     evaluate = Experiment.evaluate
 
     def best_at_4(experiment, state):
@@ -193,7 +191,7 @@ def trained(config, num_epochs):
     return experiment, *carry
 
 
-def test_smoothed_labels_are_learnt_less_surely(linear):
+def test_experiment_smooths_labels(linear):
     losses = []
     for smoothing in (0.0, 0.5):
         experiment, state, _ = trained(dataclasses.replace(linear, label_smoothing=smoothing), 3)
@@ -201,7 +199,7 @@ def test_smoothed_labels_are_learnt_less_surely(linear):
     assert losses[0] < losses[1]
 
 
-def test_two_batches_to_an_update_are_one_batch_of_twice_the_size(linear):
+def test_experiment_accumulates_two_batches_into_one(linear):
     accumulated = dataclasses.replace(linear.optimizer, accumulate=2)
     whole, expected, expected_metrics = trained(dataclasses.replace(linear, batch_size=32), 2)
     halves, state, _ = trained(dataclasses.replace(linear, optimizer=accumulated), 2)
@@ -214,14 +212,14 @@ def test_two_batches_to_an_update_are_one_batch_of_twice_the_size(linear):
     assert rates_of_halves == pytest.approx(np.repeat(rates, 2))
 
 
-def test_a_decay_of_no_layer_is_refused(linear):
+def test_experiment_refuses_a_decay_of_no_layer(linear):
     decays = (("Dense_0", 0.1), ("fc", 0.1))
     optimizer = dataclasses.replace(linear.optimizer, layer_decays=decays)
     with pytest.raises(UserError, match="^--optimizer.layer-decays names fc: there are Dense_0$"):
         Experiment(dataclasses.replace(linear, optimizer=optimizer))
 
 
-def test_a_run_goes_on_with_its_mean_of_the_parameters_and_reports_that(linear, tmp_path):
+def test_experiment_resumes_and_reports_averaged_parameters(linear, tmp_path):
     config = dataclasses.replace(linear, workdir=str(tmp_path))
     result = train_and_evaluate(config)
     experiment = Experiment(config)
@@ -250,12 +248,12 @@ def test_a_run_goes_on_with_its_mean_of_the_parameters_and_reports_that(linear, 
     chex.assert_trees_all_equal(final_state(), state)
 
 
-def test_label_smoothing_is_refused_by_a_network_with_a_loss_of_its_own(config):
+def test_experiment_refuses_label_smoothing_with_another_loss(config):
     with pytest.raises(UserError, match="label-smoothing is of cross-entropy.*loss of its own"):
         Experiment(dataclasses.replace(config, label_smoothing=0.1))
 
 
-def test_bfloat16_trains_as_float32_does(linear):
+def test_experiment_trains_in_bfloat16_as_in_float32(linear):
     config = dataclasses.replace(linear, model="lenet5-tanh", optimizer=OptimizerConfig())
     losses = {}
     for dtype in ("float32", "bfloat16"):
@@ -271,12 +269,12 @@ def test_bfloat16_trains_as_float32_does(linear):
     assert experiment.predict(state).log_probs.dtype == np.float32
 
 
-def test_transforms_that_do_not_fit_are_refused(config):
+def test_experiment_refuses_transforms_that_do_not_fit(config):
     with pytest.raises(UserError, match="do not fit: size is 40"):
         Experiment(dataclasses.replace(config, transforms=(RandomCrop(40),)))
 
 
-def test_ten_views_are_ten_crops_whose_probabilities_are_averaged(config):
+def test_experiment_averages_the_probabilities_of_ten_views(config):
     cropped = dataclasses.replace(
         config, transforms=(Resize(30), RandomCrop(28)), eval_views=10, eval_batch_size=33
     )
@@ -300,19 +298,19 @@ def test_ten_views_are_ten_crops_whose_probabilities_are_averaged(config):
     chex.assert_trees_all_close(experiment.predict_one_view(state, images), one_view, rtol=1e-5)
 
 
-def test_views_without_a_crop_are_refused(config):
+def test_experiment_refuses_views_without_a_crop(config):
     with pytest.raises(UserError, match="10 views need one crop"):
         Experiment(dataclasses.replace(config, eval_views=10))
 
 
-def test_only_training_asks_that_a_batch_divides_over_the_devices(config):
+def test_experiment_evaluates_batches_that_do_not_divide(config):
     experiment = Experiment(dataclasses.replace(config, batch_size=1))
     assert 0 <= experiment.evaluate(experiment.state)["accuracy"] <= 1
     with pytest.raises(UserError, match="--batch-size 1 does not divide over 2 devices"):
         experiment.compile()
 
 
-def test_a_mesh_that_the_network_does_not_fit_is_said_as_it_is(config):
+def test_experiment_refuses_a_model_axis_without_split_layers(config):
     with pytest.raises(UserError, match="^--model-axis 2: this network has no fc6"):
         Experiment(dataclasses.replace(config, model_axis=2))
 

@@ -38,11 +38,11 @@ def num_microbatches(name, batch_size, devices):
         ("alexnet", 512, 512),
     ],
 )
-def test_parts_have_the_images_that_were_fastest(name, batch_size, part):
+def test_choose_number_gives_the_fastest_microbatches(name, batch_size, part):
     assert num_microbatches(name, batch_size, {jax.devices()[0]}) * part == batch_size
 
 
-def test_a_batch_on_several_devices_or_another_platform_is_whole():
+def test_choose_number_keeps_a_batch_whole_on_devices_and_accelerators():
     class Accelerator:
         platform = "tpu"
 
@@ -73,7 +73,7 @@ def a_batch(batch_size):
 
 
 @pytest.mark.parametrize("number", [2, 3, 12])
-def test_steps_in_parts_are_those_of_the_whole(number):
+def test_steps_in_microbatches_equal_the_whole_batch(number):
     state, batch = a_state(), a_batch(12)
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -86,7 +86,7 @@ def test_steps_in_parts_are_those_of_the_whole(number):
     chex.assert_trees_all_close(results(number), results(1), rtol=1e-5, atol=1e-6)
 
 
-def test_each_part_drops_out_anew():
+def test_train_step_drops_out_other_units_in_each_microbatch():
     state, batch = a_state(dropout=0.5), a_batch(6)
     _, metrics = step.train_step(state, batch, KEY, num_microbatches=2)
     keys = jax.random.split(jax.random.fold_in(KEY, 0), 2)

@@ -5,7 +5,7 @@ import json
 from jaxcnn.training import report as training_report
 
 
-def test_curves_are_the_logs_losses_and_errors(figures, tmp_path):
+def test_save_curves_draws_the_losses_and_errors_of_the_log(figures, tmp_path):
     lines = [
         {"step": 1, "epoch": 0.5, "train_loss": 2.0, "train_accuracy": 0.5},
         {"step": 2, "epoch": 1.0, "test_loss": 1.5, "test_accuracy": 0.75},

@@ -44,7 +44,7 @@ def test_smoothed_cross_entropy_by_hand():
     chex.assert_trees_all_close(loss, np.float32([expected]), rtol=1e-6)
 
 
-def test_smoothed_cross_entropy_is_pytorchs_and_float32():
+def test_smoothed_cross_entropy_equals_pytorch_in_float32():
     torch = pytest.importorskip("torch")
     logits = np.random.default_rng(0).normal(size=(5, 7)).astype(jnp.bfloat16)
     labels = np.arange(5)
@@ -55,7 +55,7 @@ def test_smoothed_cross_entropy_is_pytorchs_and_float32():
     chex.assert_trees_all_close(losses, expected, rtol=1e-5)
 
 
-def test_labels_are_smoothed_in_training_and_not_in_evaluation():
+def test_train_step_smooths_labels_and_eval_step_does_not():
     batch, mask = a_batch(), {"mask": jnp.ones(BATCH_SIZE, bool)}
     create = functools.partial(step.create_state, Tiny(), optax.sgd(0.0), (4, 4, 1))
     plain, smoothed = (create(jax.random.key(0), label_smoothing=x) for x in (0.0, 0.5))
@@ -67,7 +67,7 @@ def test_labels_are_smoothed_in_training_and_not_in_evaluation():
     assert evaluated[0] == evaluated[1] != trained
 
 
-def test_evaluation_is_of_the_mean_that_the_optimizer_keeps():
+def test_eval_step_uses_the_averaged_parameters():
     tx = optax.chain(optax.sgd(1.0), average_parameters(0.9))
     batch = a_batch() | {"mask": jnp.ones(BATCH_SIZE, bool)}
     state = new_state(Tiny(), tx)
@@ -82,7 +82,7 @@ def test_evaluation_is_of_the_mean_that_the_optimizer_keeps():
     assert step.eval_step(state, batch)["loss"] != step.train_step(state, batch, KEY)[1]["loss"]
 
 
-def test_train_step_is_optaxs_update_by_the_mean_loss():
+def test_train_step_is_the_update_of_optax_by_the_mean_loss():
     tx, batch = optax.adam(0.1), a_batch()
     state = new_state(Tiny(), tx)
 
@@ -110,7 +110,7 @@ def test_train_step_learns():
     assert int(metrics["correct"]) == int(metrics["count"]) == BATCH_SIZE
 
 
-def test_metrics_are_sums_over_the_examples_that_the_mask_leaves():
+def test_eval_step_sums_over_the_examples_in_the_mask():
     state, num_examples = new_state(Tiny()), 6
     batch = a_batch(slice(num_examples)) | {"mask": jnp.array([1, 0, 1, 1, 0, 1], bool)}
     masked = jnp.array([1, 4])
@@ -124,7 +124,7 @@ def test_metrics_are_sums_over_the_examples_that_the_mask_leaves():
     assert [int(metrics["count"]) for metrics in alone] == [1, 1, 1, 1]
 
 
-def test_randomness_is_a_function_of_the_key_and_the_step():
+def test_train_step_draws_from_the_key_and_the_step():
     state, batch = new_state(Tiny(dropout=0.5)), a_batch()
 
     def params(state, key):
@@ -152,7 +152,7 @@ class Slope(nn.Module):
         return outputs[:, 0] * labels
 
 
-def test_a_models_own_loss_is_what_is_minimized_and_reported():
+def test_train_step_minimizes_the_loss_of_the_model():
     state = new_state(Slope(), optax.sgd(1.0))
     batch = {"image": jnp.zeros((4, 4, 4, 1)), "label": jnp.array([0, 1, 2, 5])}
     updated, metrics = jax.jit(step.train_step)(state, batch, KEY)
@@ -170,7 +170,7 @@ class Says(nn.Module):
         return images.reshape(len(images), -1)
 
 
-def test_the_probabilities_of_views_are_averaged():
+def test_predict_log_probs_averages_the_probabilities_of_views():
     probabilities = np.array(
         [
             # Two views of each of two examples. Of the first, the mean of the logits would be
@@ -193,7 +193,7 @@ def test_the_probabilities_of_views_are_averaged():
     chex.assert_trees_all_close(metrics["loss"], expected, rtol=1e-5)
 
 
-def test_the_log_probabilities_of_1998_leave_something_for_no_class():
+def test_predict_log_probs_of_1998_leaves_room_for_no_class():
     model = MODELS["lenet5-1998"]()
     state = step.create_state(model, optax.sgd(1.0), (28, 28, 1), jax.random.key(0))
     images = jax.random.normal(KEY, (2, 28, 28, 1))
@@ -204,7 +204,7 @@ def test_the_log_probabilities_of_1998_leave_something_for_no_class():
     chex.assert_trees_all_close(actual, expected, rtol=1e-5)
 
 
-def test_training_moves_nothing_to_the_device_unasked(monkeypatch):
+def test_train_transfers_nothing_implicitly(monkeypatch):
     monkeypatch.setitem(MODELS, "tiny", Tiny)
     preset = PRESETS["lenet5-mnist5k"].config
     config = dataclasses.replace(preset, model="tiny", compilation_cache=False)
@@ -215,7 +215,7 @@ def test_training_moves_nothing_to_the_device_unasked(monkeypatch):
     assert int(state.step) == 3 and int(metrics["count"]) == 3 * config.batch_size
 
 
-def test_means_are_divided_once_on_the_host():
+def test_mean_metrics_divides_once_on_the_host():
     metrics = {"loss": jnp.float32(6), "correct": jnp.int32(3), "count": jnp.int32(4)}
     means = step.mean_metrics(metrics)
     assert means == {"loss": 1.5, "accuracy": 0.75}

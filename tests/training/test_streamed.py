@@ -76,7 +76,7 @@ train.train_and_evaluate(from_json(open(sys.argv[1]).read()))
 """
 
 
-def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(image_folder, tmp_path, capsys):
+def test_streamed_run_killed_continues_to_the_same_bits(image_folder, tmp_path, capsys):
     whole = config_of(image_folder, tmp_path / "whole")
     result = train_and_evaluate(whole)
     assert result["steps"] == 30 and result["num_test_examples"] == 21
@@ -95,7 +95,7 @@ def test_killed_in_mid_epoch_it_goes_on_to_the_same_bits(image_folder, tmp_path,
     chex.assert_trees_all_equal(final_params(killed), final_params(whole))
 
 
-def test_a_stream_trains_and_evaluates_as_the_set_in_memory(image_folder, tmp_path, monkeypatch):
+def test_streamed_feed_equals_the_resident_feed(image_folder, tmp_path, monkeypatch):
     """With one order for both: the same batches, the same steps, the same metrics."""
     streamed = open_folder(image_folder)
     (train_batch,) = evaluation_batches(streamed.train_images, batch_size=60)
@@ -124,7 +124,7 @@ def test_a_stream_trains_and_evaluates_as_the_set_in_memory(image_folder, tmp_pa
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_skipped_in_the_test_set_is_not_counted(image_folder, tmp_path):
+def test_streamed_run_does_not_count_skipped_test_images(image_folder, tmp_path):
     (image_folder / "val" / "dog" / "aa.jpg").write_bytes(b"no image")
     config = config_of(image_folder, tmp_path / "run", on_bad_image="skip", epochs=1)
     assert train_and_evaluate(config)["num_test_examples"] == 21
@@ -136,7 +136,7 @@ def test_what_is_skipped_in_the_test_set_is_not_counted(image_folder, tmp_path):
     assert evaluation["num_test_examples"] == np.sum(evaluation["confusion"]) == 21
 
 
-def test_a_run_finds_its_folder_of_images_from_elsewhere(image_folder, tmp_path, monkeypatch):
+def test_streamed_run_finds_its_images_from_another_directory(image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(image_folder.parent)
     config = config_of(f"{image_folder.name}/", tmp_path / "run", epochs=1)
     assert train_and_evaluate(config)["dataset"] == f"folder:{image_folder}"
@@ -151,7 +151,7 @@ def test_a_run_finds_its_folder_of_images_from_elsewhere(image_folder, tmp_path,
     assert train_and_evaluate(same)["steps"] == 15
 
 
-def test_a_damaged_image_ends_the_run_in_one_line(image_folder, tmp_path):
+def test_streamed_run_names_a_corrupt_image(image_folder, tmp_path):
     path = image_folder / "train" / "eel" / "02.JPEG"
     path.write_bytes(path.read_bytes()[:-400])  # its header is whole
     # PCAColor would meet it before the first step.
@@ -163,7 +163,7 @@ def test_a_damaged_image_ends_the_run_in_one_line(image_folder, tmp_path):
     assert result["steps"] == 30
 
 
-def test_a_signal_stops_the_threads_that_read_ahead(image_folder, tmp_path, monkeypatch):
+def test_streamed_run_stops_its_threads_on_a_signal(image_folder, tmp_path, monkeypatch):
     config = config_of(image_folder, tmp_path / "run", epochs=50)
     save_checkpoint = train.save_checkpoint
 
@@ -179,7 +179,7 @@ def test_a_signal_stops_the_threads_that_read_ahead(image_folder, tmp_path, monk
     assert not any(name.startswith("grain-thread-prefetch") for name in names)
 
 
-def test_the_curvature_is_of_the_epochs_first_images(tmp_path, image_folder):
+def test_streamed_feed_returns_the_first_images_of_an_epoch(tmp_path, image_folder):
     fields = {"stream_size": 28, "transforms": (), "batch_size": 6}
     experiment = Experiment(config_of(image_folder, tmp_path, **fields))
     feed, train_images = experiment.feed, experiment.dataset.train_images
@@ -211,7 +211,7 @@ experiment.close()
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path):
+def test_streamed_run_does_not_grow_from_epoch_to_epoch(tmp_path):
     for i in range(440):
         path = tmp_path / "images" / ("train" if i < 400 else "val") / CLASSES[i % 3] / f"{i}.jpg"
         save_image(path, 400, 300, seed=i)

@@ -63,7 +63,7 @@ def undisturbed(tmp_path_factory):
     return final_params(FOUR_EPOCHS, folder), read_metrics(folder)
 
 
-def test_a_run_leaves_its_files_and_its_result(finished):
+def test_train_writes_its_files_and_its_result(finished):
     config, folder, result = finished
     assert json.loads((folder / "result.json").read_text()) == result
     assert workdir.read_config(folder) == config
@@ -83,13 +83,13 @@ def test_a_run_leaves_its_files_and_its_result(finished):
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_latest_two_and_the_best_checkpoints_are_kept(finished):
+def test_train_keeps_the_latest_two_and_the_best_checkpoints(finished):
     with Checkpoints(finished[1] / "checkpoints") as checkpoints:
         assert checkpoints.steps() == [120, 124]
         assert checkpoints.resolve_step("best") == 124
 
 
-def test_a_finished_run_is_only_shown(finished, capsys):
+def test_train_shows_a_finished_run_and_changes_nothing(finished, capsys):
     config, folder, result = finished
 
     def files():
@@ -102,7 +102,7 @@ def test_a_finished_run_is_only_shown(finished, capsys):
     assert files() == before and len(before) > 20
 
 
-def test_another_config_in_the_same_folder_is_refused_by_the_fields_that_differ(finished):
+def test_train_refuses_a_folder_of_another_config(finished):
     config = dataclasses.replace(
         finished[0], batch_size=32, optimizer=OptimizerConfig(learning_rate=0.5), data_dir="/x"
     )
@@ -114,13 +114,13 @@ def test_another_config_in_the_same_folder_is_refused_by_the_fields_that_differ(
     assert "data_dir" not in message and "epochs" not in message
 
 
-def test_two_processes_cannot_train_in_one_folder(tmp_path):
+def test_train_refuses_a_folder_in_use(tmp_path):
     config = dataclasses.replace(SHORT, workdir=str(tmp_path))
     with workdir.lock_run_folder(config), pytest.raises(UserError, match="another process"):
         train_and_evaluate(config)
 
 
-def test_how_steps_are_cut_into_chunks_changes_nothing(finished, tmp_path, monkeypatch):
+def test_train_gives_the_same_bits_in_any_chunks(finished, tmp_path, monkeypatch):
     config, folder, result = finished
     monkeypatch.setattr(train, "CHUNK_SECONDS", 0)  # one step at a time
     again = train_and_evaluate(dataclasses.replace(config, workdir=str(tmp_path)))
@@ -129,7 +129,7 @@ def test_how_steps_are_cut_into_chunks_changes_nothing(finished, tmp_path, monke
     chex.assert_trees_all_equal(final_params(config, tmp_path), final_params(config, folder))
 
 
-def test_the_seed_decides_the_run(finished, tmp_path):
+def test_train_depends_on_the_seed(finished, tmp_path):
     config = dataclasses.replace(finished[0], workdir=str(tmp_path), seed=1)
     assert train_and_evaluate(config)["test_loss"] != finished[2]["test_loss"]
 
@@ -184,9 +184,7 @@ def test_train_saves_a_checkpoint_on_sigterm_and_continues(undisturbed, tmp_path
 @pytest.mark.parametrize(
     ("checkpoint_every_steps", "what"), [(1, "(the loss|a parameter)"), (1000, "the loss")]
 )
-def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoints(
-    checkpoint_every_steps, what, tmp_path
-):
+def test_train_stops_when_values_are_not_finite(checkpoint_every_steps, what, tmp_path):
     optimizer = OptimizerConfig(name="sgd", learning_rate=1e4, momentum=0.0)
     config = dataclasses.replace(
         SHORT,
@@ -219,14 +217,14 @@ def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoints(
         ({"pixel_mean": (0.1, 0.2, 0.3)}, "mean has 3 values for images of 1 channels"),
     ],
 )
-def test_a_request_at_fault_is_one_message(fields, message, tmp_path):
+def test_train_refuses_a_config_before_it_takes_the_folder(fields, message, tmp_path):
     config = dataclasses.replace(SHORT, workdir=str(tmp_path / "run"), **fields)
     with pytest.raises(UserError, match=message):
         train_and_evaluate(config)
     assert not (tmp_path / "run" / "config.json").exists()  # the folder stays free for another
 
 
-def test_images_of_another_size_are_refused(tmp_path, monkeypatch):
+def test_train_refuses_images_of_another_size(tmp_path, monkeypatch):
     images, labels = np.zeros((100, 32, 32, 3), np.uint8), np.zeros(100, np.int32)
     wide = Dataset("wide", images, labels, images, labels, tuple("ab"))
     monkeypatch.setitem(DATASETS, "wide", lambda data_dir, manual_dir: wide)
@@ -236,14 +234,14 @@ def test_images_of_another_size_are_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["run [1]", "run]", "back\\slash"])
-def test_a_folder_that_orbax_would_not_read_again_is_refused(name, tmp_path):
+def test_train_refuses_a_folder_that_orbax_cannot_read(name, tmp_path):
     config = dataclasses.replace(SHORT, workdir=str(tmp_path / name / "run"))
     with pytest.raises(UserError, match=r"checkpoints below a path with \[, \] or .* --workdir"):
         train_and_evaluate(config)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_without_a_checkpoint_gives_its_folder_to_another(tmp_path):
+def test_lock_run_folder_gives_up_a_run_without_a_checkpoint(tmp_path):
     (tmp_path / "config.json").write_text(to_json(SHORT))
     other = dataclasses.replace(SHORT, seed=5, workdir=str(tmp_path))
     with workdir.lock_run_folder(other):
@@ -259,7 +257,7 @@ def test_a_run_without_a_checkpoint_gives_its_folder_to_another(tmp_path):
         train_and_evaluate(dataclasses.replace(other, model="lenet"))
 
 
-def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):
+def test_train_says_that_a_folder_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     config = dataclasses.replace(SHORT, workdir=str(tmp_path / "file" / "run"))
     with pytest.raises(UserError, match="cannot write in .*; choose another --workdir"):

@@ -47,7 +47,7 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-def test_what_was_saved_is_restored_with_its_metadata(tmp_path):
+def test_restore_latest_returns_what_was_saved(tmp_path):
     saved(tmp_path, 1, 2)
     with Checkpoints(tmp_path) as checkpoints:
         state, metadata = checkpoints.restore_latest(state_at(0))
@@ -55,7 +55,7 @@ def test_what_was_saved_is_restored_with_its_metadata(tmp_path):
         assert metadata["note"] == 2 and metadata["format_version"] == FORMAT_VERSION
 
 
-def test_no_checkpoint_at_all_is_none(tmp_path):
+def test_restore_latest_returns_none_without_a_checkpoint(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore_latest(state_at(0)) is None
         with pytest.raises(UserError, match="holds no checkpoint"):
@@ -65,7 +65,7 @@ def test_no_checkpoint_at_all_is_none(tmp_path):
             checkpoints.resolve_step("best")
 
 
-def test_the_latest_two_and_the_best_are_kept(tmp_path):
+def test_save_keeps_the_latest_two_and_the_best(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step, accuracy in enumerate([0.5, 0.9, None, 0.7, None]):
             checkpoints.save(state_at(step), {}, test_accuracy=accuracy)
@@ -77,7 +77,7 @@ def test_the_latest_two_and_the_best_are_kept(tmp_path):
             checkpoints.resolve_step(2)
 
 
-def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_taken(tmp_path, caplog):
+def test_restore_latest_skips_a_checkpoint_with_a_flipped_bit(tmp_path, caplog):
     directory = tmp_path / "checkpoints"
     saved(directory, 1, 2)
     flip_a_bit(largest_file(directory / "2"))
@@ -93,7 +93,7 @@ def test_a_flipped_bit_is_noticed_and_the_checkpoint_before_is_taken(tmp_path, c
     assert "2" in caplog.text and "damaged" in caplog.text
 
 
-def test_a_checkpoint_that_could_not_be_read_once_is_not_lost(tmp_path, monkeypatch):
+def test_restore_latest_keeps_a_checkpoint_it_may_not_read(tmp_path, monkeypatch):
     directory = tmp_path / "checkpoints"
     saved(directory, 1, 2)
     restore = ocp.CheckpointManager.restore
@@ -116,7 +116,7 @@ def test_a_checkpoint_that_could_not_be_read_once_is_not_lost(tmp_path, monkeypa
     [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory, 3 GiB")],
     ids=["host", "device"],
 )
-def test_a_checkpoint_for_which_there_is_no_memory_is_not_damaged(error, tmp_path, monkeypatch):
+def test_restore_latest_says_that_there_is_no_memory(error, tmp_path, monkeypatch):
     directory = tmp_path / "checkpoints"
     saved(directory, 1, 2)
 
@@ -146,7 +146,7 @@ def breaks_tasks(test):
 
 
 @breaks_tasks
-def test_what_cannot_be_written_is_one_message(tmp_path):
+def test_save_says_what_cannot_be_written(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     with pytest.raises(RunError, match=r"^cannot write a checkpoint in .*checkpoints: .+$"):
         with Checkpoints(tmp_path / "checkpoints") as checkpoints:
@@ -160,7 +160,7 @@ def test_what_cannot_be_written_is_one_message(tmp_path):
         assert checkpoints.steps() == []
 
 
-def test_damage_everywhere_is_an_error_and_deletes_nothing(tmp_path):
+def test_restore_latest_deletes_nothing_when_all_are_damaged(tmp_path):
     saved(tmp_path, 1, 2)
     for step in "12":
         flip_a_bit(largest_file(tmp_path / step))
@@ -174,7 +174,7 @@ def test_damage_everywhere_is_an_error_and_deletes_nothing(tmp_path):
     "missing", ["state/manifest.ocdbt", "metadata/metadata", "state/_METADATA"]
 )
 @breaks_tasks
-def test_a_missing_file_is_noticed(missing, tmp_path):
+def test_restore_notices_a_missing_file(missing, tmp_path):
     saved(tmp_path, 1)
     (tmp_path / "1" / missing).unlink()
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(DamagedCheckpoint):
@@ -188,13 +188,13 @@ def test_a_missing_file_is_noticed(missing, tmp_path):
         ({"scale": jnp.ones(2)}, r"params.scale is absent there, \(2,\) here"),
     ],
 )
-def test_a_checkpoint_of_another_model_is_refused_by_name(other, message, tmp_path):
+def test_restore_refuses_another_model(other, message, tmp_path):
     saved(tmp_path, 1)
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match=message):
         checkpoints.restore(state_at(0, **other), 1)
 
 
-def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+def test_restore_refuses_a_newer_format(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxcnn.workdir.checkpoints.FORMAT_VERSION", FORMAT_VERSION + 1)
     saved(tmp_path, 1)
     monkeypatch.undo()
@@ -202,7 +202,7 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
         checkpoints.restore_latest(state_at(0))
 
 
-def test_a_state_of_two_devices_is_restored_on_one_and_back(tmp_path):
+def test_restore_moves_a_state_between_one_and_two_devices(tmp_path):
     both = mesh.device_mesh()
     assert both.size == 2
     with Checkpoints(tmp_path) as checkpoints:

@@ -26,7 +26,7 @@ def old_run(tmp_path):
     return tmp_path / "run"
 
 
-def test_old_run_goes_on_to_the_result_of_its_own_version(old_run):
+def test_read_config_of_an_old_run_continues_to_its_result(old_run):
     assert json.loads((old_run / "config.json").read_text())["card"]
     config = dataclasses.replace(read_config(old_run), workdir=str(old_run))
     result = train_and_evaluate(config)
@@ -35,7 +35,7 @@ def test_old_run_goes_on_to_the_result_of_its_own_version(old_run):
     assert result["test_loss"] == pytest.approx(LOSS, rel=0.01)
 
 
-def test_old_run_is_evaluated_and_exported(old_run, tmp_path):
+def test_read_config_of_an_old_run_is_evaluated_and_exported(old_run, tmp_path):
     assert evaluate_run(old_run)["step"] == 60
     step = export_run(old_run, tmp_path / "weights.safetensors")
     assert step == 60 and read_weights(tmp_path / "weights.safetensors")

@@ -9,7 +9,7 @@ def steps_in(folder):
     return [line["step"] for line in metrics_log.read_metrics(folder)]
 
 
-def test_a_resumed_log_has_each_step_once_and_no_torn_line(tmp_path):
+def test_metrics_log_drops_later_and_truncated_lines(tmp_path):
     log = metrics_log.MetricsLog(tmp_path, step=0)
     for step in (10, 20, 30):
         log.write(step, {"train_loss": 1 / step})
@@ -23,7 +23,7 @@ def test_a_resumed_log_has_each_step_once_and_no_torn_line(tmp_path):
     assert metrics_log.read_metrics(tmp_path)[-1]["train_loss"] == 0.5
 
 
-def test_a_last_line_without_its_newline_is_ended_before_the_next(tmp_path):
+def test_metrics_log_ends_a_line_without_a_newline(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 10}\n{"step": 20}')
     log = metrics_log.MetricsLog(tmp_path, step=20)
     log.write(30, {"train_loss": 0.5})
@@ -31,7 +31,7 @@ def test_a_last_line_without_its_newline_is_ended_before_the_next(tmp_path):
     assert steps_in(tmp_path) == [10, 20, 30]
 
 
-def test_tensorboard_events_hold_the_scalars(tmp_path):
+def test_metrics_log_writes_events_for_tensorboard(tmp_path):
     log = metrics_log.MetricsLog(tmp_path, step=0)
     log.write(7, {"test_accuracy": 0.75})
     log.close()
