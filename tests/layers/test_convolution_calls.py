@@ -297,7 +297,7 @@ def compare(way, layer):
 
     def close(actual, expected):
         assert actual.dtype == expected.dtype and actual.shape == expected.shape
-        atol = tolerance * max(1e-9, float(np.abs(expected).max()))
+        atol = tolerance * max(1e-9, float(np.abs(expected).max(initial=0)))
         np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
 
     jax.tree.map(close, actual, expected)
