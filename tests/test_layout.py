@@ -27,7 +27,7 @@ ROOMS = {
     "workdir": ("folder", "checkpoints", "metrics_log"),
     "presets": (),
     "config": (),
-    "summary": ("figure", "table", "published", "summarize", "trace"),
+    "summary": ("figure", "table", "published", "summarize", "trace", "dependence"),
     "models": ("alexnet", "cuda_convnet", "lenet", "lenet_1998", "network", "checks"),
     "data": (
         *("open", "stream", "decode", "sources", "datasets", "tfds_builders"),

@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.extend.core import Jaxpr, JaxprEqn, Var
 
-from jaxcnn.summary.trace import Cost, Dependence, Value, compose, identity, propagate, shape_of
+from jaxcnn.summary.dependence import Dependence, compose, identity
+from jaxcnn.summary.trace import Cost, Value, propagate, shape_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,8 +11,9 @@ from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.padding import Window, output_size, receptive_field, resolve_padding
 from jaxcnn.layers.pooling import avg_pool, max_pool
 from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.summary.dependence import EMPTY, Interval, compose, identity
 from jaxcnn.summary.summarize import summarize
-from jaxcnn.summary.trace import EMPTY, Cost, Interval, Value, compose, identity, propagate_all
+from jaxcnn.summary.trace import Cost, Value, propagate_all
 
 
 def trace(function, image_shape, **weight_shapes):
