@@ -11,7 +11,7 @@ from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.padding import Window, output_size, receptive_field, resolve_padding
 from jaxcnn.layers.pooling import avg_pool, max_pool
 from jaxcnn.models import IMAGE_SHAPES, MODELS
-from jaxcnn.summary.dependence import EMPTY, Interval, compose, identity
+from jaxcnn.summary.dependence import Interval, identity
 from jaxcnn.summary.summarize import summarize
 from jaxcnn.summary.trace import Cost, Value, propagate_all
 
@@ -50,11 +50,15 @@ def convolve(image, kernel, bias, padding=1):
     return x + bias.reshape(1, 1, -1)
 
 
-# The example that opens the module: six pixels, a convolution of 3 weights and a bias, a pool.
-
 SIX_PIXELS = (1, 6, 1)
+
+
 WEIGHTS = {"kernel": (3, 1, 1), "bias": (1,)}
+
+
 CONV = interval(1, [0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 5, 5])
+
+
 POOL = interval(1, [0, 1, 3], [2, 4, 5])
 
 
@@ -84,17 +88,6 @@ def test_trace_of_a_pool_alone_is_the_worked_example():
     assert pool.fan_in == 2 and cost == Cost()
 
 
-def test_compose_chains_the_layers_of_the_worked_example():
-    batch, maps = interval(0, [0], [0]), interval(None, [0], [0])
-    conv = (batch, CONV, maps)
-    pool = (batch, interval(1, [0, 2, 4], [1, 3, 5]), interval(2, [0], [0]))
-    assert_interval(compose(conv, pool)[1], POOL)
-    assert_interval(compose(identity(SIX_PIXELS), conv)[1], CONV)
-
-
-# Two dimensions: 4 rows and 6 columns, a kernel of 3x2, no padding, then a pool of 2x1.
-
-
 def test_trace_keeps_height_and_width_apart():
     def network(image, kernel):
         x = conv_general_dilated(
@@ -111,39 +104,6 @@ def test_trace_keeps_height_and_width_apart():
     assert result.fan_in == 3 * 2 * 2  # a maximum adds nothing
     assert cost.multiply_adds == 2 * 3 * 5 * (3 * 2 * 2)
     assert cost.padded_multiply_adds == 2 * 3 * (3 * 2) * 128 * 128
-
-
-# Interval
-
-
-def test_interval_gather_ignores_padding():
-    taps = np.array([[-1, 0], [0, 1], [-1, -1]])
-    gathered = interval(1, [0, 3], [2, 5]).gather(1, taps)
-    assert_interval(gathered, interval(1, [0, 0, EMPTY[0]], [2, 5, EMPTY[1]]))
-
-
-def test_interval_gather_along_another_axis_changes_nothing():
-    same = interval(2, [0, 3], [2, 5])
-    assert same.gather(1, np.array([[0, 1]])) is same
-
-
-def test_interval_rename_axes_merges_the_axes_that_are_not_kept():
-    columns = interval(2, [0, 3], [2, 5])
-    assert_interval(columns.rename_axes({2: 1}), interval(1, [0, 3], [2, 5]))
-    assert_interval(columns.rename_axes({1: 1}), interval(None, [0], [5]))
-
-
-def test_interval_union_is_taken_unit_by_unit():
-    a, b = interval(1, [0, 3], [2, 5]), interval(1, [1, 1], [1, 6])
-    assert_interval(a.union(b), interval(1, [0, 1], [2, 6]))
-
-
-def test_interval_union_along_different_axes_is_the_same_for_all_units():
-    a, b = interval(1, [0, 3], [2, 5]), interval(2, [1, 4], [1, 6])
-    assert_interval(a.union(b), interval(None, [0], [6]))
-
-
-# propagate: operations whose dependence is easily counted
 
 
 @pytest.mark.parametrize(
@@ -183,10 +143,6 @@ def test_propagate_refuses_an_unknown_operation():
         trace(lambda x: jnp.sort(x, axis=1), SIX_PIXELS)
 
 
-# Two ways to a receptive field: `layers.padding.receptive_field` computes it from sizes, strides
-# and padding, the trace from the operations of the program.
-
-
 def clipped(field, axis, num_units, size):
     """Return first and last pixel of each unit's field, cut at the borders of the image."""
     first = field.start[axis] + field.strides[axis] * np.arange(num_units)
@@ -194,8 +150,13 @@ def clipped(field, axis, num_units, size):
 
 
 SAME_5X5, HALVE = Window(5, padding=2), Window(2, 2)
+
+
 ALEXNET_POOL, SAME_3X3 = Window(3, 2), Window(3, padding=1)
+
+
 CEIL_POOL = Window(3, 2, padding=((0, 1), (0, 1)))  # ceil_mode on an even size
+
 
 NETWORKS = {
     "lenet5": {
