@@ -9,6 +9,16 @@ import pytest
 from jaxcnn.cli import one_line_errors
 from jaxcnn.errors import RunError, UserError
 
+CTRL_C_IN_A_CALLBACK = """
+import gc, os, signal
+from jaxcnn.cli import one_line_errors
+
+gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))  # its exceptions are ignored
+with one_line_errors():
+    gc.collect()
+    print("went on")
+"""
+
 
 @pytest.mark.parametrize(
     ("error", "status", "said"),
@@ -27,17 +37,6 @@ def test_one_line_errors_prints_an_expected_failure(error, status, said, capsys)
     with pytest.raises(SystemExit) as end, one_line_errors():
         raise error
     assert end.value.code == status and capsys.readouterr().err == said
-
-
-CTRL_C_IN_A_CALLBACK = """
-import gc, os, signal
-from jaxcnn.cli import one_line_errors
-
-gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))  # its exceptions are ignored
-with one_line_errors():
-    gc.collect()
-    print("went on")
-"""
 
 
 def test_one_line_errors_ends_on_ctrl_c_anywhere():

@@ -16,6 +16,10 @@ from jaxcnn.config import OptimizerConfig, TrainConfig, check, differences, from
 from jaxcnn.data.transforms import Affine, HorizontalFlip, RandomCrop
 from jaxcnn.errors import UserError
 
+FREE = {"preset", "card", "workdir", "data_dir", "manual_dir", "compilation_cache"}
+FREE |= {"on_bad_image", "eval_batch_size"}
+LAUNCH = {"multihost", "coordinator", "num_processes", "process_id", "model_axis"}
+
 
 @given(st.from_type(TrainConfig))
 def test_to_json_and_from_json_are_inverse(config):
@@ -66,11 +70,6 @@ def test_to_json_keeps_what_python_callers_write():
 def test_check_refuses_what_json_cannot_hold(field, value, message):
     with pytest.raises(UserError, match=message):
         check(replace(TrainConfig(), **{field: value}))
-
-
-FREE = {"preset", "card", "workdir", "data_dir", "manual_dir", "compilation_cache"}
-FREE |= {"on_bad_image", "eval_batch_size"}
-LAUNCH = {"multihost", "coordinator", "num_processes", "process_id", "model_axis"}
 
 
 def changed(value):

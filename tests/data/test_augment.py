@@ -25,6 +25,8 @@ from jaxcnn.data.augment import (
 )
 
 KEY = jax.random.key(0)
+SHIFT_0 = jnp.zeros((1, 2))
+IDENTITY = jnp.eye(2)[None]
 
 
 def grid(batch, height, width, channels=1, dtype=np.float32):
@@ -194,8 +196,6 @@ def test_horizontal_flip_twice_is_the_identity():
 
 # Warps
 
-SHIFT_0 = jnp.zeros((1, 2))
-IDENTITY = jnp.eye(2)[None]
 jitted_warp = jax.jit(warp)
 
 

@@ -39,6 +39,7 @@ LAYERS = {
     "AlexNet's conv3": ((2, 9, 9, 40), (3, 3, 40, 48), (1, 1), "SAME", 1),
     "AlexNet's conv4 of 2012": ((2, 9, 9, 80), (3, 3, 40, 48), (1, 1), "SAME", 2),
 }
+IMAGES, KERNEL = (2, 8, 8, 4), (3, 3, 4, 4)
 
 
 def normal(shape, seed=0):
@@ -247,9 +248,6 @@ def traced(conv, image_shape, kernel_shape, dtype=jnp.float32, **arguments):
     arguments = {"window_strides": (1, 1), "padding": "SAME", "dimension_numbers": NHWC} | arguments
     arrays = (jax.ShapeDtypeStruct(shape, dtype) for shape in (image_shape, kernel_shape))
     return str(jax.make_jaxpr(functools.partial(conv, **arguments))(*arrays))
-
-
-IMAGES, KERNEL = (2, 8, 8, 4), (3, 3, 4, 4)
 
 
 @pytest.mark.parametrize(

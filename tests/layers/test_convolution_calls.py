@@ -46,6 +46,7 @@ LAYERS = {
 }
 
 WAYS = {}
+JAX_VERSION = tuple(map(int, jax.__version__.split(".")[:2]))
 
 
 def way(function):
@@ -324,8 +325,6 @@ def test_conv_general_dilated_equals_lax_in_every_way_for_every_layer(way, layer
 
 
 # The bug of JAX that made eager calls wrong, see docs/layout_constraint.md
-
-JAX_VERSION = tuple(map(int, jax.__version__.split(".")[:2]))
 
 
 @pytest.mark.xfail(

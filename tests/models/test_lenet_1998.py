@@ -48,6 +48,16 @@ MODEL = LeNet1998()
 
 # Every program here runs a few times at most: compile it fast.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+# Near a digit, between two, and as far from all as at first.
+OUTPUTS = -np.array(
+    [
+        [0.5, 40, 60, 45, 70, 33, 50, 80, 44, 61],
+        [9, 11, 60, 45, 10.5, 33, 50, 80, 44, 61],
+        [84, 83, 85, 84.5, 83.5, 84, 84, 86, 84, 84],
+    ],
+    np.float32,
+)
+FAN_IN = {"C1": 25, "S2": 4, "S4": 4, "C5": 400, "F6": 120}
 
 
 def images_and_labels(num_images):
@@ -185,17 +195,6 @@ def test_euclidean_rbf_chooses_the_nearest_bitmap():
     np.testing.assert_array_equal(outputs.argmax(-1), np.arange(10))
 
 
-# Near a digit, between two, and as far from all as at first.
-OUTPUTS = -np.array(
-    [
-        [0.5, 40, 60, 45, 70, 33, 50, 80, 44, 61],
-        [9, 11, 60, 45, 10.5, 33, 50, 80, 44, 61],
-        [84, 83, 85, 84.5, 83.5, 84, 84, 86, 84, 84],
-    ],
-    np.float32,
-)
-
-
 @pytest.mark.parametrize("j", [0.1, 1.0, 10.0])
 def test_loss_fn_by_loop(j):
     labels = np.array([0, 4, 2])
@@ -232,9 +231,6 @@ def test_loss_fn_ignores_far_classes():
     np.testing.assert_allclose(gradient(far), [1, *[0] * 9], atol=1e-6)
     near = gradient([5.0, 0.5, *[90.0] * 8])
     assert near[0] > 0.9 and near[1] < -0.5  # descent draws the right one in and pushes the wrong
-
-
-FAN_IN = {"C1": 25, "S2": 4, "S4": 4, "C5": 400, "F6": 120}
 
 
 @pytest.mark.parametrize("layer", FAN_IN)

@@ -157,7 +157,7 @@ def test_make_optimizer_decays_matrices_only_unless_asked(name):
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "sgd-2012"])
-def test_layers_have_decays_of_their_own(name):
+def test_make_optimizer_decays_layers_by_their_own(name):
     config = OptimizerConfig(
         name=name, learning_rate=0.1, weight_decay=0.25, layer_decays=(("local", 2.0),)
     )
@@ -176,7 +176,7 @@ def test_layers_have_decays_of_their_own(name):
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "sgd-2012", "diagonal-lm"])
-def test_biases_have_a_rate_of_their_own(name):
+def test_make_optimizer_gives_biases_their_own_rate(name):
     decay = 0.1 if name not in ("adam", "diagonal-lm") else 0.0
     config = OptimizerConfig(
         name=name, learning_rate=1e-2, bias_rate=2.0, weight_decay=decay, decay_biases=True
@@ -191,7 +191,7 @@ def test_biases_have_a_rate_of_their_own(name):
             chex.assert_trees_all_close(leaves[leaf], expected, rtol=1e-5)
 
 
-def test_gradients_are_clipped_together_before_all_else():
+def test_make_optimizer_clips_gradients_together_first():
     config = OptimizerConfig(
         name="sgd", learning_rate=1.0, momentum=0.0, clip_norm=5.0, weight_decay=0.1
     )
@@ -203,7 +203,7 @@ def test_gradients_are_clipped_together_before_all_else():
     assert matrix_path(config, [grads], params)["a"].item() == -3  # of norm 5: as it is
 
 
-def test_accumulated_gradients_are_one_update_by_their_mean_at_the_rate_of_the_schedule():
+def test_make_optimizer_accumulates_the_mean_of_gradients():
     config = OptimizerConfig(
         name="sgd",
         learning_rate=0.1,

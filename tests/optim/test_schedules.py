@@ -14,7 +14,7 @@ def rates(total_steps, **fields):
     return [float(schedule(step)) for step in range(total_steps)]
 
 
-def test_schedules_by_hand():
+def test_make_schedule_by_hand():
     assert rates(3) == [8, 8, 8]
     steps = ((1.0, 0.5), (2.5, 0.25))
     assert rates(6, schedule="steps", rate_steps=steps) == [8, 8, 4, 4, 4, 2]
@@ -23,7 +23,7 @@ def test_schedules_by_hand():
     chex.assert_trees_all_close(rates(4, schedule="cosine"), cosine, rtol=1e-6)
 
 
-def test_schedules_after_a_warm_up():
+def test_make_schedule_after_a_warm_up():
     assert rates(5, warmup_epochs=1.0) == [0, 4, 8, 8, 8]
     assert rates(6, warmup_epochs=1.0, schedule="linear") == [0, 4, 8, 6, 4, 2]
     cosine = rates(4, warmup_epochs=1.0, schedule="cosine")

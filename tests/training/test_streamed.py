@@ -25,6 +25,48 @@ from jaxcnn.training import train
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.workdir.checkpoints import Checkpoints
 
+# Trains in a process of its own, and dies after step 22, in the second epoch of 15 steps.
+CHILD = """
+import os, sys, time
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+from jaxcnn.training import train
+from jaxcnn.config import from_json
+from jaxcnn.training.experiment import Experiment
+
+step_of = Experiment.train
+
+def train_or_die(experiment, state, metrics, stop):
+    if int(state.step) == 22:
+        checkpoints = os.path.join(experiment.config.workdir, "checkpoints")
+        while not {"16", "20"} & set(os.listdir(checkpoints)):
+            time.sleep(0.01)
+        os.kill(os.getpid(), 9)
+    return step_of(experiment, state, metrics, stop)
+
+Experiment.train = train_or_die
+train.CHUNK_SECONDS = 0
+train.train_and_evaluate(from_json(open(sys.argv[1]).read()))
+"""
+# Prints the megabytes that a process holds after each epoch of a stream.
+EPOCHS = """
+import sys
+from jaxcnn.config import from_json
+from jaxcnn.training.experiment import Experiment
+
+experiment = Experiment(from_json(open(sys.argv[1]).read()))
+state, metrics = experiment.state, experiment.no_metrics()
+experiment.compile()
+for epoch in range(experiment.config.epochs):
+    state = experiment.begin_epoch(state)
+    stop = (epoch + 1) * experiment.steps_per_epoch
+    state, metrics = experiment.train(state, metrics, stop)
+    experiment.evaluate(state)
+    (line,) = (line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+    print(int(line.split()[1]) / 1024)
+experiment.close()
+"""
+
 
 def config_of(folder, workdir, **fields):
     return TrainConfig(
@@ -49,31 +91,6 @@ def final_params(config):
     with Checkpoints(pathlib.Path(config.workdir) / "checkpoints") as checkpoints:
         state, _ = checkpoints.restore(experiment.state, experiment.total_steps)
     return jax.device_get(state.params)
-
-
-# Trains in a process of its own, and dies after step 22, in the second epoch of 15 steps.
-CHILD = """
-import os, sys, time
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-from jaxcnn.training import train
-from jaxcnn.config import from_json
-from jaxcnn.training.experiment import Experiment
-
-step_of = Experiment.train
-
-def train_or_die(experiment, state, metrics, stop):
-    if int(state.step) == 22:
-        checkpoints = os.path.join(experiment.config.workdir, "checkpoints")
-        while not {"16", "20"} & set(os.listdir(checkpoints)):
-            time.sleep(0.01)
-        os.kill(os.getpid(), 9)
-    return step_of(experiment, state, metrics, stop)
-
-Experiment.train = train_or_die
-train.CHUNK_SECONDS = 0
-train.train_and_evaluate(from_json(open(sys.argv[1]).read()))
-"""
 
 
 def test_streamed_run_killed_continues_to_the_same_bits(image_folder, tmp_path, capsys):
@@ -187,26 +204,6 @@ def test_streamed_feed_returns_the_first_images_of_an_epoch(tmp_path, image_fold
     (first, *_) = training_batches(train_images, seed=0, epoch=1, first=0, batch_size=6)
     np.testing.assert_array_equal(images, first["image"])
     assert np.any(images != np.asarray(feed.first_images(0, 6)))
-
-
-# Prints the megabytes that a process holds after each epoch of a stream.
-EPOCHS = """
-import sys
-from jaxcnn.config import from_json
-from jaxcnn.training.experiment import Experiment
-
-experiment = Experiment(from_json(open(sys.argv[1]).read()))
-state, metrics = experiment.state, experiment.no_metrics()
-experiment.compile()
-for epoch in range(experiment.config.epochs):
-    state = experiment.begin_epoch(state)
-    stop = (epoch + 1) * experiment.steps_per_epoch
-    state, metrics = experiment.train(state, metrics, stop)
-    experiment.evaluate(state)
-    (line,) = (line for line in open("/proc/self/status") if line.startswith("VmRSS"))
-    print(int(line.split()[1]) / 1024)
-experiment.close()
-"""
 
 
 @pytest.mark.slow
