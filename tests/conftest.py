@@ -10,7 +10,15 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
+import jaxtyping
 import pytest
+
+# Shapes and types of annotations are checked at each call of these modules. Not of public functions
+# that check their arguments themselves: their tests pass wrong ones. Nor where an annotation
+# computes with sizes ("height-taps+1"), which jaxtyping evaluates for results only.
+CHECKED = ("optim", "evaluation.metrics", "evaluation.probes", "training.step")
+CHECKED += ("training.device_loops", "training.resident", "training.streamed")
+jaxtyping.install_import_hook([f"jaxcnn.{name}" for name in CHECKED], "annotation_checker.check")
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -113,7 +113,7 @@ def save_filters(
 def save_feature_maps(
     image: UInt8[np.ndarray, "height width channels"],
     title: str,
-    maps: Mapping[str, Float[np.ndarray, "height width maps"]],
+    maps: Mapping[str, Float[np.ndarray, "_height _width _maps"]],
     path: Path,
 ) -> None:
     """Draw an image and, in a row for each layer, the first feature maps of the layer.

@@ -13,7 +13,7 @@ from jaxcnn.training.step import TrainState
 
 def feature_maps(
     state: TrainState, images: Float[Array, "batch height width channels"]
-) -> dict[str, Float[Array, "batch height width maps"]]:
+) -> dict[str, Float[Array, "batch _height _width _maps"]]:
     """Return the outputs of each layer before its nonlinearity, in the order of the network.
 
     Layers are submodules of the network; those whose outputs are units or maps of 1x1 are left out.

@@ -41,7 +41,7 @@ def make_optimizer(
       ema_decay: decay of `average_parameters`; 0 keeps no average.
     """
 
-    def rate(update: jax.Array) -> jax.Array:
+    def rate(update: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
         return schedule(update * config.accumulate)
 
     decay = _add_decays(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jax.sharding import Mesh
@@ -23,6 +23,7 @@ class Predictions(NamedTuple):
     log_probs: Float[np.ndarray, "examples classes"]
 
 
+@runtime_checkable
 class Feed(Protocol):
     """What `ResidentFeed` and `StreamedFeed` share."""
 

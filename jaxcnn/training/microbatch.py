@@ -22,7 +22,10 @@ MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the 
 
 
 def choose_number(
-    apply_fn: Callable[..., Any], params: Any, images: jax.Array, devices: Set[jax.Device]
+    apply_fn: Callable[..., Any],
+    params: Any,
+    images: jax.Array | jax.ShapeDtypeStruct,
+    devices: Set[jax.Device],
 ) -> int:
     """Return the number of microbatches: 1 except on a single CPU device.
 
@@ -34,7 +37,7 @@ def choose_number(
       images: batch of images [batch, ...], or its shape and type.
       devices: devices that share the batch.
     """
-    batch_size = len(images)
+    batch_size = images.shape[0]
     if batch_size <= MIN_MICROBATCH or [device.platform for device in devices] != ["cpu"]:
         return 1
     if _num_bytes(params) > MAX_PARAMS_BYTES:

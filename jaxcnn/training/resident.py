@@ -45,7 +45,7 @@ class ResidentFeed:
         self._batch_size = config.batch_size
         self._devices = devices
         self._preprocess = preprocess
-        self._order_key, *self._keys = keys
+        self._order_key, self._keys = keys[0], keys[1:]
         self._state = state
         self._epoch: int | None = None  # the epoch of `_epoch_order`
         self._train_set = mesh.replicate((dataset.train_images, dataset.train_labels), devices)

@@ -34,6 +34,8 @@ Metrics = dict[str, Any]  # "loss", "correct", "count": sums over examples
 class TrainState(train_state.TrainState):
     """Step, parameters, optimizer state, and the functions that use them."""
 
+    step: Any = struct.field(pytree_node=True)
+    params: Any = struct.field(pytree_node=True)
     loss_fn: Callable[[Any, jax.Array], jax.Array] = struct.field(pytree_node=False)
     """`(outputs, labels) -> [batch]`: the loss of each example, which training minimizes."""
     eval_loss_fn: Callable[[Any, jax.Array], jax.Array] = struct.field(pytree_node=False)
@@ -214,7 +216,7 @@ def eval_step(state: TrainState, batch: Batch, *, num_microbatches: int = 1) -> 
 
 def predict_log_probs(
     state: TrainState,
-    images: Float[Array, "examples*views height width channels"],
+    images: Float[Array, "images height width channels"],
     num_examples: int,
     *,
     num_microbatches: int = 1,

@@ -239,7 +239,7 @@ def test_experiment_resumes_and_reports_averaged_parameters(linear, tmp_path):
     predicted = experiment.predict(placed).log_probs
     chex.assert_trees_all_close(predicted, np.asarray(expected), atol=1e-5)
     assert result["test_loss"] == pytest.approx(
-        float(cross_entropy(logits, labels).mean()), rel=1e-5
+        float(cross_entropy(logits, jnp.asarray(labels)).mean()), rel=1e-5
     )
 
     (tmp_path / "result.json").unlink()

@@ -38,7 +38,7 @@ class Geometry(NamedTuple):
     def output_size(self) -> tuple[int, ...]:
         """Return the number of rows and columns of outputs."""
         return tuple(
-            (n + low + high - k) // s + 1 for n, k, s, (low, high) in zip(*self[:4], strict=True)
+            int(n + low + high - k) // s + 1 for n, k, s, (low, high) in zip(*self[:4], strict=True)
         )
 
     def output_shape(self, images: Any, kernel: Any) -> tuple[int, ...]:
