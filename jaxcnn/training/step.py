@@ -55,14 +55,17 @@ class TrainState(train_state.TrainState):
 
 
 def cross_entropy(
-    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"]
+    logits: Float[Array, "batch classes"], labels: Int[Array | np.ndarray, " batch"]
 ) -> Float[Array, " batch"]:
     """Return -log softmax(logits)[label] of each example, in nats, in float32."""
     return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
 def smoothed_cross_entropy(
-    logits: Float[Array, "batch classes"], labels: Int[Array, " batch"], *, smoothing: float
+    logits: Float[Array, "batch classes"],
+    labels: Int[Array | np.ndarray, " batch"],
+    *,
+    smoothing: float,
 ) -> Float[Array, " batch"]:
     """Return the cross-entropy with smoothed labels, in nats, in float32.
 

@@ -126,7 +126,8 @@ def test_devices_keep_the_gradients_of_split_layers(name, num_devices, folder):
     assert not {(512, 2048), (512, 512)} & travels
 
 
-@pytest.mark.parametrize("num_devices", [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_devices", [1, 2])
 def test_devices_continue_from_a_checkpoint_of_8(num_devices, tmp_path):
     config = dataclasses.replace(
         PRESETS["lenet5-mnist5k"].config,
