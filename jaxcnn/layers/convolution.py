@@ -227,7 +227,7 @@ def _primitive(
 
     @primitive.def_impl
     def _(*operands: Array, geometry: Geometry) -> Array:
-        # A program of its own, under `jax_disable_jit` too: there, `bind` would call itself.
+        # Eager use compiles a program, under `jax_disable_jit` too, where `bind` would call itself.
         with jax.disable_jit(False):
             return compiled(*operands, geometry=geometry)
 
@@ -237,7 +237,7 @@ def _primitive(
         *operands: Any,
         geometry: Geometry,
     ) -> Any:
-        # Without the axes of a `shard_map` over which the operands vary, which loops would check.
+        # Loops would check the axes of a `shard_map` over which operands vary, so these are dropped.
         operand_types: list[Any] = list(context.avals_in)
         avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in operand_types]
         fun = partial(fun, geometry=geometry)

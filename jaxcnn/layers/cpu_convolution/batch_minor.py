@@ -62,7 +62,7 @@ def from_batch_minor(
 ) -> Float[Array, "batch height width channels"]:
     """Return the images with the batch as the first dimension, still stored batch-minor."""
     images = with_layout_constraint(rows.transpose(3, 1, 2, 0), Layout((3, 1, 2, 0)))
-    # JAX misreads the result of a program whose last operation is a layout constraint (see
+    # JAX misreads the result of a program that ends in a layout constraint (see
     # docs/layout_constraint.md). XLA removes this multiplication, but only after it has assigned
     # the layouts of results.
     return images * np.ones((), images.dtype)

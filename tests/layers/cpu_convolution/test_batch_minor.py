@@ -108,3 +108,14 @@ def test_activations_keep_the_batch_minor_layout():
     program = jax.jit(train_step).lower(state, batch, jax.random.key(0)).compile().as_text()
     fusions = re.findall(r"= f32(\[16,\d+,\d+,\d+\]\{[\d,]+\}) fusion", program)
     assert {"[16,28,28,6]{0,2,1,3}", "[16,14,14,6]{0,2,1,3}"} <= set(fusions)  # C1 and S2
+
+
+@pytest.mark.parametrize("taps", [3, 5])  # written out, and from patches
+def test_result_of_a_program_is_read_as_it_is_by_later_operations(taps):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.normal(size=(16, 8, 9, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(taps, taps, 3, 4)), jnp.float32)
+    outputs = jax.jit(batch_minor.convolve)(images, kernel)
+    np.testing.assert_array_equal(outputs + 1, np.asarray(outputs) + 1)
+    stored = jax.jit(batch_minor.store_batch_minor)(images)
+    np.testing.assert_array_equal(stored + 1, np.asarray(images) + 1)
