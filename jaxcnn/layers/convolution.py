@@ -237,7 +237,7 @@ def _primitive(
         *operands: Any,
         geometry: Geometry,
     ) -> Any:
-        # Loops would check the axes of a `shard_map` over which operands vary, so these are dropped.
+        # Drop the axes of a `shard_map` over which operands vary: loops would check them.
         operand_types: list[Any] = list(context.avals_in)
         avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in operand_types]
         fun = partial(fun, geometry=geometry)
