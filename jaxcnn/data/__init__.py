@@ -1,1 +1,1 @@
-"""Datasets and what happens to their images before the network."""
+"""Datasets, and the preprocessing of their images."""

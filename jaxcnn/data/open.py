@@ -1,4 +1,4 @@
-"""The door to the data: a name, as `--dataset` takes it, to a dataset."""
+"""Open a dataset by its name, as given to `--dataset`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def open_dataset(
 
     Args:
       name: a key of `DATASETS`, `folder:DIR` or `tfds:NAME`; the last two are streamed.
-      data_dir: where TFDS keeps its data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
-      manual_dir: files that `mnist` and `cifar10` are prepared from instead of a download.
+      data_dir: directory of TFDS's data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      manual_dir: folder of the original files, which replace a download; not for streamed datasets.
       size: height and width of streamed images, in pixels.
       min_size: pixels that the shorter side of a streamed image must have.
       on_bad_image: policy for streamed images that are too small or cannot be decoded.

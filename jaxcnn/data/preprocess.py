@@ -24,11 +24,11 @@ from jaxcnn.data.transforms import (
 
 
 class Preprocess(NamedTuple):
-    """The two ways from raw images to the network's input.
+    """Functions from raw images to the network's input.
 
     Attributes:
       train: `(key, images) -> images`, with random draws.
-      evaluate: `(images, views=1) -> images`, always the same; an image's views are consecutive.
+      evaluate: `(images, views=1) -> images`, deterministic; an image's views are consecutive.
     """
 
     train: Callable[[jax.Array, Array], Array]
@@ -70,7 +70,8 @@ def make_preprocess(
             images = images.reshape(-1, *images.shape[2:])
         if len(images) != num_views:
             raise ValueError(
-                f"{views} views need one crop among the transforms, smaller than the images"
+                f"{views} views need a crop; expected one in --transforms that is smaller than the "
+                "images"
             )
         return normalize(images)
 

@@ -24,7 +24,7 @@ PREFIXES = ("folder:", "tfds:")
 
 
 class Encoded(NamedTuple):
-    """An example as it is stored: the bytes of an image file, its label and its name."""
+    """A stored example: the bytes of an image file, its label and its name."""
 
     image: bytes
     label: int
@@ -60,7 +60,7 @@ def open_source(name: str, data_dir: datasets.PathLike | None) -> Source:
 
     Args:
       name: `folder:DIR`, or `tfds:NAME`; NAME may end in `/CONFIG` and `:VERSION`.
-      data_dir: where TFDS keeps its data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      data_dir: directory of TFDS's data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
     Raises:
       UserError: there is no such dataset, or its layout is not the expected one.
@@ -76,7 +76,7 @@ class Files:
 
     def __init__(self, paths: list[str], labels: list[int]) -> None:
         self.paths = paths
-        self._labels = np.array(labels, np.int32)  # a list would be of a million objects
+        self._labels = np.array(labels, np.int32)  # smaller than a list of objects
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -93,13 +93,16 @@ def _open_folder(folder: pathlib.Path) -> Source:
     splits = [name for name in ("train", "val", "test") if (folder / name).is_dir()]
     if splits[:1] != ["train"] or len(splits) == 1:
         raise UserError(
-            f"{folder} is no folder of images: it needs train/CLASS/* and val/CLASS/* or "
-            f"test/CLASS/*, and has {', '.join(splits) or 'none of them'}"
+            f"{folder} has {', '.join(splits) or 'neither train, val nor test'}; "
+            "expected images in train/CLASS/ and in val/CLASS/ or test/CLASS/"
         )
     train, test = folder / "train", folder / splits[1]
     class_names = _subfolders(train)
     if unknown := sorted(set(_subfolders(test)) - set(class_names)):
-        raise UserError(f"{test} has classes that {train} has not: {', '.join(unknown)}")
+        raise UserError(
+            f"{test} has classes that are missing from {train}: {', '.join(unknown)}; "
+            "add training images of them or remove their folders"
+        )
     return Source(_list_files(train, class_names), _list_files(test, class_names), class_names, 3)
 
 
@@ -118,7 +121,7 @@ def _list_files(folder: pathlib.Path, class_names: tuple[str, ...]) -> Files:
         paths += [os.path.join(folder, name, file) for file in files]
         labels += [label] * len(files)
     if not paths:
-        raise UserError(f"{folder} has no images in folders of classes")
+        raise UserError(f"{folder} has no images; expected CLASS/* with images of each class")
     return Files(paths, labels)
 
 
@@ -133,13 +136,13 @@ class _Records:
     def __getitem__(self, row: int) -> Encoded:
         try:
             example = self._source[int(row)]
-        except Exception as error:  # array_record's own, and Grain's
+        except Exception as error:  # array_record and Grain raise any type of exception
             raise RunError(f"cannot read {self._name}, image {row}: {error}") from error
         return Encoded(example["image"], int(example["label"]), f"{self._name}, image {row}")
 
 
 def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
-    # Late, because importing TFDS takes most of a second.
+    # Late: importing TFDS takes most of a second.
     import tensorflow_datasets as tfds
     from google.protobuf import json_format
     from tensorflow_datasets.core.read_only_builder import builder_from_files
@@ -148,30 +151,29 @@ def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
 
     try:
         builder = builder_from_files(name, data_dir=data_dir)
-    except (
-        json_format.ParseError,
-        json.JSONDecodeError,
-    ) as error:  # before ValueError, which it is
-        raise UserError(f"{name} in {data_dir} is damaged; prepare it anew ({error})") from None
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # ValueError: it can be no name
+    except (json_format.ParseError, json.JSONDecodeError) as error:  # a subclass of ValueError
         raise UserError(
-            f"tensorflow-datasets has prepared no {name!r} in {data_dir} that can be read; "
-            f"--data-dir or TFDS_DATA_DIR names another place ({error})"
+            f"the description of {name} in {data_dir} is corrupt; prepare it again ({error})"
+        ) from None
+    except (tfds.core.DatasetNotFoundError, ValueError) as error:  # ValueError: an invalid name
+        raise UserError(
+            f"there is no prepared dataset {name!r} in {data_dir}; set --data-dir or TFDS_DATA_DIR "
+            f"to the directory that holds it ({error})"
         ) from None
     if not has_random_access(builder):
         raise UserError(
-            f"{builder.data_dir} holds records that only TensorFlow reads; prepare them anew with "
+            f"{builder.data_dir} holds records that only TensorFlow reads; prepare them again with "
             "tfds.builder(...).download_and_prepare(file_format='array_record')"
         )
     features, splits = builder.info.features, builder.info.splits
     tests = [split for split in ("validation", "test") if split in splits]
     if not {"image", "label"} <= features.keys() or "train" not in splits or not tests:
         raise UserError(
-            f"{name} has {', '.join(features)} in {', '.join(splits)}; it needs image and label, "
-            "in train and validation or test"
+            f"{name} has {', '.join(features)} in {', '.join(splits)}; expected image and label, "
+            "in train and in validation or test"
         )
     if not isinstance(features["label"], tfds.features.ClassLabel):
-        raise UserError(f"{name} has labels that are no classes: {features['label']}")
+        raise UserError(f"the labels of {name} are {features['label']}; expected a ClassLabel")
     decoders = {"image": tfds.decode.SkipDecoding()}
     train, test = (
         _Records(builder.as_data_source(split, decoders=decoders), f"{name} {split}")

@@ -1,7 +1,7 @@
-"""Streamed datasets, through Grain: images are decoded as the steps need them.
+"""Streamed datasets, read by Grain: images are decoded when a step needs them.
 
 The order of an epoch is a function of (seed, epoch), and any of its batches can be read alone, so
-resuming in mid-epoch needs no saved iterator.
+resuming within an epoch needs no saved iterator.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from jaxcnn.data.decode import Images
 
 @dataclasses.dataclass(frozen=True)
 class StreamedDataset:
-    """A dataset whose images are decoded on demand; its labels come with the images.
+    """A dataset whose images are decoded on demand; each image carries its label.
 
     Attributes:
       train_images: training images.
-      test_images: test images, which no training step may see.
+      test_images: test images, never used in training.
       class_names: name of each label.
     """
 
@@ -36,7 +36,7 @@ class StreamedDataset:
     is_streamed: ClassVar[bool] = True
 
     def sample(self) -> UInt8[np.ndarray, "examples height width channels"]:
-        """Return 1,000 training images, the same in each run, or all if there are fewer."""
+        """Return the same 1,000 training images in each run, or all if there are fewer."""
         return first_images(self.train_images, seed=0, epoch=0, count=1000)
 
 
@@ -93,7 +93,7 @@ def training_batches(
     batch_size: int,
     share: slice = slice(None),
 ) -> grain.IterDataset[dict[str, np.ndarray]]:
-    """Read the whole batches of an epoch, from one on; each is a function of (seed, epoch, index).
+    """Read the full batches of an epoch from `first` on; each depends on (seed, epoch, index) only.
 
     Args:
       images: training set.
@@ -134,7 +134,7 @@ def subset(images: Images, rows: Int[np.ndarray, " count"]) -> Sequence[np.ndarr
 
 
 def _order(images: Images, seed: int, epoch: int) -> grain.MapDataset[int]:
-    # Grain itself adds the epoch to the seed: epoch 1 of seed 0 would be epoch 0 of seed 1.
+    # Grain adds the epoch to the seed, so epoch 1 of seed 0 would equal epoch 0 of seed 1.
     (shuffle_seed,) = np.random.SeedSequence((seed, epoch)).generate_state(1)
     return grain.MapDataset.range(len(images)).shuffle(seed=int(shuffle_seed))
 

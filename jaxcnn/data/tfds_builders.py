@@ -1,7 +1,7 @@
 """tensorflow-datasets' MNIST and CIFAR-10, prepared and read without TensorFlow.
 
-TFDS's own builders say what the data is, where it comes from and what its checksums are. The
-subclasses here differ only in how they read the original files, and store array_record.
+TFDS's own builders define the features, the addresses and the checksums. The subclasses here only
+read the original files in another way, and store array_record.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Mnist(mnist.MNIST, skip_registration=True):  # type: ignore[call-arg]
     url_infos = mnist.MNIST.url_infos
 
     def _split_generators(self, dl_manager):
-        # The files stay packed: extraction is one of TFDS's steps that need TensorFlow.
+        # Skip extraction, because TFDS needs TensorFlow for it.
         return super()._split_generators(
             types.SimpleNamespace(download_and_extract=dl_manager.download)
         )
 
     def _generate_examples(self, num_examples, data_path, label_path):
-        del num_examples  # the files say it themselves
+        del num_examples  # the files hold it
         examples = zip(_read_idx(data_path), _read_idx(label_path), strict=True)
         for index, (image, label) in enumerate(examples):
             yield index, {"image": _encode_png(image), "label": label}
@@ -92,13 +92,13 @@ def prepared_builder(
     Args:
       name: a key of `BUILDERS`.
       version: the version to read, or to prepare.
-      data_dir: where TFDS keeps its data.
-      beside: used in its stead where the data is there in a format that only TensorFlow reads.
-      manual_dir: the original files, to prepare from instead of downloading them.
+      data_dir: directory of TFDS's data.
+      beside: directory to use if `data_dir` holds the data in a format that only TensorFlow reads.
+      manual_dir: folder of the original files, which replace the download.
 
     Raises:
-      UserError: the data is not there and cannot be prepared, or its description is damaged; says
-        what was tried and what to do.
+      UserError: the data is missing and cannot be prepared, or its description is corrupt; the
+        message names the sources that were tried.
     """
     builder = _builder(name, version, data_dir)
     if _is_prepared(builder) and not _is_readable(builder):
@@ -115,14 +115,14 @@ def read_split(
     """Read the images and labels of a split, in TFDS's order.
 
     Raises:
-      UserError: the files are damaged.
+      UserError: the files are corrupt.
     """
     encoded = {"image": tfds.decode.SkipDecoding()}
     shape = builder.info.features["image"].shape
     try:
         if has_random_access(builder):
             source = builder.as_data_source(split, decoders=encoded)
-            examples = source.__getitems__(range(len(source)))  # twice as fast as one by one
+            examples = source.__getitems__(range(len(source)))  # twice as fast as single reads
         else:
             examples = tfds.as_numpy(builder.as_dataset(split=split, decoders=encoded))
         images, labels = zip(
@@ -131,8 +131,7 @@ def read_split(
         )
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{builder.data_dir} is damaged; remove that folder, and it is prepared anew. "
-            f"The cause: {error}"
+            f"{builder.data_dir} is corrupt; remove that folder to prepare the data again ({error})"
         ) from error
     return np.stack(images), np.array(labels, np.int32)
 
@@ -142,18 +141,18 @@ def _builder(name: str, version: str, data_dir: str | os.PathLike[str]) -> tfds.
         return BUILDERS[name](data_dir=data_dir, version=version)
     except json_format.ParseError as error:
         raise UserError(
-            f"{pathlib.Path(data_dir, name, version)} is damaged; remove that folder, and it is "
-            f"prepared anew. The cause: {error}"
+            f"{pathlib.Path(data_dir, name, version)} is corrupt; "
+            f"remove that folder to prepare the data again ({error})"
         ) from error
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    # TFDS's own `is_prepared` logs a warning for each answer that is no.
+    # TFDS's own `is_prepared` logs a warning if the data is missing.
     return (builder.data_path / "dataset_info.json").exists()
 
 
 def has_random_access(builder: tfds.core.DatasetBuilder) -> bool:
-    """Whether the data is there in a format that TFDS reads without TensorFlow."""
+    """Return whether TFDS can read the prepared data without TensorFlow."""
     return bool(builder.info.available_file_formats() & FileFormat.with_random_access())
 
 
@@ -164,11 +163,11 @@ def _is_readable(builder: tfds.core.DatasetBuilder) -> bool:
 def _prepare(
     builder: tfds.core.DatasetBuilder, download_dir: pathlib.Path, manual_dir: pathlib.Path | None
 ) -> None:
-    """Write the dataset as array_record, from `manual_dir` or else from downloads."""
+    """Write the dataset as array_record, from `manual_dir` or, without one, from downloads."""
     if builder.data_path.exists():
         raise UserError(
-            f"{builder.data_dir} exists but is no complete dataset (it has no dataset_info.json); "
-            f"remove that folder, and it is prepared anew"
+            f"{builder.data_dir} is incomplete: it has no dataset_info.json; remove that folder to "
+            "prepare the data again"
         )
     try:
         _check_sources(builder, download_dir, manual_dir)
@@ -181,17 +180,17 @@ def _prepare(
         )
     except NonMatchingChecksumError as error:
         message = " ".join(str(error).partition("To debug")[0].split())
-        raise UserError(f"{builder.name} is not prepared: {message}") from error
+        raise UserError(f"{builder.name} cannot be prepared: {message}") from error
     except (OSError, tfds.download.DownloadError) as error:
         if _is_prepared(builder):
-            return  # by another process, which was faster
+            return  # another process has prepared it meanwhile
         files = ", ".join(info.filename for info in builder.url_infos.values())
         origin = manual_dir or os.path.dirname(next(iter(builder.url_infos)))
         raise UserError(
-            f"{builder.name} {builder.version} is not in {builder.data_dir}, and preparing it from "
-            f"{origin} failed. Ways out: --data-dir (or TFDS_DATA_DIR), a folder that has it from "
-            f"TFDS; --manual-dir, a folder with {files}; or the dataset mnist5k, which needs "
-            f"neither. The cause: {error}"
+            f"{builder.name} {builder.version} is not in {builder.data_dir} and cannot be prepared "
+            f"from {origin} ({error}). Set --data-dir or TFDS_DATA_DIR to a directory where TFDS "
+            f"prepared it, or --manual-dir to a folder with {files}, or choose the dataset mnist5k "
+            "instead"
         ) from error
 
 
@@ -200,7 +199,7 @@ def _check_sources(
 ) -> None:
     """Raise OSError if an original file is missing and its server cannot be reached.
 
-    TFDS by itself would try an unreachable server ten times, for minutes, without a time limit.
+    TFDS itself tries an unreachable server ten times, for minutes, without a time limit.
     """
     for url, info in builder.url_infos.items():
         file = (manual_dir or download_dir / "manual") / info.filename
@@ -212,7 +211,7 @@ def _check_sources(
 
 
 def _read_idx(path: pathlib.Path) -> np.ndarray:
-    """Read a gzipped IDX file: 0, 0, type, rank, the sizes, the values."""
+    """Read a gzipped IDX file: two zero bytes, type, rank, sizes, values."""
     data = gzip.decompress(path.read_bytes())
     rank = data[3]
     shape = np.frombuffer(data, ">i4", count=rank, offset=4)

@@ -200,7 +200,7 @@ def test_builders_may_prepare_in_two_processes(tmp_path, monkeypatch, originals)
 def test_prepared_builder_names_an_incomplete_dataset(tmp_path, originals):
     folder = tmp_path / "data" / "mnist" / "3.0.1"
     folder.mkdir(parents=True)
-    with pytest.raises(UserError, match=f"{folder} exists but is no complete dataset"):
+    with pytest.raises(UserError, match=f"{folder} is incomplete: it has no dataset_info.json"):
         datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
 
 
@@ -209,7 +209,7 @@ def test_prepared_builder_names_a_damaged_description(text, tmp_path, originals)
     folder = tmp_path / "mnist" / "3.0.1"
     datasets.load("mnist", data_dir=tmp_path, manual_dir=originals)
     (folder / "dataset_info.json").write_text(text)
-    with pytest.raises(UserError, match=f"^{folder} is damaged; remove that folder"):
+    with pytest.raises(UserError, match=f"^{folder} is corrupt; remove that folder"):
         tfds_builders.prepared_builder("mnist", "3.0.1", tmp_path, tmp_path / "beside", None)
 
 
@@ -220,7 +220,7 @@ def test_read_split_names_damaged_data(tmp_path, originals):
     content = bytearray(shard.read_bytes())
     content[len(content) // 50 : len(content) // 25] = bytes(len(content) // 50)
     shard.write_bytes(content)
-    with pytest.raises(UserError, match=f"{folder} is damaged"):
+    with pytest.raises(UserError, match=f"{folder} is corrupt"):
         datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
 
 
@@ -246,7 +246,7 @@ def test_open_source_refuses_other_records_and_splits(tmp_path, originals):
         sources.open_source("tfds:mnist", str(tmp_path))
     train_only = {"splits": [split for split in info["splits"] if split["name"] == "train"]}
     (folder / "dataset_info.json").write_text(json.dumps(info | train_only))
-    with pytest.raises(UserError, match="mnist has .* in train; it needs image and label, in"):
+    with pytest.raises(UserError, match="mnist has .* in train; expected image and label, in"):
         sources.open_source("tfds:mnist", str(tmp_path))
 
 
