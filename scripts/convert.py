@@ -47,9 +47,9 @@ def main(
         data_dir: where prepared datasets are.
         manual_dir: files the dataset is prepared from instead of a download.
     """
-    from jaxcnn.interop.torch_weights import EXTENSIONS
+    from jaxcnn.interop.weight_files import EXTENSIONS, is_weight_file
 
-    from_file, to_file = (p.suffix in EXTENSIONS and not p.is_dir() for p in (source, target))
+    from_file, to_file = (is_weight_file(p) and not p.is_dir() for p in (source, target))
     if from_file == to_file:
         raise UserError(
             f"one of {source} and {target} must be a run's folder, and the other a file "

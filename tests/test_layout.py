@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 ROOMS = {
     "benchmarks": (),
     "evaluation": ("evaluate", "pictures", "table", "probes", "metrics"),
-    "interop": ("runs", "torch_weights"),
+    "interop": ("runs", "torch_weights", "weight_files"),
     "training": (
         *("train", "progress", "experiment", "resident", "streamed", "feed", "device_loops"),
         *("step", "microbatch", "signals", "validate", "report", "memory"),

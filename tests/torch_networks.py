@@ -5,6 +5,15 @@ channels, height, width]. PyTorch is optional, so nothing is imported here. The 
 is measured are in `jaxcnn/benchmarks/torch_side.py`.
 """
 
+# The shapes of the notebook's state_dict().
+LENET5_SHAPES = {
+    **{"conv1.weight": (6, 1, 5, 5), "conv1.bias": (6,)},
+    **{"conv2.weight": (16, 6, 5, 5), "conv2.bias": (16,)},
+    **{"conv3.weight": (120, 16, 5, 5), "conv3.bias": (120,)},
+    **{"fc1.weight": (84, 120), "fc1.bias": (84,)},
+    **{"fc2.weight": (10, 84), "fc2.bias": (10,)},
+}
+
 
 def alexnet(f, p, x):
     """Return the logits of torchvision's AlexNet in evaluation."""

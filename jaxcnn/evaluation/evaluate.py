@@ -20,7 +20,7 @@ from jaxcnn.data.datasets import Dataset
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import pictures, probes
 from jaxcnn.evaluation.metrics import confusion_matrix, precision_recall, top_accuracy
-from jaxcnn.evaluation.pictures import shortened
+from jaxcnn.evaluation.pictures import label
 from jaxcnn.evaluation.table import LEGIBLE_CLASSES, print_evaluation
 from jaxcnn.files import write_atomically
 from jaxcnn.training.experiment import Experiment
@@ -156,8 +156,8 @@ def draw(
         pictures.save_filters(kernel, layers[0], workdir / "filters.png")
     if maps:
         class_names = experiment.dataset.class_names
-        truth = shortened(class_names[labels[image]], 16)
-        title = f"test image {image}\nclass: {truth}\nanswer: {shortened(answer, 16)}"
+        truth = label(class_names[labels[image]], 16)
+        title = f"test image {image}\nclass: {truth}\nanswer: {label(answer, 16)}"
         pictures.save_feature_maps(images[image], title, maps, workdir / "feature_maps.png")
 
     few = max(inputs.shape[1:3]) > LARGE and len(labels) > FEW_SHIFTED

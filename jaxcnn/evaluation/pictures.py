@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-
-if TYPE_CHECKING:
-    pass
-import math
-from collections.abc import Mapping
 
 from jaxcnn.report import make_figure, save_figure
 
@@ -28,7 +23,7 @@ def save_confusion(
     axes = figure.subplots()
     errors = confusion.copy()
     np.fill_diagonal(errors, 0)
-    strongest = max(1, 1.5 * errors.max())  # paler than the colour map's end: numbers stay legible
+    strongest = max(1, 1.5 * errors.max())  # numbers stay legible on a pale cell
     axes.imshow(np.ma.masked_equal(errors, 0), cmap="Reds", vmin=0, vmax=strongest)
     for (i, j), count in np.ndenumerate(confusion):
         if count:
@@ -37,8 +32,9 @@ def save_confusion(
             )
     ticks = range(len(class_names))
     long_names = any(len(name) > 2 for name in class_names)
-    axes.set_xticks(ticks, class_names, rotation=45 if long_names else 0)
-    axes.set_yticks(ticks, class_names)
+    labels = [label(name, 24) for name in class_names]
+    axes.set_xticks(ticks, labels, rotation=45 if long_names else 0)
+    axes.set_yticks(ticks, labels)
     axes.set(xlabel="answer", ylabel="true class")
     axes.set_title(f"{errors.sum():,} errors in {confusion.sum():,} images")
     save_figure(figure, path)
@@ -62,7 +58,7 @@ def save_mistakes(
     rows = max(1, -(-len(worst) // columns))
     figure = make_figure(1.3 * columns, 0.5 + 1.6 * rows)
     figure.suptitle(
-        f"The {len(worst)} surest of {len(wrong):,} wrong answers, their probability, and the truth"
+        f"The {len(worst)} most confident of {len(wrong):,} wrong answers: probability, true class"
     )
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
@@ -71,16 +67,17 @@ def save_mistakes(
         image = images[i]
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
         axes.set_title(
-            f"{shortened(class_names[predictions[i]], 11)} ({confidence[i]:.1%})\n"
-            f"is {shortened(class_names[labels[i]], 11)}, #{i}",
+            f"{label(class_names[predictions[i]], 11)} ({confidence[i]:.1%})\n"
+            f"is {label(class_names[labels[i]], 11)}, #{i}",
             fontsize=8,
         )
     save_figure(figure, path)
 
 
-def shortened(name: str, length: int) -> str:
-    """Return a name cut to at most `length` letters."""
-    return name if len(name) <= length else f"{name[: length - 1]}…"
+def label(name: str, length: int) -> str:
+    """Return a name of at most `length` letters for a figure, which would read `$` as mathtext."""
+    name = name if len(name) <= length else f"{name[: length - 1]}…"
+    return name.replace("$", r"\$")
 
 
 def save_filters(
@@ -95,7 +92,9 @@ def save_filters(
     if tiles.shape[-1] != 3:
         tiles = tiles.mean(-1, keepdims=True)
     largest = np.abs(tiles).max(axis=(1, 2, 3), keepdims=True)
-    tiles = 0.5 + 0.4 * tiles / np.where(largest > 0, largest, 1)  # darker than what is between
+    tiles = 0.5 + 0.4 * tiles / np.where(
+        largest > 0, largest, 1
+    )  # darker than the grid between them
     grid = _grid(tiles, math.ceil(math.sqrt(len(tiles))), blank=1)
     height, width, channels, features = kernel.shape
     figure = make_figure(6, 0.8 + 6 * grid.shape[0] / grid.shape[1])
@@ -162,7 +161,7 @@ def save_shifts(accuracies: Sequence[float], comment: str, path: Path) -> None:
     axes.set(xlabel="shift (pixels)", ylabel="accuracy (%)", xticks=range(len(accuracies)))
     axes.margins(x=0.08, y=0.12)
     axes.grid(alpha=0.3)
-    title = f"Shifted up, down, left and right, the mean, in one view:\n{comment}"
+    title = f"Mean over shifts up, down, left and right, in one view:\n{comment}"
     axes.set_title(title, fontsize=10)
     save_figure(figure, path)
 

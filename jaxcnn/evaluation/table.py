@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,11 +10,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    pass
 from jaxcnn.report import console
 
-LEGIBLE_CLASSES = 20  # a confusion matrix of more is neither a table nor a picture
+LEGIBLE_CLASSES = 20  # a larger confusion matrix fits neither a table nor a picture
 
 
 def print_evaluation(
@@ -34,14 +31,14 @@ def print_evaluation(
         f"{np.trace(confusion):,} of {confusion.sum():,} images; loss {means['loss']:.4f}"
     )
     if len(class_names) > LEGIBLE_CLASSES:
-        console.print(f"among the five likeliest {means['top_5_accuracy']:.2%}")
+        console.print(f"top-5 accuracy {means['top_5_accuracy']:.2%}")
         return
     title = "Rows are the true class, columns the answer"
     # Ten columns of four digits or letters and two of percentages fit into 80 without padding.
     room = (console.width - max(map(len, class_names)) - 20) // len(class_names) - 1
     headings = [name[: max(4, room)] for name in class_names]
     if room < max(4, len(str(confusion.max()))):
-        title, headings = "Which class was taken for which does not fit here: see confusion.png", []
+        title, headings = "The confusion matrix is too wide for this console: see confusion.png", []
     elif len({*headings}) < len(headings):
         headings = [str(i) for i in range(len(class_names))]
         class_names = [f"{i} {name}" for i, name in enumerate(class_names)]

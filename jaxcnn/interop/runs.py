@@ -14,13 +14,8 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import mesh
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.files import write_atomically
-from jaxcnn.interop.torch_weights import (
-    TORCH_NAMES,
-    from_torch,
-    read_weights,
-    to_torch,
-    write_weights,
-)
+from jaxcnn.interop.torch_weights import TORCH_NAMES, from_torch, to_torch
+from jaxcnn.interop.weight_files import read_weights, write_weights
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.progress import Run, save_checkpoint
 from jaxcnn.training.validate import validated
@@ -85,7 +80,7 @@ def import_run(file: Path, run: Path, config: TrainConfig) -> None:
     params = from_torch(config.model, entries, state.params)
     state = state.replace(params=params, opt_state=state.tx.init(params))
     if (run / "config.json").exists() or (run / "checkpoints").exists():
-        raise UserError(f"{run} holds a run already; choose another folder")
+        raise UserError(f"{run} already holds a run; choose another folder")
     with (
         workdirs.lock_run_folder(config) as workdir,
         Checkpoints(workdir / "checkpoints") as checkpoints,
@@ -95,5 +90,5 @@ def import_run(file: Path, run: Path, config: TrainConfig) -> None:
         )
         save_checkpoint(run_of_step_0, checkpoints, evaluated=False)
         checkpoints.wait()
-        # Last: a config without its checkpoint would be a run from random parameters.
+        # Last, because a config without its checkpoint is a run from random parameters.
         write_atomically(workdir / "config.json", configs.to_json(config))

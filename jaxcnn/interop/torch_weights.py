@@ -1,4 +1,4 @@
-"""Parameters with PyTorch's names and layouts, and the files that hold them.
+"""Parameters with PyTorch's names and layouts.
 
 PyTorch stores a convolution's weight as [out, in, height, width] and a linear layer's as [out, in];
 Flax stores kernels as [height, width, in, out] and [in, out]. AlexNet flattens 6x6 maps before fc6:
@@ -13,22 +13,15 @@ References:
 
 from __future__ import annotations
 
-import importlib
-import io
-import pickle
-import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+import collections
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors.numpy
 
+from jaxcnn import report
 from jaxcnn.errors import UserError, lookup
-from jaxcnn.files import write_atomically
-
-EXTENSIONS = (".safetensors", ".pth", ".pt")
 
 Params = dict[str, dict[str, np.ndarray]]  # layer -> "kernel" and "bias"
 
@@ -39,13 +32,15 @@ _ALEXNET = {
     **{"fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6"},
 }
 
-# Model -> our layers, in PyTorch's order -> PyTorch's.
+# Model -> layer here -> layer in PyTorch, in PyTorch's order.
 TORCH_NAMES = {
     **dict.fromkeys(("lenet5", "lenet5-tanh", "lenet5-relu", "lenet5-min-pool"), _LENET5),
     "alexnet": _ALEXNET,
 }
 
 _FLATTENED = {"fc6": (6, 6)}  # height and width of the maps that a dense layer sees flattened
+
+_WRAPPERS = ("module", "_orig_mod")
 
 _FLOATS = tuple(map(np.dtype, (np.float32, np.float64, np.float16, ml_dtypes.bfloat16)))
 
@@ -78,7 +73,8 @@ def to_torch(model: str, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def from_torch(model: str, entries: Mapping[str, Any], like: Mapping[str, Any]) -> Params:
     """Return a model's parameters from a PyTorch `state_dict()`: the inverse of `to_torch`.
 
-    float16, bfloat16 and float64 become float32. The prefix `module.` of DataParallel is removed.
+    float16, bfloat16 and float64 become float32. Names may carry what wrappers add to them; see
+    `unwrapped`.
 
     Args:
       model: a name in TORCH_NAMES.
@@ -89,16 +85,16 @@ def from_torch(model: str, entries: Mapping[str, Any], like: Mapping[str, Any]) 
       Parameters with `like`'s structure and shapes, in float32.
 
     Raises:
-      UserError: the model is not in TORCH_NAMES; an entry is missing, unexpected, of another shape,
-        not floating point, or not finite in float32. One message names them all.
+      UserError: the model is not in TORCH_NAMES; several networks fit; an entry is missing,
+        unexpected, of another shape, not floating point, or not finite in float32. One message
+        names them all.
     """
     names = lookup("convertible model", model, TORCH_NAMES)
-    if all(str(name).startswith("module.") for name in entries):
-        entries = {name.removeprefix("module."): value for name, value in entries.items()}
     expected: dict[str, tuple[int, ...]] = {}
     for layer, name in names.items():
         *window, num_in, num_out = like[layer]["kernel"].shape
         expected |= {f"{name}.weight": (num_out, num_in, *window), f"{name}.bias": (num_out,)}
+    entries = unwrapped(entries, expected)
     _check_entries(model, entries, expected)
 
     params: Params = {}
@@ -109,66 +105,72 @@ def from_torch(model: str, entries: Mapping[str, Any], like: Mapping[str, Any]) 
         kernel = np.array(np.moveaxis(weight, (0, 1), (-1, -2)), order="C")
         params[layer] = {
             "kernel": kernel.reshape(like[layer]["kernel"].shape),
-            "bias": np.array(bias),  # as all of these: no view of the caller's
+            "bias": np.array(bias),  # a copy, as the kernels are: no view of the caller's arrays
         }
     return params
 
 
-def read_weights(path: Path) -> dict[str, Any]:
-    """Read a weights file: names to arrays.
+def unwrapped(entries: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
+    """Return the entries of a network without the prefixes of its wrappers; print what is removed.
 
-    `.pth` and `.pt` need PyTorch and are read with `weights_only`: a pickle that would run code is
-    refused. The `state_dict` may be the whole content or the value of the key "state_dict"; other
-    keys are ignored. bfloat16 becomes float32.
+    `module` (DataParallel, AveragedModel) and `_orig_mod` (torch.compile) are removed wherever they
+    stand in a name, and AveragedModel's counter is ignored. A prefix such as `model.` (Lightning)
+    is removed if expected names follow it; entries without it belong to other modules and are
+    ignored.
+
+    Args:
+      entries: PyTorch's name -> array.
+      expected: names in the network's own `state_dict()`.
 
     Raises:
-      UserError: the extension is unknown, the file is missing, corrupt or holds more than tensors,
-        or PyTorch is needed and missing.
+      UserError: two entries have the same name without wrappers, or each of several prefixes is
+        followed by all expected names.
     """
-    _check_extension(path)
-    torch = None if path.suffix == ".safetensors" else _import_torch(path)
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    with file:
-        try:
-            # Not from bytes: `safetensors.numpy.load` knows no bfloat16.
-            entries = _load_pth(torch, file) if torch else safetensors.numpy.load_file(path)
-        except pickle.UnpicklingError:
+    renamed: dict[str, Any] = {}
+    removed = set()
+    for name, value in entries.items():
+        if name == "n_averaged":
+            continue
+        parts = str(name).split(".")
+        removed |= {f"{part}." for part in parts if part in _WRAPPERS}
+        short = ".".join(part for part in parts if part not in _WRAPPERS)
+        if short in renamed:
             raise UserError(
-                f"{path} is refused: it is damaged, or holds Python objects, which may run code "
-                "when they are read; save the model's state_dict() alone"
-            ) from None
-        except Exception as error:  # damage surfaces as many types
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise UserError(f"{path} is damaged or no {path.suffix} file ({what})") from None
-    if not isinstance(entries, Mapping):
-        raise UserError(f"{path} holds a {type(entries).__name__}, expected a state_dict()")
-    return dict(entries)
+                f"these weights hold {short} twice, once as {name}; expected one network; "
+                "save one of the two alone"
+            )
+        renamed[short] = value
+    prefix = _prefix(renamed, expected)
+    if prefix:
+        removed.add(prefix)
+        ignored = [name for name in renamed if not name.startswith(prefix)]
+        if ignored:
+            report.say(f"Ignored, because they lack the prefix {prefix}: {_shortlist(ignored)}")
+        renamed = {
+            name.removeprefix(prefix): value
+            for name, value in renamed.items()
+            if name.startswith(prefix)
+        }
+    if removed:
+        report.say(f"Removed from the names of the weights: {', '.join(sorted(removed))}")
+    return renamed
 
 
-def write_weights(path: Path, entries: Mapping[str, np.ndarray]) -> None:
-    """Write names and arrays to a weights file; `.pth` and `.pt` need PyTorch.
-
-    An existing file is replaced by the complete new one, or stays.
-
-    Raises:
-      UserError: the extension is unknown, the file cannot be written, or PyTorch is needed and
-        missing.
-    """
-    _check_extension(path)
-    if path.suffix == ".safetensors":
-        # In C's order: safetensors 0.5 writes another array as it lies, under the same shape.
-        data = safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in entries.items()})
-    else:
-        torch, buffer = _import_torch(path), io.BytesIO()
-        torch.save({name: torch.tensor(array) for name, array in entries.items()}, buffer)
-        data = buffer.getvalue()
-    try:
-        write_atomically(path, data)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+def _prefix(names: Collection[str], expected: Collection[str]) -> str:
+    """Return the prefix, such as "model.", that most of the expected names follow."""
+    counts = collections.Counter(
+        name.removesuffix(own)
+        for own in expected
+        for name in names
+        if name == own or name.endswith(f".{own}")
+    )
+    whole = [prefix for prefix, count in counts.items() if count == len(expected)]
+    if len(whole) > 1:
+        raise UserError(
+            f"these weights hold {len(whole)} networks, with the prefixes "
+            f"{', '.join(map(repr, whole))}; expected one; save one of them alone"
+        )
+    return counts.most_common(1)[0][0] if counts else ""
 
 
 def _check_entries(
@@ -188,7 +190,7 @@ def _check_entries(
         if name not in expected:
             problems.append(f"{name} is unexpected, {_description(value)}")
     if problems:
-        raise UserError(f"these weights are not of {model}: {'; '.join(problems)}")
+        raise UserError(f"these weights do not fit {model}: {'; '.join(problems)}")
 
 
 def _is_float(value: Any) -> bool:
@@ -202,39 +204,10 @@ def _description(value: Any) -> str:
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # float64 beyond float32: infinite, and refused as such
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
         return array.astype(np.float32, copy=False)
 
 
-def _check_extension(path: Path) -> None:
-    if path.suffix not in EXTENSIONS:
-        raise UserError(f"{path} has no extension of weights: {', '.join(EXTENSIONS)}")
-
-
-def _import_torch(path: Path) -> Any:
-    try:
-        return importlib.import_module("torch")
-    except ImportError:
-        raise UserError(
-            f"{path} takes PyTorch, which is not installed: pip install -e '.[torch]', "
-            "or use a .safetensors file"
-        ) from None
-
-
-def _load_pth(torch: Any, file: BinaryIO) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of an unusual pickle: it is read or refused
-        content = torch.load(file, weights_only=True, map_location="cpu")
-    if not isinstance(content, Mapping):
-        return content
-    entries = content.get("state_dict", content)
-    if not isinstance(entries, Mapping):
-        return entries
-
-    def to_numpy(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
-        value = value.detach()
-        return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # it has none
-
-    return {name: to_numpy(value) for name, value in entries.items()}
+def _shortlist(names: list[str]) -> str:
+    more = f" and {len(names) - 5} others" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"

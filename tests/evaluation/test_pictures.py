@@ -4,6 +4,7 @@ import json
 
 import chex
 import numpy as np
+import pytest
 from PIL import Image
 
 from jaxcnn.evaluation import pictures
@@ -12,13 +13,13 @@ from jaxcnn.training import report as training_report
 DIGITS = tuple("0123456789")
 
 
-def test_save_mistakes_begins_with_the_surest(figures, tmp_path):
+def test_save_mistakes_begins_with_the_most_confident(figures, tmp_path):
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1).repeat(9, 1).repeat(9, 2)
     probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
     labels = np.array([1, 1, 1, 0])  # the third is right
     pictures.save_mistakes(images, labels, probabilities, ("cat", "dog"), tmp_path, count=2)
     (figure,) = figures
-    assert figure.get_suptitle().startswith("The 2 surest of 3 wrong answers")
+    assert figure.get_suptitle().startswith("The 2 most confident of 3 wrong answers")
     shown = [axes for axes in figure.axes if axes.images]
     titles = [axes.get_title() for axes in shown]
     assert titles == ["cat (90.0%)\nis dog, #1", "dog (70.0%)\nis cat, #3"]
@@ -35,9 +36,17 @@ def test_save_confusion_has_the_true_classes_in_rows(figures, tmp_path):
     assert axes.images[0].get_array().filled(0).tolist() == [[0, 2], [0, 0]]
 
 
-def test_shortened_cuts_long_names():
-    assert pictures.shortened("automobile", 10) == "automobile"
-    assert pictures.shortened("automobiles", 10) == "automobil…"
+def test_label_cuts_long_names():
+    assert pictures.label("automobile", 10) == "automobile"
+    assert pictures.label("automobiles", 10) == "automobil…"
+
+
+@pytest.mark.parametrize("name", ["$", "$$", "$x_$", r"\$", "a$b^c$"])
+def test_pictures_draw_class_names_that_look_like_mathtext(name, tmp_path):
+    names, images = (name, "dog"), np.zeros((2, 4, 4, 1), np.uint8)
+    pictures.save_confusion(np.eye(2, dtype=int), names, tmp_path / "confusion.png")
+    probabilities = np.array([[0.1, 0.9], [0.9, 0.1]])
+    pictures.save_mistakes(images, np.arange(2), probabilities, names, tmp_path / "mistakes.png")
 
 
 def test_save_filters_scales_each_by_its_largest_weight(figures, tmp_path):

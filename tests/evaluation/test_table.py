@@ -61,4 +61,4 @@ def test_print_evaluation_of_many_classes_is_two_lines(monkeypatch):
     confusion, ones = np.eye(len(names), dtype=int), np.ones(len(names))
     table.print_evaluation(means, confusion, ones, ones, names)
     lines = console.file.getvalue().splitlines()
-    assert len(lines) == 2 and lines[1] == "among the five likeliest 82.00%"
+    assert len(lines) == 2 and lines[1] == "top-5 accuracy 82.00%"

@@ -10,28 +10,19 @@ import jax
 import numpy as np
 import pytest
 import torch_networks
-from helpers import SCRIPTS, random_params, run_script
+from helpers import SCRIPTS, run_script
 
 from jaxcnn import PRESETS
 from jaxcnn.config import TrainConfig
 from jaxcnn.data import datasets
 from jaxcnn.errors import UserError
 from jaxcnn.interop.runs import export_run, import_run
-from jaxcnn.interop.torch_weights import read_weights, to_torch, write_weights
-from jaxcnn.models import MODELS
+from jaxcnn.interop.torch_weights import to_torch
+from jaxcnn.interop.weight_files import read_weights, write_weights
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.progress import start_or_resume
 from jaxcnn.workdir import folder as workdir
 from jaxcnn.workdir.checkpoints import Checkpoints
-
-
-@pytest.fixture(scope="module")
-def entries():
-    """A state_dict of LeNet-5: large, so that images have different answers."""
-    params = random_params(MODELS["lenet5"](), (28, 28, 1))
-    rng = np.random.default_rng(1)
-    entries = to_torch("lenet5", params)
-    return {n: rng.normal(0, 2, a.shape).astype(np.float32) for n, a in entries.items()}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +87,7 @@ def test_import_run_refuses_a_folder_that_holds_a_run(imported, entries, tmp_pat
     write_weights(tmp_path / "other.safetensors", {n: 2 * a for n, a in entries.items()})
     for config in (workdir.read_config(imported), TrainConfig(dataset="mnist5k", seed=1)):
         before = (imported / "config.json").read_bytes()
-        with pytest.raises(UserError, match="holds a run already; choose another folder"):
+        with pytest.raises(UserError, match="already holds a run; choose another folder"):
             import_run(tmp_path / "other.safetensors", imported, config)
         assert (imported / "config.json").read_bytes() == before
     export_run(imported, tmp_path / "kept.safetensors")

@@ -11,7 +11,7 @@ from jaxcnn import train_and_evaluate
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.evaluate import evaluate_run
 from jaxcnn.interop.runs import export_run
-from jaxcnn.interop.torch_weights import read_weights
+from jaxcnn.interop.weight_files import read_weights
 from jaxcnn.workdir.folder import lock_run_folder, read_config
 
 OLD_RUN = pathlib.Path(__file__).with_name("run-of-0.1.0.tar.xz")
