@@ -1,23 +1,27 @@
-"""What the scripts share: one-line errors, Ctrl-C, closed pipes, arguments given as text."""
+"""What the scripts share: one-line errors, signals, closed pipes, arguments and output files."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from jaxcnn.errors import RunError, UserError
+from jaxcnn.errors import RunError, UserError, flag
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn an expected failure into one line on stderr; bugs keep their traceback.
+
+    A name in backquotes in the message of a `UserError` is printed as a flag.
 
     Ctrl-C ends the process at once with status 130 and leaves temporary folders behind. A
     KeyboardInterrupt raised in the middle of an import or a callback would print a traceback or be
@@ -34,28 +38,55 @@ def one_line_errors() -> Iterator[None]:
         os.write(2, b"interrupted\n")
         os._exit(130)
 
-    before = None  # the handler; only the main thread may set one, and what is ignored stays so
+    # Only the main thread may set a handler; a signal that is ignored stays ignored.
+    before = None
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         before = signal.signal(signal.SIGINT, end)
     try:
         yield
-        sys.stdout.flush()  # here, where a reader that has gone is no traceback
+        sys.stdout.flush()  # inside the block, because the reader may have closed the pipe
     except (UserError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        message = re.sub("`([a-z][a-z0-9_.]*)`", lambda name: flag(name[1]), str(error))
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:  # who read the output, as head does, has enough
+    except BrokenPipeError:  # the reader closed the pipe (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(RunError.exit_code) from None
-    except OSError as error:  # a full disk, a folder that may not be written: it names the file
+    except OSError as error:  # for example a full disk; the message names the file
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(RunError.exit_code) from None
-    except KeyboardInterrupt:  # raised under another handler; `processes` raises it again
+    except KeyboardInterrupt:  # under another handler; `processes` raises it again
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
         if before is not None:
             signal.signal(signal.SIGINT, before)
+
+
+def placeholder(text: str) -> Any:
+    """Return an annotation for an argument whose default is described in words in its help.
+
+    Args:
+      text: form of the value in the help, such as "DIR".
+    """
+    return tyro.conf.arg(metavar=text, help_behavior_hint="")
+
+
+def check_output_file(name: str, path: Path) -> None:
+    """Check that a file can be written, before the work whose result it receives.
+
+    Args:
+      name: name of the argument, for the message.
+      path: path of the file.
+
+    Raises:
+      UserError: the path is empty or a folder, or its folder does not exist.
+    """
+    if path.is_dir():  # as is the empty path
+        raise UserError(f"`{name}` is {str(path)!r}, a folder; name a file to write")
+    if not path.parent.is_dir():
+        raise UserError(f"`{name}` is {str(path)!r}; create the folder {str(path.parent)!r} first")
 
 
 def text_argument(
@@ -71,7 +102,7 @@ def text_argument(
     """
 
     def parse(arguments: list[str]) -> Any:
-        with one_line_errors():  # tyro would take a UserError for its own, and say less
+        with one_line_errors():  # tyro replaces the message of a ValueError by a shorter one
             return from_text(arguments[0])
 
     return Annotated[

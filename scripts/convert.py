@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jaxcnn.cli import one_line_errors, text_argument
-from jaxcnn.config import TrainConfig
+from jaxcnn.cli import one_line_errors, placeholder, text_argument
 from jaxcnn.data.transforms import Transform, from_text, to_text
-from jaxcnn.errors import UserError, flag, lookup
-from jaxcnn.presets import PRESETS, Preset
+from jaxcnn.errors import UserError, lookup
+from jaxcnn.presets import PRESETS
 
 TransformArgument = text_argument(Transform, from_text, to_text, metavar="NAME[:FIELD=VALUE,...]")
 
@@ -18,54 +17,56 @@ TransformArgument = text_argument(Transform, from_text, to_text, metavar="NAME[:
 def main(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN-OR-FILE")],
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE-OR-RUN")],
-    step: int | Literal["best"] | None = None,
-    preset: str | None = None,
-    model: str | None = None,
-    dataset: str | None = None,
-    transforms: tuple[TransformArgument, ...] | None = None,
-    pixel_mean: tuple[float, ...] | None = None,
-    pixel_std: tuple[float, ...] | None = None,
-    data_dir: str | None = None,
-    manual_dir: str | None = None,
+    step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,
+    preset: Annotated[str | None, placeholder("PRESET")] = None,
+    model: Annotated[str | None, placeholder("MODEL")] = None,
+    dataset: Annotated[str | None, placeholder("DATASET")] = None,
+    transforms: Annotated[tuple[TransformArgument, ...] | None, placeholder("NAME ...")] = None,
+    pixel_mean: Annotated[tuple[float, ...] | None, placeholder("MEAN ...")] = None,
+    pixel_std: Annotated[tuple[float, ...] | None, placeholder("STD ...")] = None,
+    data_dir: Annotated[str | None, placeholder("DIR")] = None,
+    manual_dir: Annotated[str | None, placeholder("DIR")] = None,
 ) -> None:
-    """Write a run's parameters to a file of PyTorch's weights, or make a run of such a file.
+    """Export a run's parameters as PyTorch weights, or make a run from such weights.
 
-    The file is the one of the two with the extension .safetensors, .pth or .pt. A run made of it is
-    trained on by scripts/train.py with the same preset and flags, and the run as its --workdir;
-    the preset is lenet5-mnist where none was given.
+    The file is the argument that ends in .safetensors, .pth or .pt. To train a new run further,
+    give scripts/train.py the same preset and flags, and the folder as --workdir.
 
     Args:
-        source: the folder that scripts/train.py wrote; or the file.
-        target: the file to write or replace; or the folder of the new run.
-        step: of a run, which checkpoint, or best; by default the latest.
-        preset: of a file, what the run is of; by default as in lenet5-mnist.
-        model: of a file, in the preset's place: a lenet5 of the notebook's layout, or alexnet.
-        dataset: likewise, a name in DATASETS.
-        transforms: likewise, what images go through, such as resize:size=224 for alexnet.
-        pixel_mean: likewise, subtracted from pixels in [0, 1].
-        pixel_std: likewise, divides what is left.
-        data_dir: where prepared datasets are.
-        manual_dir: files the dataset is prepared from instead of a download.
+        source: folder that scripts/train.py wrote; or the file.
+        target: file to write or replace; or folder of the new run.
+        step: step of the exported checkpoint, or best, the one of the best test accuracy; by
+            default the latest.
+        preset: preset of the new run; by default lenet5-mnist.
+        model: network of the new run: a lenet5 of the notebook's layout, or alexnet. By default
+            this and the next four are the preset's.
+        dataset: dataset of the new run.
+        transforms: transforms of the new run, such as resize:size=224 for alexnet.
+        pixel_mean: mean of pixels in [0, 1] that the new run subtracts.
+        pixel_std: standard deviation of pixels that the new run divides by.
+        data_dir: folder of prepared datasets; by default as in train.py.
+        manual_dir: folder of original files to prepare from; by default as in train.py.
     """
     from jaxcnn.interop.weight_files import EXTENSIONS, is_weight_file
 
     from_file, to_file = (is_weight_file(p) and not p.is_dir() for p in (source, target))
     if from_file == to_file:
         raise UserError(
-            f"one of {source} and {target} must be a run's folder, and the other a file "
-            f"ending in {', '.join(EXTENSIONS)}"
+            f"the arguments are {str(source)!r} and {str(target)!r}; expected the folder of a run "
+            f"and a file that ends in {' or '.join(EXTENSIONS)}, in either order"
         )
-    about = {"preset": preset, "model": model, "dataset": dataset, "transforms": transforms}
-    about |= {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
-    given = {name: value for name, value in about.items() if value is not None}
+    replaced = {"model": model, "dataset": dataset, "transforms": transforms}
+    replaced |= {"pixel_mean": pixel_mean, "pixel_std": pixel_std}
+    given = {name: value for name, value in replaced.items() if value is not None}
     if from_file and step is not None:
-        raise UserError(f"--step is of a run's checkpoint, and {source} is a file of weights")
-    if to_file and given:
-        raise UserError(f"{source} has its own config: leave {', '.join(map(flag, given))} away")
-    base = lookup("preset", preset, PRESETS) if preset else Preset("", TrainConfig())
+        raise UserError(f"`step` chooses a checkpoint, and {source} is a file; remove `step`")
+    if to_file and (unused := [*given, *(["preset"] if preset else [])]):
+        names = ", ".join(f"`{name}`" for name in unused)
+        raise UserError(f"{source} is a run with a config of its own; remove {names}")
+    base = lookup("preset", preset or "lenet5-mnist", PRESETS)
     config = dataclasses.replace(base.config, **given, data_dir=data_dir, manual_dir=manual_dir)
 
-    from jaxcnn.interop.runs import export_run, import_run  # after the parsing: they take jax along
+    from jaxcnn.interop.runs import export_run, import_run  # late, because they import jax
 
     if to_file:
         step = export_run(source, target, step=step, data_dir=data_dir, manual_dir=manual_dir)

@@ -5,27 +5,29 @@ from typing import Annotated
 
 import tyro
 
-from jaxcnn.cli import one_line_errors
+from jaxcnn.cli import check_output_file, one_line_errors, placeholder
 from jaxcnn.errors import UserError, lookup
+
+MOST_CLASSES = 1_000_000
 
 
 def main(
-    model: Annotated[str, tyro.conf.Positional],
-    num_classes: int | None = None,
-    figure: Path | None = None,
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
+    num_classes: Annotated[int | None, placeholder("N")] = None,
+    figure: Annotated[Path | None, placeholder("FILE")] = None,
 ) -> None:
     """Print a network layer by layer: sizes, parameters, multiply-adds, receptive fields.
 
     Args:
-        model: one of jaxcnn.models.MODELS, as lenet5-1998 or alexnet-2012.
-        num_classes: width of the output; by default the model's own.
-        figure: where to draw the architecture, a PNG file.
+        model: network in jaxcnn.models.MODELS, such as lenet5-1998 or alexnet-2012.
+        num_classes: width of the output; by default the network's own.
+        figure: PNG file to draw the architecture into.
     """
-    if num_classes is not None and num_classes < 1:
-        raise UserError(f"--num-classes is {num_classes}: it must be at least 1")
-    if figure and not figure.parent.is_dir():
-        raise UserError(f"there is no folder {figure.parent} to write the figure into")
-    from rich.console import Console  # after the parsing, as what takes jax along
+    if num_classes is not None and not 1 <= num_classes <= MOST_CLASSES:
+        raise UserError(f"`num_classes` is {num_classes}; expected 1 to {MOST_CLASSES:,}")
+    if figure is not None:
+        check_output_file("figure", figure)
+    from rich.console import Console  # late, as the imports below, which import jax
 
     from jaxcnn.models import IMAGE_SHAPES, MODELS
     from jaxcnn.summary.figure import save_architecture
@@ -37,14 +39,14 @@ def main(
     network = constructor() if num_classes is None else constructor(num_classes=num_classes)
     try:
         summary = summarize(network, IMAGE_SHAPES[model])
-    except ValueError as error:  # as of a model that takes no other number of classes
+    except ValueError as error:  # for example a model whose number of classes is fixed
         raise UserError(str(error)) from error
     # Published figures are for the number of classes of their source.
     published = None if num_classes else PUBLISHED.get(model)
     print_summary(model, summary, published, Console(highlight=False, width=100))
     if figure:
         save_architecture(model, summary, figure)
-        print(f"drawn: {figure}")
+        print(f"Written: {figure}")
 
 
 if __name__ == "__main__":

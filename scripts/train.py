@@ -1,4 +1,4 @@
-"""Train a network: python scripts/train.py [PRESET] [--field value ...]."""
+"""Train a network: python scripts/train.py [PRESET] [--FLAG VALUE ...]."""
 
 import dataclasses
 import sys
@@ -10,21 +10,9 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.data import transforms
 from jaxcnn.errors import lookup
 from jaxcnn.presets import PRESETS
+from jaxcnn.usage import help_page
 
 DEFAULT_PRESET = "lenet5-mnist5k"
-
-DESCRIPTION = """\
-Train a network, evaluate it and keep everything in one folder.
-
-usage: python scripts/train.py [PRESET] [--field value ...]
-
-Without a preset it is lenet5-mnist5k, which needs no download. A run that was interrupted goes on
-when the same command is started again.
-
-Presets:
-
-"""
-
 
 TransformArgument = text_argument(
     transforms.Transform,
@@ -36,12 +24,12 @@ TransformArgument = text_argument(
 
 @dataclasses.dataclass(frozen=True)
 class Arguments(TrainConfig):
-    """A run: what is trained, on what, how long, and where it is kept."""
+    """Train a network, evaluate it, and keep the run in one folder."""
 
     preset: tyro.conf.Suppress[str] = "custom"
     transforms: tuple[TransformArgument, ...] = ()
-    """What images go through, in this order, before their pixels are normalized: resize, crop,
-    flip, affine, pca-color or cutout; a wrong field is answered with those that there are."""
+    """resize, crop, flip, affine, pca-color, cutout. Applied in the order given, before the pixels
+    are normalized."""
 
 
 def main() -> None:
@@ -49,22 +37,21 @@ def main() -> None:
     arguments = sys.argv[1:]
     named = bool(arguments) and not arguments[0].startswith("-")
     name = arguments.pop(0) if named else DEFAULT_PRESET
-    cards = "\n\n".join(f"{name}\n{preset.card}" for name, preset in PRESETS.items())
     with one_line_errors():
-        if arguments == ["--list"]:
-            print(cards)
-            return
         preset = lookup("preset", name, PRESETS)
+        if "--list" in arguments:
+            print("\n\n".join(f"{name}\n{preset.card}" for name, preset in PRESETS.items()))
+            return
+        if {"-h", "--help"} & {*arguments}:
+            print(help_page(name))
+            return
         parsed = tyro.cli(
             Arguments,
             prog=f"train.py {name}",
-            description=DESCRIPTION + cards,
             default=Arguments(**vars(preset.config)),
-            args=arguments,
+            args=["--help" if argument == "--help-all" else argument for argument in arguments],
         )
-        from jaxcnn.training.train import (
-            train_and_evaluate,  # after the parsing: it takes jax along
-        )
+        from jaxcnn.training.train import train_and_evaluate  # late, because it imports jax
 
         train_and_evaluate(preset.name(TrainConfig(**vars(parsed))))
 

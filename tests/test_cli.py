@@ -24,6 +24,8 @@ with one_line_errors():
     ("error", "status", "said"),
     [
         (UserError("--epochs is 0"), 2, "error: --epochs is 0\n"),
+        (UserError("`optimizer.mu` is 0; x"), 2, "error: --optimizer.mu is 0; x\n"),
+        (UserError("`image_size` needs `F6`"), 2, "error: --image-size needs `F6`\n"),
         (RunError("the loss is not finite"), 1, "error: the loss is not finite\n"),
         (
             OSError(28, "No space left on device", "a"),

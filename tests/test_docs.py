@@ -66,7 +66,8 @@ def commands(page):
 
 @functools.cache
 def usage(script):
-    done = run_script(script, "--help", COLUMNS="1000")
+    help_flag = "--help-all" if script == "train.py" else "--help"
+    done = run_script(script, help_flag, COLUMNS="1000")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -80,7 +81,7 @@ COMMANDS = sorted(
 def test_commands_of_the_pages_name_scripts_flags_and_presets_that_exist(script, arguments):
     assert (SCRIPTS / script).exists()
     for argument in arguments:
-        if argument.startswith("--") and argument not in ("--help", "--list"):
+        if argument.startswith("--") and argument not in ("--help", "--help-all", "--list"):
             flag = re.escape(argument.split("=")[0])
             assert re.search(rf"(?<![\w-]){flag}(?![\w-])", usage(script)), argument
     if script == "train.py" and arguments and re.fullmatch(r"[a-z][\w-]*", arguments[0]):

@@ -25,6 +25,7 @@ ROOMS = {
     ),
     "optim": ("optimizers", "schedules", "curvature"),
     "workdir": ("folder", "checkpoints", "metrics_log"),
+    "usage": (),
     "presets": (),
     "config": (),
     "summary": ("figure", "table", "published", "summarize", "trace", "dependence"),

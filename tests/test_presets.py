@@ -39,5 +39,6 @@ def test_presets_are_named_carded_and_can_be_built(name):
 def test_presets_state_command_hardware_and_accuracy(name):
     card = PRESETS[name].card
     assert "python scripts/train.py" in card, card
+    assert len(card.splitlines()[0]) <= 46, card  # the title has a line of `train.py --help`
     for entry in ("command", "hardware", "accuracy"):
         assert any(line.strip().startswith(entry) for line in card.splitlines()), card

@@ -351,28 +351,52 @@ def test_benchmark_draws_the_growth_over_batch_sizes(tmp_path):
     [
         (["lenet6"], "no network is called 'lenet6'; did you mean lenet5"),
         (["lenet5", "--against", "torhc"], "no side is called 'torhc'; did you mean torch?"),
-        (["lenet5", "--rounds", "0"], "--rounds and --batch-size must be at least 1"),
-        (["lenet5", "--what", "startup", "--rounds", "0"], "--rounds must be at least 1"),
+        (["lenet5", "--rounds", "0"], "--rounds is 0; expected a value in [1, 1,000]"),
+        (
+            ["lenet5", "--what", "startup", "--rounds", "0"],
+            "--rounds is 0; expected a value in [1, 1,000]",
+        ),
         (
             ["lenet5", "--what", "scale", "--batch-size", "12"],
             "--batch-size is 12: for --what scale",
         ),
-        (["lenet5", "--json", "nowhere/out.json"], "there is no folder nowhere"),
-        (["lenet5", "--json", "."], ". is a folder; name a file to write"),
-        (["lenet5", "--what", "scale", "--figure", "out.png"], "--figure is not of --what scale"),
-        (["lenet5", "--what", "scale", "--against", "linen"], "--against is not of --what scale"),
-        (["lenet5", "--what", "startup", "--dtype", "bfloat16"], "--dtype is not of --what st"),
-        (["lenet5", "--what", "startup", "--batch-size", "8"], "--batch-size is not of --what st"),
-        (["lenet5-mnist", "--what", "input", "--batch-size", "8"], "--batch-size is not of"),
-        (["lenet5-mnist", "--what", "input", "--image-size", "8"], "--image-size is not of"),
-        (["lenet5", "--what", "startup", "--seconds", "5"], "--seconds is not of --what startup"),
+        (
+            ["lenet5", "--json", "nowhere/out.json"],
+            "--json is 'nowhere/out.json'; create the folder 'nowhere' first",
+        ),
+        (["lenet5", "--against", ","], "no side is called ''; there are linen, torch"),
+        (["lenet5", "--seconds", "inf"], "--seconds is inf; expected a value in [0.001, 3,600]"),
+        (["lenet5", "--batch-size"], "--batch-size is empty; expected one or several sizes"),
+        (["lenet5", "--json", "."], "--json is '.', a folder; name a file to write"),
+        (
+            ["lenet5", "--what", "scale", "--figure", "out.png"],
+            "--figure only applies to --what train, infer, epoch, and --wh",
+        ),
+        (
+            ["lenet5", "--what", "scale", "--against", "linen"],
+            "--against only applies to --what train, infer, ep",
+        ),
+        (
+            ["lenet5", "--what", "startup", "--dtype", "bfloat16"],
+            "--dtype only applies to --what train",
+        ),
+        (
+            ["lenet5", "--what", "startup", "--batch-size", "8"],
+            "--batch-size only applies to --what t",
+        ),
+        (["lenet5-mnist", "--what", "input", "--batch-size", "8"], "--batch-size only applies to"),
+        (["lenet5-mnist", "--what", "input", "--image-size", "8"], "--image-size only applies to"),
+        (
+            ["lenet5", "--what", "startup", "--seconds", "5"],
+            "--seconds only applies to --what train, ",
+        ),
         (
             ["lenet5", "--what", "startup", "--figure", "a.png", "--against", "linen"],
-            "--against is not of --what startup",
+            "--against only applies to --what train, infer, epoch, and --what is startup",
         ),
-        (["lenet5", "--figure", "out.png"], "--figure needs several of"),
-        (["lenet5", "--batch-size", "8", "16", "8"], "--batch-size has a size twice: 8 16 8"),
-        (["lenet5", "--dataset", "mnist"], "--dataset is not of --what train"),
+        (["lenet5", "--figure", "out.png"], "--figure requires several values of either"),
+        (["lenet5", "--batch-size", "8", "16", "8"], "--batch-size is 8 16 8; expected different"),
+        (["lenet5", "--dataset", "mnist"], "--dataset only applies to --what input, and"),
         (["lenet5-mnist", "--what", "input", "--dataset", "mnits"], "no dataset is called"),
         (["lenet5-mnits", "--what", "input"], "no preset is called 'lenet5-mnits'; did you"),
     ],
@@ -416,7 +440,7 @@ def test_measure_input_compares_input_with_the_step(monkeypatch):
     print_input(found, console)
     ratio = statistics.median(fast / slow for fast, slow in zip(alone, training, strict=True))
     assert f"a step {short(ratio)} times as fast" in console.file.getvalue()
-    with pytest.raises(UserError, match="--rounds must be at least 1"):
+    with pytest.raises(UserError, match="--rounds is 0; expected a value in [1, 1,000]"):
         measure_input(PRESETS["lenet5-mnist5k"].config, rounds=0, seconds=1, say=lambda line: None)
 
 

@@ -122,10 +122,13 @@ def test_import_run_is_where_training_starts(imported, entries, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "b"], "one of a and b must be a run's folder, and the other a file ending in"),
-        (["a.pth", "b.pth"], "one of a.pth and b.pth must be a run's folder"),
-        (["a.pth", "b", "--step", "1"], "--step is of a run's checkpoint"),
-        (["a", "b.pth", "--model", "alexnet"], "a has its own config: leave --model away"),
+        (["a", "b"], "the arguments are 'a' and 'b'; expected the folder of a run and a file that"),
+        (["a.pth", "b.pth"], "the arguments are 'a.pth' and 'b.pth'; expected"),
+        (["a.pth", "b", "--step", "1"], "--step chooses a checkpoint, and a.pth is a file"),
+        (
+            ["a", "b.pth", "--model", "alexnet"],
+            "a is a run with a config of its own; remove --model",
+        ),
         (["a.pth", "b", "--preset", "lenet5-mnits"], "no preset is called 'lenet5-mnits'; did"),
     ],
 )

@@ -32,8 +32,12 @@ def test_script_prints_a_table_and_draws_a_figure(tmp_path):
     [
         ({"model": "lenet5-1989"}, "no model is called 'lenet5-1989'; did you mean lenet5-1998"),
         ({"model": "lenet5-1998", "num_classes": 7}, "LeNet1998 has bitmaps for the ten digits"),
-        ({"model": "lenet5", "num_classes": 0}, "--num-classes is 0: it must be at least 1"),
-        ({"model": "lenet5", "figure": pathlib.Path("no/a.png")}, "there is no folder no "),
+        ({"model": "lenet5", "num_classes": 0}, "`num_classes` is 0; expected 1 to"),
+        ({"model": "lenet5", "figure": pathlib.Path("")}, "`figure` is '.', a folder; name a file"),
+        (
+            {"model": "lenet5", "figure": pathlib.Path("no/a.png")},
+            "`figure` is 'no/a.png'; create the folder 'no'",
+        ),
     ],
 )
 def test_script_refuses(arguments, message):
