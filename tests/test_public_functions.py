@@ -57,6 +57,8 @@ HOST_ONLY = {
 }
 # Each example draws for itself, so a batch of batches draws otherwise.
 RANDOM = {"random_crop", "horizontal_flip", "affine", "pca_color", "cutout"}
+# One of each kind.
+BY_DEFAULT = {"random_crop", "resize", "conv_general_dilated", "pad", "min_pool"}
 
 
 def test_public_functions_are_all_here():
@@ -79,7 +81,9 @@ def assert_close(actual, expected, tolerance=1e-5):
     helpers.assert_close(actual, expected, tolerance)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in BY_DEFAULT else pytest.mark.slow) for n in CALLS]
+)
 def test_public_functions_are_the_same_however_called(name):
     function, x = CALLS[name], images()
     eagerly = function(x)

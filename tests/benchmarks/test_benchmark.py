@@ -132,7 +132,7 @@ def test_print_comparison_shows_every_figure(comparison):
 
 @pytest.mark.parametrize(
     "network",
-    ["lenet5", "alexnet-2012", pytest.param("alexnet", marks=pytest.mark.slow)],
+    ["lenet5", *(pytest.param(n, marks=pytest.mark.slow) for n in ("alexnet", "alexnet-2012"))],
 )
 def test_sides_compute_the_same_network(network):
     params = random_params(MODELS[network](), IMAGE_SHAPES[network])
@@ -188,6 +188,7 @@ def test_torch_side_runs(what, variant, monkeypatch):
         assert prepared.versions == {"torch": torch.__version__}
 
 
+@pytest.mark.slow
 def test_epoch_is_that_of_the_training_script(monkeypatch, capsys):
     for module in (our_epochs, jax_sides, jobs):
         monkeypatch.setattr(module, "MNIST_SIZE", 40)
@@ -420,6 +421,7 @@ def test_benchmark_needs_no_jax_in_the_parent(arguments, status):
     assert "tyro" in modules and not modules & {"jax", "torch"}
 
 
+@pytest.mark.slow
 def test_measure_input_compares_input_with_the_step(monkeypatch):
     models, begun = {*MODELS}, []
     begin_epoch = Experiment.begin_epoch

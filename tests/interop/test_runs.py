@@ -1,7 +1,6 @@
 """Runs made of weight files, and weight files made of runs."""
 
 import dataclasses
-import json
 import runpy
 import sys
 
@@ -12,7 +11,7 @@ import pytest
 import torch_networks
 from helpers import SCRIPTS, run_script
 
-from jaxcnn import PRESETS
+from jaxcnn import PRESETS, evaluate_run
 from jaxcnn.config import TrainConfig
 from jaxcnn.data import datasets
 from jaxcnn.errors import UserError
@@ -39,7 +38,7 @@ def imported(entries, tmp_path_factory):
     return run_folder
 
 
-def test_import_run_evaluates_as_pytorch_does(imported, entries):
+def test_import_run_evaluates_as_pytorch_does(imported, entries, figures):
     torch = pytest.importorskip("torch")
     theirs, dataset = torch_networks.lenet5(torch), datasets.load("mnist5k")
     theirs.load_state_dict({name: torch.tensor(array) for name, array in entries.items()})
@@ -50,9 +49,7 @@ def test_import_run_evaluates_as_pytorch_does(imported, entries):
     answers = torch.softmax(logits, 1).argmax(1)  # the notebook's
     assert len(answers.unique()) > 1
 
-    done = run_script("evaluate.py", imported)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    evaluation = json.loads((imported / "evaluation.json").read_text())
+    evaluation = evaluate_run(imported)
     assert evaluation["step"] == 0
     assert evaluation["test_accuracy"] == pytest.approx((answers == labels).float().mean().item())
     loss = torch.nn.functional.cross_entropy(logits, labels).item()

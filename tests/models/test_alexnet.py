@@ -67,7 +67,10 @@ def test_alexnet_2012_has_groups_of_two():
 @pytest.mark.parametrize(
     "name, reference, images, first_dense",
     [
-        ("alexnet", torch_networks.alexnet, pixels(224, 224), {"fc6": 6}),
+        pytest.param(
+            *("alexnet", torch_networks.alexnet, pixels(224, 224), {"fc6": 6}),
+            marks=pytest.mark.slow,
+        ),
         ("alexnet", torch_networks.alexnet, pixels(127, 191), {"fc6": 6}),  # 3x5 maps to 6x6
         ("alexnet-2012", torch_networks.alexnet_2012, pixels(224, 224, 128), {"fc6": 6}),
         pytest.param(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import shutil
+from typing import ClassVar
 
 import chex
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from helpers import Tiny
 
 from jaxcnn import PRESETS, evaluate_run, train_and_evaluate
@@ -21,6 +23,7 @@ from jaxcnn.data.transforms import RandomCrop, Resize
 from jaxcnn.distributed import mesh
 from jaxcnn.errors import UserError
 from jaxcnn.models import MODELS
+from jaxcnn.models.alexnet import MODEL_AXIS
 from jaxcnn.optim.curvature import BEFORE_EPOCH, gauss_newton_diagonal
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.step import cross_entropy, mean_metrics
@@ -253,6 +256,7 @@ def test_experiment_refuses_label_smoothing_with_another_loss(config):
         Experiment(dataclasses.replace(config, label_smoothing=0.1))
 
 
+@pytest.mark.slow
 def test_experiment_trains_in_bfloat16_as_in_float32(linear):
     config = dataclasses.replace(linear, model="lenet5-tanh", optimizer=OptimizerConfig())
     losses = {}
@@ -313,6 +317,29 @@ def test_experiment_evaluates_batches_that_do_not_divide(config):
 def test_experiment_refuses_a_model_axis_without_split_layers(config):
     with pytest.raises(UserError, match="^--model-axis 2: this network has no fc6"):
         Experiment(dataclasses.replace(config, model_axis=2))
+
+
+class Perceptron(nn.Module):
+    """Two dense layers, split over devices as AlexNet's are."""
+
+    model_axis: ClassVar = MODEL_AXIS
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.tanh(nn.Dense(6, name="fc6")(images.reshape(len(images), -1)))
+        return nn.Dense(10, name="fc7")(x)
+
+
+def test_experiment_splits_the_layers_on_the_model_axis(linear):
+    results = []
+    for model_axis in (1, 2):
+        config = dataclasses.replace(linear, model_axis=model_axis)
+        experiment = Experiment(config, model=Perceptron())
+        state, metrics = experiment.train(experiment.state, experiment.no_metrics(), 5)
+        kernel = state.params["fc6"]["kernel"]
+        assert kernel.addressable_shards[0].data.shape == (784, 6 // model_axis)
+        results.append(jax.device_get((state.params, metrics, experiment.evaluate(state))))
+    chex.assert_trees_all_close(*results, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("theirs", [None, "theirs"])

@@ -93,6 +93,7 @@ def final_params(config):
     return jax.device_get(state.params)
 
 
+@pytest.mark.slow
 def test_streamed_run_killed_continues_to_the_same_bits(image_folder, tmp_path, capsys):
     whole = config_of(image_folder, tmp_path / "whole")
     result = train_and_evaluate(whole)
