@@ -1,11 +1,13 @@
-"""Atomic writes, and the user's cache directory."""
+"""Atomic writes, reads of regular files only, and the user's cache directory."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pathlib
+import stat
 from pathlib import Path
+from typing import BinaryIO
 
 
 def cache_dir(*parts: str) -> pathlib.Path:
@@ -47,3 +49,42 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def open_regular(path: str | os.PathLike[str], *, max_bytes: int) -> BinaryIO:
+    """Open a file that may come from anywhere for reading; never wait for a fifo or a device.
+
+    Args:
+      path: path of the file; a link to a file is followed.
+      max_bytes: largest accepted size.
+
+    Raises:
+      ValueError: the path is no regular file, or the file is too large.
+      OSError: the file cannot be opened.
+    """
+    _check_regular(os.stat(path), max_bytes)
+    # Another process may replace the file after the check; without a wait, a fifo is then empty.
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    try:
+        _check_regular(os.fstat(file.fileno()), max_bytes)
+    except ValueError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(status: os.stat_result, max_bytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "a special file")
+        raise ValueError(f"it is {kind}; expected a regular file")
+    if status.st_size > max_bytes:
+        raise ValueError(f"it has {status.st_size:,} bytes; expected at most {max_bytes:,}")
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a fifo",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}

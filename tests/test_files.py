@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from jaxcnn.files import cache_dir, write_atomically
+from jaxcnn.files import cache_dir, open_regular, write_atomically
 
 
 def test_cache_dir_is_private_and_where_the_user_says(tmp_path, monkeypatch):
@@ -53,3 +53,27 @@ def test_write_atomically_never_shows_half_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: seen.append(path.read_text()) or fsync(file))
     write_atomically(path, "new")
     assert seen == ["old"] and path.read_text() == "new"
+
+
+def test_open_regular_reads_files_and_links_to_files(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link"):
+        with open_regular(tmp_path / name, max_bytes=7) as file:
+            assert file.read() == b"content"
+    with pytest.raises(ValueError, match="it has 7 bytes; expected at most 6"):
+        open_regular(tmp_path / "file", max_bytes=6)
+
+
+def test_open_regular_never_waits(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, "/dev/zero"):
+        with pytest.raises(
+            ValueError, match="it is a (fifo|folder|device); expected a regular file"
+        ):
+            open_regular(path, max_bytes=9)
+    # A file that is replaced by a fifo between the check and the opening.
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("os.stat", lambda _, stat=os.stat: stat(tmp_path / "file"))
+    with pytest.raises(ValueError, match="it is a fifo"):
+        open_regular(tmp_path / "fifo", max_bytes=9)

@@ -31,7 +31,7 @@ ROOMS = {
     "summary": ("figure", "table", "published", "summarize", "trace", "dependence"),
     "models": ("alexnet", "cuda_convnet", "lenet", "lenet_1998", "network", "checks"),
     "data": (
-        *("open", "stream", "decode", "sources", "datasets", "tfds_builders"),
+        *("open", "stream", "decode", "sources", "folders", "datasets", "tfds_builders"),
         *("preprocess", "augment", "transforms"),
     ),
     "distributed": ("mesh", "processes"),

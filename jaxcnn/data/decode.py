@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import math
 import threading
 from typing import Any, Literal
 
@@ -16,9 +17,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
-from jaxcnn.data.sources import Encoded, Examples, Files, Source
+from jaxcnn.data.folders import FORMATS, decoders
+from jaxcnn.data.sources import BadImageError, Encoded, Examples, Files, Source
 from jaxcnn.errors import UserError
 
+MAX_PIXELS = 89_478_485  # Pillow's own limit for its warning: 256 MiB of colours
 MOST_WARNINGS = 20  # for the bad images of a split; after those, one for every thousand
 
 _logger = logging.getLogger(__name__)
@@ -98,10 +101,10 @@ class Images:
         """Return image and label of a row, or None if the image is bad and skipped."""
         if row in self._bad:
             return None
-        example = self._examples[row]
         try:
+            example = self._examples[row]
             return {"image": self._decode(example), "label": np.int32(example.label)}
-        except UserError as error:
+        except BadImageError as error:
             if not self._skips:
                 raise UserError(f"{error}; {ADVICE}") from error
             with self._lock:  # two threads may read the same image at once
@@ -117,7 +120,7 @@ class Images:
         _, size, _, channels = self.shape
         mode = "L" if channels == 1 else "RGB"
         try:
-            with Image.open(io.BytesIO(example.image)) as image:
+            with Image.open(io.BytesIO(example.image), formats=decoders()) as image:
                 check_image(image, self._min_size)
                 # Decode a much larger JPEG at half its size or less.
                 image.draft(mode, (2 * size, 2 * size))
@@ -125,26 +128,30 @@ class Images:
                 whole = _of_eight_bits(image).convert(mode)
                 square = ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)
         except UnidentifiedImageError as error:  # its own message names a buffer in memory
-            raise UserError(
-                f"{example.name} is a bad image: its format is unknown to Pillow"
-            ) from error
+            raise BadImageError(example.name, UNKNOWN_FORMAT) from error
         except Exception as error:  # Pillow's decoders raise any type of exception
-            raise UserError(f"{example.name} is a bad image: {error}") from error
+            raise BadImageError(example.name, error) from error
         return np.asarray(square).reshape(self.shape[1:])
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:
     """Reduce pixels of more bits to the upper 8; Pillow would clip them at 255."""
+    if image.mode == "P" and "transparency" in image.info:
+        return image.convert("RGBA")  # without a warning of Pillow
     surplus = num_bits(image) - 8
     return Image.fromarray((np.asarray(image) >> surplus).astype(np.uint8)) if surplus else image
 
 
 def check_image(image: Image.Image, min_size: int) -> None:
-    """Check that an image is large enough and that the range of its pixels is known.
+    """Check that the size of an image is in bounds and that the range of its pixels is known.
 
     Raises:
-      ValueError: the image is too small, or the range is unknown.
+      ValueError: the image is too small or too large, or the range is unknown.
     """
+    if math.prod(image.size) > MAX_PIXELS:
+        raise ValueError(
+            f"the image has {math.prod(image.size):,} pixels; expected at most {MAX_PIXELS:,}"
+        )
     if min(image.size) < min_size:
         width, height = image.size
         raise ValueError(
@@ -176,20 +183,34 @@ def check_headers(source: Source, min_size: int) -> None:
 
     Raises:
       UserError: some headers are unreadable or bad; the message counts them and names the first.
+      RunError: a file has vanished since the folder was listed, or the disk fails.
     """
     bad = []
     for split in (source.train, source.test):
-        for path in split.paths if isinstance(split, Files) else ():
+        if not isinstance(split, Files):
+            continue
+        for row in range(len(split)):
             try:
-                with Image.open(path) as image:
-                    check_image(image, min_size)
-            except Exception as error:  # Pillow's decoders raise any type of exception
-                bad.append(f"{path}: {error}")
+                _check_header(split, row, min_size)
+            except BadImageError as error:
+                bad.append(f"{error.name}: {error.reason}")
     if bad:
         more = f" and {len(bad) - 3:,} others" if len(bad) > 3 else ""
         raise UserError(f"{len(bad):,} images are bad: {'; '.join(bad[:3])}{more}; {ADVICE}")
 
 
+def _check_header(files: Files, row: int, min_size: int) -> None:
+    with files.open(row) as file:
+        try:
+            with Image.open(file, formats=decoders()) as image:
+                check_image(image, min_size)
+        except UnidentifiedImageError as error:
+            raise BadImageError(files.paths[row], UNKNOWN_FORMAT) from error
+        except Exception as error:  # Pillow's decoders raise any type of exception
+            raise BadImageError(files.paths[row], error) from error
+
+
+UNKNOWN_FORMAT = f"expected one of the formats {', '.join(FORMATS)}"
 ADVICE = (
     "repair or remove bad images, or set --on-bad-image skip (for small images, lower "
     "--stream-min-size)"

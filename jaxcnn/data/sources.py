@@ -1,26 +1,41 @@
 """The sources of streamed images: folders of files and records of TFDS, read but not decoded.
 
-`folder:DIR` holds DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/test/CLASS/* if there is no val.
-Hidden files and files without an image extension are ignored. `tfds:NAME` is a dataset that
+`folder:DIR` is a folder of images; see `folders.list_folder`. `tfds:NAME` is a dataset that
 tensorflow-datasets has prepared as array_record.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image
 
-from jaxcnn.data import datasets
+from jaxcnn.data import datasets, folders
 from jaxcnn.errors import RunError, UserError
+from jaxcnn.files import open_regular
 
 PREFIXES = ("folder:", "tfds:")
+MAX_BYTES = 2**29  # of an image file: more than an uncompressed image of 16-bit colours needs
+
+
+class BadImageError(UserError):
+    """An image that is corrupt, too small or no regular file; it may be skipped.
+
+    Args:
+      name: path or name of the image.
+      reason: what is wrong with it.
+    """
+
+    def __init__(self, name: str, reason: object) -> None:
+        self.name = name if name.isprintable() else ascii(name)  # an error is one line
+        self.reason = " ".join(str(reason).split()) or type(reason).__name__
+        super().__init__(f"{self.name} is a bad image: {self.reason}")
 
 
 class Encoded(NamedTuple):
@@ -74,55 +89,42 @@ def open_source(name: str, data_dir: datasets.PathLike | None) -> Source:
 class Files:
     """Image files and their labels."""
 
-    def __init__(self, paths: list[str], labels: list[int]) -> None:
-        self.paths = paths
-        self._labels = np.array(labels, np.int32)  # smaller than a list of objects
+    def __init__(self, files: folders.Files) -> None:
+        self.paths = files.paths
+        self._labels = np.array(files.labels, np.int32)  # smaller than a list of objects
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, row: int) -> Encoded:
         path = self.paths[row]
+        with self.open(row) as file:
+            try:
+                return Encoded(file.read(MAX_BYTES), int(self._labels[row]), path)
+            except OSError as error:
+                raise RunError(f"cannot read {path}: {error.strerror}") from error
+
+    def open(self, row: int) -> BinaryIO:
+        """Open the file of a row.
+
+        Raises:
+          BadImageError: the path is no regular file that may be read.
+          RunError: the file has vanished since the folder was listed, or the disk fails.
+        """
+        path = self.paths[row]
         try:
-            return Encoded(pathlib.Path(path).read_bytes(), int(self._labels[row]), path)
+            return open_regular(path, max_bytes=MAX_BYTES)
+        except ValueError as error:
+            raise BadImageError(path, error) from error
         except OSError as error:
+            if error.errno in (errno.EACCES, errno.ELOOP) or os.path.islink(path):
+                raise BadImageError(path, error.strerror) from error
             raise RunError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _open_folder(folder: pathlib.Path) -> Source:
-    splits = [name for name in ("train", "val", "test") if (folder / name).is_dir()]
-    if splits[:1] != ["train"] or len(splits) == 1:
-        raise UserError(
-            f"{folder} has {', '.join(splits) or 'neither train, val nor test'}; "
-            "expected images in train/CLASS/ and in val/CLASS/ or test/CLASS/"
-        )
-    train, test = folder / "train", folder / splits[1]
-    class_names = _subfolders(train)
-    if unknown := sorted(set(_subfolders(test)) - set(class_names)):
-        raise UserError(
-            f"{test} has classes that are missing from {train}: {', '.join(unknown)}; "
-            "add training images of them or remove their folders"
-        )
-    return Source(_list_files(train, class_names), _list_files(test, class_names), class_names, 3)
-
-
-def _subfolders(folder: pathlib.Path) -> tuple[str, ...]:
-    names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
-    return tuple(sorted(name for name in names if not name.startswith(".")))
-
-
-def _list_files(folder: pathlib.Path, class_names: tuple[str, ...]) -> Files:
-    suffixes = Image.registered_extensions()
-    paths, labels = [], []
-    for label, name in enumerate(class_names):
-        files = sorted(os.listdir(folder / name)) if (folder / name).is_dir() else []
-        files = [file for file in files if os.path.splitext(file)[1].lower() in suffixes]
-        files = [file for file in files if not file.startswith(".")]
-        paths += [os.path.join(folder, name, file) for file in files]
-        labels += [label] * len(files)
-    if not paths:
-        raise UserError(f"{folder} has no images; expected CLASS/* with images of each class")
-    return Files(paths, labels)
+    listed = folders.list_folder(folder)
+    return Source(Files(listed.train), Files(listed.test), listed.class_names, 3)
 
 
 class _Records:

@@ -26,6 +26,7 @@ from tensorflow_datasets.core.file_adapters import FileFormat
 from tensorflow_datasets.image_classification import cifar, mnist
 
 from jaxcnn.errors import UserError
+from jaxcnn.files import open_regular
 
 _CONNECT_SECONDS = 10
 
@@ -203,11 +204,24 @@ def _check_sources(
     """
     for url, info in builder.url_infos.items():
         file = (manual_dir or download_dir / "manual") / info.filename
-        if file.exists() or any(download_dir.rglob(get_dl_fname(url, info.checksum))):
+        if _is_regular(file, info.size) or any(
+            download_dir.rglob(get_dl_fname(url, info.checksum))
+        ):
             continue
         if manual_dir is not None:
             raise FileNotFoundError(f"{file} does not exist")
         requests.head(url, timeout=_CONNECT_SECONDS, allow_redirects=True).raise_for_status()
+
+
+def _is_regular(path: pathlib.Path, size: int) -> bool:
+    """Return whether there is a file; raise OSError if it is a fifo, a device or far too large."""
+    try:
+        open_regular(path, max_bytes=2 * size).close()
+    except FileNotFoundError:
+        return False
+    except ValueError as error:
+        raise OSError(f"{path} cannot be used: {error}") from error
+    return True
 
 
 def _read_idx(path: pathlib.Path) -> np.ndarray:

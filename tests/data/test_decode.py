@@ -132,3 +132,12 @@ def test_check_headers_names_bad_images_at_once(image_folder):
         open_folder(image_folder)
     assert len(open_folder(image_folder, min_size=31).test_images) == 22
     assert len(open_folder(image_folder, "skip").test_images) == 22
+
+
+def test_images_never_run_postscript():
+    stored = [
+        Encoded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n", 0, "a")
+    ]
+    images = Images(stored, size=32, channels=3, min_size=1, on_bad_image="refuse")
+    with pytest.raises(UserError, match="a is a bad image: expected one of the formats"):
+        images[0]

@@ -135,6 +135,13 @@ def test_builders_name_a_file_missing_from_manual_dir(tmp_path, originals):
         datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
 
 
+def test_builders_refuse_a_fifo_in_manual_dir(tmp_path, originals):
+    (originals / MNIST_FILES[1]).unlink()
+    os.mkfifo(originals / MNIST_FILES[1])
+    with pytest.raises(UserError, match=f"{MNIST_FILES[1]} cannot be used: it is a fifo; expected"):
+        datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
+
+
 @pytest.mark.parametrize("route", ["manual_dir", "download"])
 def test_builders_refuse_a_tampered_file(tmp_path, monkeypatch, originals, serve, route):
     url = serve(originals)
