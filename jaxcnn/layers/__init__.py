@@ -1,1 +1,1 @@
-"""The arithmetic of a CNN: pure functions, and nothing of this package but each other."""
+"""The arithmetic of a CNN: pure functions that import no other package of jaxcnn."""

@@ -1,8 +1,8 @@
 """A drop-in `lax.conv_general_dilated` that is fast on a CPU and differentiates in every mode.
 
 XLA is slow at several kinds of float32 convolution on a CPU, more so inside a loop over training
-steps. `cpu_convolution/` computes the same sums in another order. GPU and TPU programs hold XLA's
-own convolution. The choice is made when a program is lowered for a platform, so modules,
+steps. `cpu_convolution/` computes the same sums in another order. GPU and TPU programs contain
+XLA's own convolution. The choice is made when a program is lowered for a platform, so modules,
 parameters and checkpoints are those of `flax.linen`:
 
     nn.Conv(..., conv_general_dilated=conv_general_dilated)
@@ -14,9 +14,9 @@ The convolution and its two gradients are three primitives, each bilinear in its
     kernel_gradient = convolution_kernel_gradient(images, outputs)
 
 They share one trilinear form, <outputs, convolution(images, kernel)>, so each is the transpose of
-the other two. Those six rules are all that JAX needs for forward mode, reverse mode and every
-higher derivative. Each operand may have leading axes beyond the four of a convolution; a primitive
-then computes one convolution for each index along them, which is what `vmap` asks for.
+the other two. From those six rules JAX derives forward mode, reverse mode and every higher
+derivative. Each operand may have leading axes before the four of a convolution. A primitive then
+computes one convolution for each index along them, as `vmap` requires.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def conv_general_dilated(
     preferred_element_type: Any = None,
     **kwargs: Any,
 ) -> Float[Array, "batch *output_space features"]:
-    """Convolve `lhs` with `rhs`: `jax.lax.conv_general_dilated`, with fast lowerings on a CPU.
+    """Convolve `lhs` with `rhs` as `jax.lax.conv_general_dilated`, with fast lowerings on a CPU.
 
     Arguments, values and errors are those of `jax.lax.conv_general_dilated`. The fast lowerings
     apply to undilated float32 convolutions of [batch, height, width, channels] whose padding is
@@ -63,8 +63,8 @@ def conv_general_dilated(
     `precision`, `preferred_element_type` or `batch_group_count`, one within
     `jax.default_matmul_precision`, and one under a mesh with explicit axes.
 
-    On a CPU an infinity or NaN in an operand may spread beyond the kernel's reach, over the outputs
-    or the gradient of the same image.
+    On a CPU an infinity or NaN in an operand may spread beyond the kernel's window, over all
+    outputs or the whole gradient of the same image.
     """
 
     def xla(lhs: Array, rhs: Array) -> Array:
@@ -98,7 +98,7 @@ def conv_general_dilated(
         or {lhs.dtype, rhs.dtype} != {jnp.dtype(jnp.float32)}
         or batch_group_count != 1
         or any(value is not None for value in (precision, preferred_element_type, *kwargs.values()))
-        # lax reads it when it traces a call. A primitive would read it later, when it is lowered.
+        # lax reads the setting when a call is traced; a primitive reads it later, at lowering.
         or jax.config.jax_default_matmul_precision is not None  # type: ignore[attr-defined]
         or 0 in output_shape
         or (set(window_strides) != {1} and lhs.shape[-1] > MAX_STRIDED_CHANNELS)
@@ -107,7 +107,7 @@ def conv_general_dilated(
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
-    # With more padding a gradient would crop.
+    # Wider padding is left to XLA, because a gradient would have to crop.
     if any(not 0 <= p < k for k, pair in zip(rhs.shape, pads, strict=False) for p in pair):
         return _by_device(xla, lhs, rhs)
     geometry = Geometry(
@@ -121,8 +121,8 @@ def conv_general_dilated(
 def _by_device(convolve: Callable[[Array, Array], Array], lhs: Array, rhs: Array) -> Array:
     """Return `convolve(lhs, rhs)`; under a mesh each device convolves its own images.
 
-    The partitioner alone would send all images to all devices, for a loop over images as in
-    `cpu_convolution/kernel_gradient.py` and for XLA's own grouped convolution (openxla/xla#47945).
+    Without `shard_map`, the partitioner sends all images to all devices, for a loop over images as
+    in `cpu_convolution/kernel_gradient.py` and for XLA's grouped convolution (openxla/xla#47945).
     """
     mesh = jax.sharding.get_abstract_mesh()
     if (
@@ -163,7 +163,7 @@ def _pcast(array: Array, axes: tuple[str, ...]) -> Array:
     return lax.pvary(array, axes)  # type: ignore[attr-defined]  # jax 0.7
 
 
-# What each primitive computes, as XLA's own operations. Operands have four axes.
+# Each primitive in XLA's own operations. Operands have four axes.
 
 
 def xla_convolution(
@@ -216,7 +216,7 @@ def _primitive(
     xla: Callable[..., Array],
     cpu: Callable[..., Array],
 ) -> Primitive:
-    """Make a primitive with two operands, without its derivatives and its batching."""
+    """Build a primitive with two operands, without its derivatives and its batching."""
     primitive = Primitive(name)
 
     @primitive.def_abstract_eval
@@ -227,7 +227,7 @@ def _primitive(
 
     @primitive.def_impl
     def _(*operands: Array, geometry: Geometry) -> Array:
-        # Eager use compiles a program, under `jax_disable_jit` too, where `bind` would call itself.
+        # Eager use compiles a program, even under `jax_disable_jit`, where `bind` calls itself.
         with jax.disable_jit(False):
             return compiled(*operands, geometry=geometry)
 
@@ -237,7 +237,7 @@ def _primitive(
         *operands: Any,
         geometry: Geometry,
     ) -> Any:
-        # Drop the axes of a `shard_map` over which operands vary: loops would check them.
+        # Drop the axes of a `shard_map` over which operands vary, because loops check them.
         operand_types: list[Any] = list(context.avals_in)
         avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in operand_types]
         fun = partial(fun, geometry=geometry)
@@ -252,7 +252,8 @@ def _primitive(
         sizes = [size for operand_type in operand_types for size in operand_type.shape]
         # XLA alone handles symbolic sizes, and size 0: no channels, or `vmap` over no images.
         if all(isinstance(size, int) and size > 0 for size in sizes):
-            # An exported program must not hold layout constraints: JAX keeps no promise about them.
+            # An exported program must not contain layout constraints, because JAX does not
+            # guarantee that a later version can read them.
             for_export = context.module_context.lowering_parameters.for_export
             fun = partial(cpu, constrain_layouts=not for_export)
         return lower(fun, context, *operands, geometry=geometry)
@@ -278,8 +279,8 @@ kernel_gradient_p = _primitive(
     lowering.kernel_gradient,
 )
 
-# Each rule: the cotangent of a primitive's result, the two operands (the one that is asked for is
-# a placeholder), and the gradient of <result, cotangent>.
+# Each rule takes the cotangent of a primitive's result and the two operands (the one to
+# differentiate by is a placeholder), and returns the gradient of <result, cotangent>.
 ad.defbilinear(
     convolution_p,
     lambda outputs, _, kernel, **p: images_gradient_p.bind(outputs, kernel, **p),
@@ -310,7 +311,7 @@ def _batch(
         for operand, axis in zip(operands, axes, strict=True)
     )
     if axes[1] is None and primitive is not kernel_gradient_p:
-        # One kernel: the batch joins that of the images.
+        # With one kernel for all, merge the new batch axis into that of the images.
         size, num_images = first.shape[0], first.shape[-4]
         first = jnp.moveaxis(first, 0, -5)
         first = first.reshape(*first.shape[:-5], size * num_images, *first.shape[-3:])

@@ -2,7 +2,7 @@
 
 y = x / (k + a s)^beta, where s is the sum of x^2 over a window around x. All sources agree on that,
 but neither on the constants nor on a: the paper's formula has a = alpha, the programs divide alpha
-by the number of places in the window, whether or not they lie inside the input.
+by the number of positions in the window, whether or not they lie inside the input.
 
 | name               | size | alpha | beta | k | a                                 |
 |--------------------|------|-------|------|---|-----------------------------------|
@@ -11,7 +11,7 @@ by the number of places in the window, whether or not they lie inside the input.
 | `caffe_lrn`        | 5    | 1     | 0.75 | 1 | alpha / size; alpha / size^2 (*)  |
 | `torch_lrn`        | -    | 1e-4  | 0.75 | 1 | alpha / size                      |
 
-(*) across channels; within a map. A dash is a constant without a default there, nor here.
+(*) across channels; within a map. A dash is a constant without a default, there and here.
 
 References:
   Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
@@ -43,23 +43,23 @@ def local_response_norm(
     """Divide each value by (k + a s)^beta, s the sum of the squares in the window around it.
 
     The window of channel i is channels i - size // 2 to i + (size - 1) // 2; `within_maps` it is a
-    square of such rows and columns, in the same channel. What lies outside the input adds nothing.
-    For even sizes that is where cuda-convnet and PyTorch put it; Caffe refuses them, and the
-    paper's formula, read to the letter, would take one channel more.
+    square of such rows and columns, in the same channel. Positions outside the input add 0.
+    For even sizes, cuda-convnet and PyTorch use the same window; Caffe does not allow them, and the
+    paper's formula, read to the letter, has one channel more.
 
-    float16 and bfloat16 are computed in float32. Differentiable as often as wanted.
+    float16 and bfloat16 are computed in float32. All derivatives exist.
 
     Args:
-      inputs: channels last; for `within_maps` `[*batch, height, width, channels]`.
-      size: channels in the window, or its side in pixels; at least 1.
+      inputs: array with the channels last; with `within_maps`, `[*batch, height, width, channels]`.
+      size: number of channels in the window, or its side in pixels; at least 1.
       alpha: weight of the squares, at least 0.
       beta: exponent.
-      k: what is added to the squares, above 0.
-      mean: whether a is alpha divided by the number of places in the window, or alpha.
-      within_maps: whether the window lies within a map, or across channels.
+      k: constant added to the weighted squares, above 0.
+      mean: if True, a is alpha divided by the number of positions in the window; else a is alpha.
+      within_maps: if True, the window lies within a map; else across channels.
 
     Returns:
-      An array of the shape and the type of `inputs`.
+      Array with the shape and the type of `inputs`.
 
     Raises:
       ValueError: if a constant is out of range, for integer inputs, or if `inputs` have too few
@@ -67,17 +67,20 @@ def local_response_norm(
     """
     inputs = jnp.asarray(inputs)
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
-        raise ValueError(f"inputs are {inputs.dtype}; cast them to a float type first.")
+        raise ValueError(
+            f"inputs are {inputs.dtype}; expected a float type; cast them, as in "
+            "inputs.astype(jnp.float32)"
+        )
     if not (alpha >= 0 and k > 0):
-        raise ValueError(f"alpha is {alpha} and k is {k}; expected alpha >= 0 and k > 0.")
+        raise ValueError(f"alpha is {alpha} and k is {k}; expected alpha >= 0 and k > 0")
     x = inputs.astype(sum_dtype(inputs.dtype))
     num_dims = 2 if within_maps else 1
-    # `pool` slides along the dimensions before the last; the channels become such a one.
+    # `pool` slides along the dimensions before the last, so one is added after the channels.
     squares = x**2 if within_maps else (x**2)[..., None]
     pads = ((size // 2, (size - 1) // 2),) * num_dims
     sums = pool(squares, 0, jnp.add, (size,) * num_dims, 1, pads).reshape(x.shape)
     scale = alpha / size**num_dims if mean else alpha
-    # A power, with its gradient, takes a CPU four times as long as this.
+    # `**` with its gradient takes four times as long on a CPU.
     return (x * jnp.exp(-beta * jnp.log(k + scale * sums))).astype(inputs.dtype)
 
 

@@ -1,9 +1,9 @@
-"""Padding as arithmetic: how far to pad, which size comes out, what an output sees of the input.
+"""Padding as arithmetic: explicit pads, output sizes and receptive fields.
 
 A window of `kernel_size` k with `kernel_dilation` d spans d (k - 1) + 1 pixels. Sizes, kernels,
 strides and dilations are integers of at least 1; explicit pads are `(low, high)` pairs of at least
-0, one per spatial dimension. `input_size` is always a tuple and says how many spatial dimensions
-there are; any other argument may be a single int, which then holds for all of them.
+0, one per spatial dimension. `input_size` is always a tuple, and its length is the number of
+spatial dimensions. Any other argument may be a single int, which then holds for all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NUMPY_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "c
 
 
 class Window(NamedTuple):
-    """A layer as `receptive_field` sees it: a convolution or a pooling without its weights."""
+    """A layer for `receptive_field`: a convolution without its weights, or a pooling."""
 
     kernel_size: int | Sequence[int]
     strides: int | Sequence[int] = 1
@@ -32,9 +32,9 @@ class Window(NamedTuple):
 
 
 class ReceptiveField(NamedTuple):
-    """What an output sees: output i depends on the `size` pixels from `start + i * strides` on.
+    """Receptive field: output i depends on the `size` pixels from `start + i * strides` on.
 
-    Each is a tuple with one entry for each spatial dimension.
+    Each attribute is a tuple with one entry for each spatial dimension.
 
     Attributes:
       size: extent of the field in input pixels.
@@ -48,10 +48,15 @@ class ReceptiveField(NamedTuple):
 
 
 def per_dimension(name: str, value: int | Sequence[int], num_dims: int) -> tuple[int, ...]:
-    """Give `value` as a tuple with one int for each spatial dimension; a single int is repeated.
+    """Return `value` as a tuple with one int for each spatial dimension; repeat a single int.
+
+    Args:
+      name: name of the argument, for the error.
+      value: integers of at least 1.
+      num_dims: number of spatial dimensions.
 
     Raises:
-      ValueError: if there are not `num_dims` integers of at least 1; `name` is what it calls them.
+      ValueError: if `value` is not `num_dims` integers of at least 1.
     """
     values = tuple(value) if isinstance(value, Iterable) else (value,) * num_dims
     if len(values) != num_dims or not all(
@@ -59,7 +64,7 @@ def per_dimension(name: str, value: int | Sequence[int], num_dims: int) -> tuple
     ):
         raise ValueError(
             f"{name} is {value!r}; expected an integer of at least 1, or a tuple of {num_dims} of "
-            "them, one for each spatial dimension."
+            "them, one for each spatial dimension"
         )
     return tuple(int(v) for v in values)
 
@@ -77,11 +82,12 @@ def resolve_padding(
     With input size n, stride s and a window that spans e pixels:
 
     - `"VALID"`: none.
-    - `"SAME"`: the least that gives ceil(n / s) outputs; an odd pixel goes to the high end.
+    - `"SAME"`: the least that gives ceil(n / s) outputs; an odd pixel is added at the high end.
     - `"SAME_LOWER"`: the same, with the odd pixel at the low end.
-    - `"FULL"`: e - 1 at both ends, so that at stride 1 every pixel meets every tap of the kernel.
-    - `"CAUSAL"`: e - 1 at the low end, so that at stride 1 output i sees no pixel after i; for one
-      spatial dimension only, as in `flax.linen.Conv`.
+    - `"FULL"`: e - 1 at both ends, so that at stride 1 every pixel is multiplied by every tap of
+      the kernel.
+    - `"CAUSAL"`: e - 1 at the low end, so that at stride 1 output i does not depend on pixels after
+      i; for one spatial dimension only, as in `flax.linen.Conv`.
     - an int: that much at both ends of every dimension.
     - a sequence with one entry per dimension: an int for both ends, or a `(low, high)` pair. As in
       `flax.linen.Conv`, `(1, 2)` pads the height by 1 and the width by 2; low 1 and high 2 of a
@@ -117,7 +123,7 @@ def resolve_padding(
     raise ValueError(
         f"padding is {padding!r} for {len(size)} spatial dimension(s); expected 'VALID', 'SAME', "
         "'SAME_LOWER', 'FULL', 'CAUSAL' (one spatial dimension only), an int, or a sequence of "
-        "ints or (low, high) pairs."
+        "ints or (low, high) pairs"
     )
 
 
@@ -137,7 +143,7 @@ def output_size(
     padding, but only windows that start inside the low padding or the input count (PyTorch's rule).
 
     Raises:
-      ValueError: as `resolve_padding`, and where not a single window fits (lax gives size 0 there).
+      ValueError: as `resolve_padding`, and if no window fits (lax returns size 0 there).
     """
     size, kernel, stride, dilation = _geometry(input_size, kernel_size, strides, kernel_dilation)
     pads = resolve_padding(
@@ -151,8 +157,9 @@ def output_size(
             count = min(-(-room // s) + 1, -(-(low + n) // s))
         if count < 1:
             raise ValueError(
-                f"A window that spans {e} pixels does not fit into {n} pixels padded by "
-                f"{(low, high)}; pad more, or use a smaller window or dilation."
+                f"the window spans {e} pixels; expected at most {low + n + high}, the {n} pixels "
+                f"of the input padded by {(low, high)}; pad more, or use a smaller window or "
+                "dilation"
             )
         outputs.append(count)
     return tuple(outputs)
@@ -166,13 +173,14 @@ def padding_for_output_size(
     strides: int | Sequence[int] = 1,
     kernel_dilation: int | Sequence[int] = 1,
 ) -> Pads:
-    """Find the least padding that gives `output_size`: the inverse of the function of that name.
+    """Return the least padding that gives `output_size`: the inverse of the function of that name.
 
     max(0, (m - 1) s + e - n) pixels in all, with output size m, input size n, stride s and a window
-    that spans e pixels. They are split evenly; an odd one goes to the high end, as in `"SAME"`.
+    that spans e pixels. They are split evenly; an odd one is added at the high end, as in `"SAME"`.
 
     Raises:
-      ValueError: if `output_size` is below what no padding gives, or an argument is below 1.
+      ValueError: if even without padding there are more outputs than `output_size`, or if an
+        argument is below 1.
     """
     size, kernel, stride, dilation = _geometry(input_size, kernel_size, strides, kernel_dilation)
     outputs = per_dimension("output_size", output_size, len(size))
@@ -182,8 +190,9 @@ def padding_for_output_size(
         least = (m - 1) * s + e - n
         if least + s - 1 < 0:
             raise ValueError(
-                f"No padding makes {m} output(s) of {n} pixels: a window that spans {e} at stride "
-                f"{s} gives {(n - e) // s + 1} without any; ask for at least those, or crop."
+                f"output_size is {m} for {n} pixels; expected at least {(n - e) // s + 1}, which a "
+                f"window that spans {e} pixels at stride {s} gives without padding; use that, or "
+                "crop the input"
             )
         total = max(least, 0)
         pads.append((total // 2, total - total // 2))
@@ -191,7 +200,7 @@ def padding_for_output_size(
 
 
 def receptive_field(layers: Sequence[Window], input_size: Sequence[int]) -> ReceptiveField:
-    """Follow one output of a stack of layers, the first layer first, back to the input.
+    """Return the receptive field of the last of a stack of layers, the first layer first.
 
     Layer by layer, with jump j between neighbouring fields (1 at first): size grows by
     j d (k - 1), start falls by j low, and j is multiplied by the stride. The input's size matters
@@ -232,28 +241,28 @@ def pad(
 
     [1, 2, 3] padded by 2 becomes [v, v, 1, 2, 3, v, v] (constant, v is `value`),
     [3, 2, 1, 2, 3, 2, 1] (reflect), [1, 1, 1, 2, 3, 3, 3] (edge) or [2, 3, 1, 2, 3, 1, 2]
-    (circular). Padding wider than the image goes on reflecting or going round, as in NumPy
-    (PyTorch refuses it).
+    (circular). Padding wider than the image repeats the pattern, as in NumPy; in PyTorch it is an
+    error.
 
     Args:
-      x: any number of batch dimensions, the spatial ones, and the channels.
+      x: array with any number of batch dimensions, the spatial ones, and the channels.
       padding: an int for both ends or a `(low, high)` pair for each spatial dimension; its length
-        says how many there are.
-      mode: what the padding holds; "circular" is NumPy's "wrap".
-      value: what it holds in mode "constant", in the array's own dtype.
+        is the number of spatial dimensions.
+      mode: rule for the padded values; "circular" is NumPy's "wrap".
+      value: padded value in mode "constant", cast to the dtype of `x`.
 
     Raises:
       ValueError: if `padding` is a string, an int, empty, negative or has more entries than `x` has
-        dimensions before the channels; if `mode` is unknown; if a mode other than "constant" is to
-        pad a dimension of size 0.
+        dimensions before the channels; if `mode` is unknown; if a dimension of size 0 is padded in
+        a mode other than "constant".
     """
     if isinstance(padding, str) or not _has_entries(padding) or len(padding) >= x.ndim:
         raise ValueError(
             f"padding is {padding!r} for an array of shape {x.shape}; expected an int or a "
-            "(low, high) pair for each spatial dimension, as in ((1, 1), (2, 2))."
+            "(low, high) pair for each spatial dimension, as in ((1, 1), (2, 2))"
         )
     if mode not in _NUMPY_MODES:
-        raise ValueError(f"mode is {mode!r}; expected one of {', '.join(_NUMPY_MODES)}.")
+        raise ValueError(f"mode is {mode!r}; expected one of {', '.join(_NUMPY_MODES)}")
     x = jnp.asarray(x)
     num_batch_dims = x.ndim - len(padding) - 1
     pads = ((0, 0),) * num_batch_dims + _explicit_pads(padding, len(padding)) + ((0, 0),)
@@ -272,10 +281,10 @@ def _geometry(
     strides: int | Sequence[int],
     kernel_dilation: int | Sequence[int],
 ) -> tuple[tuple[int, ...], ...]:
-    """Give the four as checked tuples with one entry for each spatial dimension."""
+    """Return the arguments as checked tuples with one entry for each spatial dimension."""
     if not _has_entries(input_size):
         raise ValueError(
-            f"input_size is {input_size!r}; expected a tuple, one size for each spatial dimension."
+            f"input_size is {input_size!r}; expected a tuple, one size for each spatial dimension"
         )
     num_dims = len(input_size)
     return (
@@ -299,6 +308,6 @@ def _explicit_pads(padding: int | Sequence[int | tuple[int, int]], num_dims: int
     ):
         raise ValueError(
             f"padding is {padding!r}; expected an int, or for each of the {num_dims} spatial "
-            "dimension(s) an int or a (low, high) pair, none negative (slice the input to crop it)."
+            "dimension(s) an int or a (low, high) pair, none negative (slice the input to crop it)"
         )
     return tuple((int(low), int(high)) for low, high in pairs)

@@ -1,15 +1,16 @@
-"""Pooling over channels-last arrays: `pool`, the one general function, and what is made of it.
+"""Pooling over channels-last arrays: `pool`, the one general function, and its specialisations.
 
 Inputs have any number of batch dimensions, the spatial ones, and the channels:
-`[*batch, *space, channels]`. A `window_shape` tuple says by its length how many are spatial, so
-images are pooled one by one (`[height, width, channels]`) or in batches of any rank. A single int
-takes every dimension but the first and the last to be spatial, that is, one batch dimension: for an
-image without one, write `(2, 2)`.
+`[*batch, *space, channels]`. The length of a `window_shape` tuple is the number of spatial
+dimensions, so images are pooled one by one (`[height, width, channels]`) or in batches of any rank.
+A single int stands for all dimensions except the first, the batch, and the last. For an image
+without a batch dimension, write `(2, 2)`.
 
-Every function here is differentiable as often as its arithmetic is, forward and backward, and says
-what it does with NaN and ties. Strides default to the window, as in PyTorch and Keras; in
-`flax.linen` they default to 1. Padding is anything `resolve_padding` takes; a window that holds
-padding only is an error, where XLA and linen return the identity of the reduction.
+Every function here is differentiable as often as its arithmetic is, forward and backward; its
+docstring defines the result for NaN and ties. Strides default to the window, as in PyTorch and
+Keras; in `flax.linen` they default to 1. `padding` has any form that `resolve_padding` accepts. A
+window that holds padding only is an error, where XLA and linen return the identity of the
+reduction.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ def pool(
     and x is `init` outside the input; with k the window, s the stride and d the dilation, along
     each spatial dimension, the last one first.
 
-    It is made of `reduce_fn` on strided slices, and so is its derivative, of any order;
-    `lax.reduce_window` has none for most reductions, and XLA's own for the maximum is several times
-    slower on a CPU.
+    The result consists of `reduce_fn` on strided slices, so it has derivatives of any order;
+    `lax.reduce_window` has none for most reductions, and XLA's derivative of the maximum is several
+    times slower on a CPU.
 
     Args:
       inputs: the array to pool.
-      init: what padding holds, in the dtype of `inputs`: the identity of `reduce_fn`.
-      reduce_fn: associative, elementwise and of two arrays of one shape. It sees the elements in
-        order, the earlier ones in its first argument.
+      init: padded value, in the dtype of `inputs`: the identity of `reduce_fn`.
+      reduce_fn: associative, elementwise function of two arrays of one shape. The elements of a
+        window are combined in order, the earlier ones in the first argument.
       window_shape: an int of at least 1 for each spatial dimension, or one for all (see above).
-      strides: the distance between windows; None is the window's own size.
+      strides: the distance between windows; None is the size of the window.
       padding: see `resolve_padding`.
       window_dilation: the distance between neighbours within a window.
       ceil_mode: whether a last window may reach beyond the padded input, see `output_size`.
@@ -64,11 +65,11 @@ def pool(
 
     Raises:
       ValueError: if the arguments do not fit the number of dimensions or each other, if no window
-        fits into the input, or if some window would hold padding only.
+        fits into the input, or if some window holds padding only.
     """
     axes = _window_axes(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     outputs = pad(inputs, [a.pads for a in axes], value=init)
-    # The last axis first, so that `reduce_fn` meets the elements of a window in row-major order.
+    # The last axis first, so that the elements of a window are combined in row-major order.
     for a in reversed(axes):
         outputs = _slide(outputs, reduce_fn, a.axis, a.window, a.stride, a.dilation)
     return outputs
@@ -85,13 +86,13 @@ def max_pool(
 ) -> Real[Array, "*batch_and_windows channels"]:
     """Take the maximum of each window; arguments, shapes and errors are those of `pool`.
 
-    Padding never wins. A window with a NaN gives NaN. The gradient goes to the one element that was
-    taken: of equal ones the first in row-major order, of several NaN the first. (Only where the
-    maximum is -inf itself may padding take the gradient, that is, drop it.) The second derivative
-    is zero. Integer types are kept.
+    Padding is never the maximum. A window with a NaN yields NaN. Only the element that was taken
+    has a gradient: of equal elements the first in row-major order, of several NaN the first. If the
+    maximum is -inf, padding may take the gradient, which is then dropped. The second derivative is
+    zero. Integer types are kept.
 
-    `strides` differs from linen's, whose default is 1. On ties PyTorch and XLA do as we do,
-    whereas `jnp.max` shares the gradient out.
+    `strides` differs from linen's, whose default is 1. PyTorch and XLA resolve ties in the same
+    way, whereas `jnp.max` divides the gradient among equal elements.
     """
     inputs = jnp.asarray(inputs)
     lowest, _ = _limits(inputs)
@@ -111,7 +112,7 @@ def min_pool(
     window_dilation: int | Sequence[int] = 1,
     ceil_mode: bool = False,
 ) -> Real[Array, "*batch_and_windows channels"]:
-    """Take the minimum of each window; everything else is as in `max_pool`, with +inf for -inf.
+    """Take the minimum of each window; otherwise as `max_pool`, with +inf instead of -inf.
 
     min_pool(x) = -max_pool(-x) for floating-point x, gradients included. PyTorch and Keras have no
     such layer.
@@ -137,9 +138,9 @@ def avg_pool(
 ) -> Float[Array, "*batch_and_windows channels"]:
     """Take the mean of each window; arguments, shapes and errors are those of `pool`.
 
-    y = sum / count, where padding adds nothing to the sum, and counts if `count_include_pad`; what
-    `ceil_mode` reaches beyond the padding never counts (PyTorch's rule). Sums of float16 and
-    bfloat16 are held in float32. A window with a NaN gives NaN.
+    y = sum / count. Padding adds 0 to the sum, and is counted if `count_include_pad`. Positions
+    beyond the padding, which `ceil_mode` can reach, are never counted (PyTorch's rule). Sums of
+    float16 and bfloat16 are held in float32. A window with a NaN yields NaN.
 
     `strides` differs from linen's, whose default is 1. `count_include_pad` is True as in linen and
     PyTorch; TensorFlow and Keras never count padding.
@@ -170,19 +171,21 @@ def lp_pool(
 ) -> Float[Array, "*batch_and_windows channels"]:
     """Take the p-norm of each window; the other arguments, shapes and errors are those of `pool`.
 
-    y = (sum |x|^p)^(1/p), in float32 for float16 and bfloat16; |x|^p must fit there. A window with
-    a NaN gives NaN. Where the norm has a corner we choose a subgradient: 0 for a window of zeros,
-    and at p = 1 an element 0 counts as positive.
+    y = (sum |x|^p)^(1/p), in float32 for float16 and bfloat16; |x|^p must be finite in float32. A
+    window with a NaN yields NaN. Where the norm is not differentiable, the gradient is a
+    subgradient: 0 for a window of zeros, and at p = 1 an element 0 counts as positive.
 
-    `strides` defaults to the window as in PyTorch. PyTorch leaves out the absolute value, so that
-    odd p can give NaN, and scales up windows that `ceil_mode` cuts short. Linen has no such layer.
+    `strides` defaults to the window as in PyTorch. PyTorch omits the absolute value, so that odd p
+    can yield NaN, and scales up windows that `ceil_mode` cuts short. Linen has no such layer.
 
     Raises:
       ValueError: as `pool`, unless 1 <= p < infinity (use `max_pool` of |x| there), and for integer
         inputs: cast them to a float type first.
     """
     if not 1 <= p < math.inf:
-        raise ValueError(f"p is {p}; expected 1 <= p < infinity; for infinity, max_pool |inputs|.")
+        raise ValueError(
+            f"p is {p}; expected 1 <= p < infinity; for infinity, use max_pool(jnp.abs(inputs))"
+        )
     inputs = jnp.asarray(inputs)
     powers = jnp.abs(_accumulator(inputs)) ** p
     sums = pool(powers, 0, jnp.add, window_shape, strides, padding, window_dilation, ceil_mode)
@@ -194,12 +197,12 @@ def lp_pool(
 def global_max_pool(
     inputs: Real[Array, "*batch_and_space channels"], num_spatial_dims: int | None = None
 ) -> Real[Array, "*batch channels"]:
-    """Take the maximum over all of space, as `max_pool` with a window of that size.
+    """Take the maximum over all positions, as `max_pool` with a window of that size.
 
     Args:
       inputs: the array to pool.
-      num_spatial_dims: how many dimensions before the channels to pool over; None is all but the
-        first, which is then the batch.
+      num_spatial_dims: number of dimensions before the channels to pool over; None is all except
+        the first, which is then the batch.
 
     Raises:
       ValueError: if `inputs` has too few dimensions, or one of them is of size 0.
@@ -210,14 +213,14 @@ def global_max_pool(
 def global_min_pool(
     inputs: Real[Array, "*batch_and_space channels"], num_spatial_dims: int | None = None
 ) -> Real[Array, "*batch channels"]:
-    """Take the minimum over all of space; everything else is as in `global_max_pool`."""
+    """Take the minimum over all positions; otherwise as `global_max_pool`."""
     return _global_pool(min_pool, inputs, num_spatial_dims)
 
 
 def global_avg_pool(
     inputs: Float[Array, "*batch_and_space channels"], num_spatial_dims: int | None = None
 ) -> Float[Array, "*batch channels"]:
-    """Take the mean over all of space, as `avg_pool`; the rest is as in `global_max_pool`."""
+    """Take the mean over all positions, as `avg_pool`; otherwise as `global_max_pool`."""
     return _global_pool(avg_pool, inputs, num_spatial_dims)
 
 
@@ -232,8 +235,8 @@ def adaptive_max_pool(
 
     Args:
       inputs: the array to pool.
-      output_shape: the number of bins along each spatial dimension; an int is for all of them and
-        takes the first dimension to be the batch, as everywhere in this file.
+      output_shape: the number of bins along each spatial dimension; an int holds for all dimensions
+        except the first, the batch, and the last.
 
     Raises:
       ValueError: if `output_shape` does not fit `inputs`, or holds an int below 1.
@@ -263,16 +266,16 @@ def _slide(
     stride: int,
     dilation: int,
 ) -> Array:
-    """Reduce every window along one axis; the one place that knows how windows are reduced.
+    """Reduce every window along one axis.
 
-    A window is its first half, its second half and, if odd, its last element; the halves are the
-    same for all windows, so k elements take about 2 log2(k) operations to write down.
+    A window consists of its first half, its second half and, if odd, its last element. All windows
+    share the array of halves, so a window of k elements takes about 2 log2(k) operations.
     """
     if window == 1:
         return lax.slice_in_dim(x, 0, None, stride, axis)
     half = window // 2
     last = (window - 1) * dilation
-    extent = x.shape[axis] - last  # all places where a window can start
+    extent = x.shape[axis] - last  # number of positions where a window can start
 
     def from_offset(y: Array, offset: int) -> Array:
         return lax.slice_in_dim(y, offset, offset + extent, stride, axis)
@@ -289,9 +292,9 @@ class _WindowAxis(NamedTuple):
     window: int
     stride: int
     dilation: int
-    pads: tuple[int, int]  # as far as the windows reach: less than asked for, or more in ceil mode
-    num_taps: np.ndarray  # [num_windows], how much of each window lies inside the input
-    num_padded_taps: np.ndarray  # the same, inside the input or the padding asked for
+    pads: tuple[int, int]  # as far as windows reach: less than the padding, or more in ceil mode
+    num_taps: np.ndarray  # [num_windows], taps of each window inside the input
+    num_padded_taps: np.ndarray  # [num_windows], taps inside the input or the padding
 
 
 def _window_axes(
@@ -302,7 +305,7 @@ def _window_axes(
     window_dilation: int | Sequence[int],
     ceil_mode: bool,
 ) -> list[_WindowAxis]:
-    """Check the arguments and work out the windows along every spatial axis."""
+    """Check the arguments and return the windows along every spatial axis."""
     axes = _spatial_axes(inputs, _length(window_shape))
     sizes = tuple(inputs.shape[axis] for axis in axes)
     window = per_dimension("window_shape", window_shape, len(axes))
@@ -322,9 +325,9 @@ def _window_axes(
         num_taps = ((0 <= taps) & (taps < n)).sum(axis=1)
         if not num_taps.all():
             raise ValueError(
-                f"Window {num_taps.argmin()} along axis {axis} (size {n}) holds padding only: "
-                f"window {k}, stride {s}, dilation {d}, padding {(low, high)}; pad by less than "
-                "the window's extent, or use a smaller dilation."
+                f"window {num_taps.argmin()} along axis {axis} (size {n}) holds padding only, with "
+                f"window {k}, stride {s}, dilation {d} and padding {(low, high)}; expected at "
+                "least one pixel; pad by less than the window's extent, or use a smaller dilation"
             )
         reach = max(0, int(taps.max()) + 1 - n)
         num_padded_taps = (taps < n + high).sum(axis=1)
@@ -340,9 +343,9 @@ def _spatial_axes(inputs: Array, num_dims: int | None) -> tuple[int, ...]:
     num_dims = inputs.ndim - 2 if num_dims is None else num_dims
     if not 1 <= num_dims < inputs.ndim:
         raise ValueError(
-            f"Inputs of shape {inputs.shape} were to have {num_dims} spatial dimension(s) before "
-            "the channels; expected at least one, and no more than there are. A single int takes "
-            "all dimensions but the first and the last; otherwise give a tuple, one int for each."
+            f"inputs have shape {inputs.shape}, for {num_dims} spatial dimension(s) before the "
+            "channels; expected at least one, and an axis for each; give a tuple with one int for "
+            "each spatial dimension (a single int stands for all axes but the first and the last)"
         )
     return tuple(range(inputs.ndim - 1 - num_dims, inputs.ndim - 1))
 
@@ -360,7 +363,7 @@ def _adaptive_pool(
     axes = _spatial_axes(inputs, _length(output_shape))
     bins = per_dimension("output_shape", output_shape, len(axes))
     outputs = inputs
-    # A bin is a box, so its mean or maximum is taken axis by axis; the last first, as in `pool`.
+    # A bin is a box, so its mean or maximum is computed axis by axis; the last first, as in `pool`.
     for axis, m in reversed(list(zip(axes, bins, strict=True))):
         n = inputs.shape[axis]
         pooled = []
@@ -373,20 +376,20 @@ def _adaptive_pool(
 
 
 def _limits(inputs: Array) -> tuple[float, float]:
-    """Give the least and the greatest value of the inputs' type, infinities included."""
+    """Return the least and the greatest value of the inputs' type, infinities included."""
     if jnp.issubdtype(inputs.dtype, jnp.floating):
         return -math.inf, math.inf
     if jnp.issubdtype(inputs.dtype, jnp.integer):
         return jnp.iinfo(inputs.dtype).min, jnp.iinfo(inputs.dtype).max
-    raise ValueError(f"inputs are {inputs.dtype}; expected a float or an integer type.")
+    raise ValueError(f"inputs are {inputs.dtype}; expected a float or an integer type; cast them")
 
 
 def _accumulator(inputs: Array) -> Array:
-    """Cast to a type fit to sum in: at least float32."""
+    """Cast to the type that sums are held in: at least float32."""
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         raise ValueError(
-            f"inputs are {inputs.dtype}, and a mean or a norm of them is not; cast them to a float "
-            "type first, as in inputs.astype(jnp.float32)."
+            f"inputs are {inputs.dtype}; expected a float type, because a mean or a norm is not an "
+            "integer; cast them, as in inputs.astype(jnp.float32)"
         )
     return inputs.astype(sum_dtype(inputs.dtype))
 

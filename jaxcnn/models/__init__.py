@@ -1,4 +1,4 @@
-"""The networks: MODELS, a plain dict of name -> constructor taking `num_classes` and `dtype`."""
+"""The networks: MODELS maps a name to a constructor with arguments `num_classes` and `dtype`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -26,7 +26,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "cuda-convnet-11pct": CudaConvnet11pct,
 }
 
-# The image that each entry of MODELS is made for.
+# Height, width and channels of the images that each entry of MODELS was designed for.
 IMAGE_SHAPES = {
     "lenet5": (28, 28, 1),
     "lenet5-tanh": (28, 28, 1),

@@ -18,8 +18,8 @@ from jaxcnn.models.checks import check_images
 _conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 _normal = nn.initializers.normal
 
-# How the two layers with most of the parameters are split over devices: fc6 by columns, then fc7 by
-# rows, so that fc7 takes each device's share of fc6's outputs as it is. fc8 and the softmax stay
+# The two layers with most of the parameters are split over devices: fc6 by columns and fc7 by rows,
+# so that fc7 reads each device's share of fc6's outputs where it is. fc8 and the softmax stay
 # whole. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014.
 MODEL_AXIS = {
     "fc6/kernel": PartitionSpec(None, "model"),
@@ -33,16 +33,16 @@ class AlexNet(nn.Module):
 
     64-192-384-256-256 maps, neither groups nor response normalization, adaptive average pooling to
     6x6 and dropout before fc6 and fc7: 61,100,840 parameters with 1000 classes, 57,044,810 with 10.
-    The maps are those of Krizhevsky's one-GPU network in cuda-convnet2, which normalizes, drops out
-    after fc6 and fc7, and has no averaging. With 224x224 images the maps are 6x6 already, and the
-    averaging changes nothing.
+    The maps are those of Krizhevsky's one-GPU network in cuda-convnet2, which has response
+    normalization, dropout after fc6 and fc7, and no averaging. With 224x224 images the maps are 6x6
+    already, and the averaging changes nothing.
 
-    Initial parameters are linen's: kernels of variance 1 / fan-in, biases 0. torchvision leaves
-    them to PyTorch: uniform, of a third of that variance, and so are the biases.
+    Initial parameters are linen's: kernels of variance 1 / fan-in, biases 0. torchvision has
+    PyTorch's: kernels and biases are uniform, with a third of that variance.
 
     Attributes:
       num_classes: width of the output.
-      dtype: of the computation; parameters stay float32.
+      dtype: type of the computation; parameters stay float32.
 
     References:
       Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014;
@@ -57,9 +57,9 @@ class AlexNet(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width channels"], *, train: bool = False
     ) -> Float[Array, "batch num_classes"]:
-        """Logits of each image; `train` drops out, with the "dropout" key.
+        """Return the logits of each image; `train` applies dropout, with the "dropout" key.
 
-        The shapes noted are those of 224x224 images.
+        The shapes in the comments are those of 224x224 images.
 
         Raises:
           ValueError: the images are not [batch, height, width, channels], or smaller than 63x63.
@@ -90,19 +90,19 @@ class AlexNet32(nn.Module):
     """AlexNet's plan for images of 32x32: 1,982,794 parameters with 10 classes.
 
     Five convolutions, pooled after the first, the second and the last, and three dense layers, as
-    in `AlexNet`; but all kernels are of 3x3 at stride 1, windows of pooling do not overlap, and
-    there are fewer maps, 64-128-192-128-128, and units, 512. Kernels start with variance
-    2 / fan-in, those of fc8 with 1 / fan-in. Response normalization follows the first two layers,
-    as in 2012 but after pooling, where it is cheaper, and stronger: x / sqrt(1 + the mean square of
-    9 neighbouring maps).
+    in `AlexNet`. All kernels are 3x3 at stride 1, pooling windows do not overlap, and the numbers
+    of maps, 64-128-192-128-128, and of units, 512, are smaller. Kernels start with variance
+    2 / fan-in, those of fc8 with 1 / fan-in. Response normalization follows the first two layers as
+    in 2012, but after pooling, where it is cheaper. It is also stronger: x / sqrt(1 + the mean
+    square of 9 neighbouring maps).
 
     Attributes:
       num_classes: width of the output.
-      dropout: the part of the units dropped before fc6 and fc7 in training, in [0, 1).
-      dtype: of the computation; parameters stay float32.
+      dropout: fraction of the units dropped before fc6 and fc7 in training, in [0, 1).
+      dtype: type of the computation; parameters stay float32.
 
     References:
-      Krizhevsky 2014, as `AlexNet`, for the plan; He, Zhang, Ren, Sun, "Delving Deep into
+      Krizhevsky 2014, cited in `AlexNet`, for the plan; He, Zhang, Ren, Sun, "Delving Deep into
       Rectifiers", 2015, section 2.2, for the kernels.
     """
 
@@ -115,7 +115,7 @@ class AlexNet32(nn.Module):
     def __call__(
         self, images: Float[Array, "batch 32 32 channels"], *, train: bool = False
     ) -> Float[Array, "batch num_classes"]:
-        """Logits of each image; `train` drops out, with the "dropout" key.
+        """Return the logits of each image; `train` applies dropout, with the "dropout" key.
 
         Raises:
           ValueError: the images are not [batch, 32, 32, channels].
@@ -144,23 +144,24 @@ class AlexNet32(nn.Module):
 class AlexNet2012(nn.Module):
     """AlexNet as the paper of 2012 describes it: 60,965,224 parameters with 1000 classes.
 
-    96-256-384-384-256 maps; conv2, conv4 and conv5 in two groups, one for each of the two GPUs it
-    was trained on; response normalization with the paper's formula after the ReLU of conv1 and
-    conv2; overlapping max-pooling; dropout after fc6 and fc7. Kernels start as N(0, 0.01^2).
+    96-256-384-384-256 maps; conv2, conv4 and conv5 in two groups, one for each of the two GPUs of
+    the original training; response normalization with the paper's formula after the ReLU of conv1
+    and conv2; overlapping max-pooling; dropout after fc6 and fc7. Kernels start as N(0, 0.01^2).
 
-    224 or 227? The paper says 224x224, stride 4 and 55x55 outputs, which takes 227 pixels. It takes
-    224x224 images and pads them with three zeros at the bottom and on the right: cuda-convnet
-    rounds the number of outputs up and reads zeros beyond the border. It also takes 227x227 images,
-    unpadded, which is Caffe's reading.
+    The paper says 224x224 pixels, stride 4 and 55x55 outputs, but those outputs need 227 pixels.
+    This network pads 224x224 images with three zeros at the bottom and on the right, because
+    cuda-convnet rounds the number of outputs up and reads zeros beyond the border. Images of
+    227x227, Caffe's reading, are not padded.
 
-    Departure: the paper halves the outputs of fc6 and fc7 in evaluation; we double what dropout
-    keeps in training, as is usual today, so that fc7 and fc8 see twice the paper's values.
+    Departure: the paper halves the outputs of fc6 and fc7 in evaluation. Here training doubles the
+    outputs that dropout keeps, as is usual today, so that the inputs of fc7 and fc8 are twice the
+    paper's.
 
     Attributes:
       num_classes: width of the output.
-      initial_bias: of conv2, conv4, conv5, fc6 and fc7, 1 in the paper; the others' is 0. Caffe
-        found the loss stuck with 1 and took 0.1.
-      dtype: of the computation; parameters stay float32.
+      initial_bias: bias of conv2, conv4, conv5, fc6 and fc7, 1 in the paper; other biases are 0.
+        In Caffe the loss was stuck with 1, so Caffe uses 0.1.
+      dtype: type of the computation; parameters stay float32.
 
     References:
       Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
@@ -177,15 +178,15 @@ class AlexNet2012(nn.Module):
     def __call__(
         self, images: Float[Array, "batch size size channels"], *, train: bool = False
     ) -> Float[Array, "batch num_classes"]:
-        """Logits of each image; `train` drops out, with the "dropout" key.
+        """Return the logits of each image; `train` applies dropout, with the "dropout" key.
 
         Raises:
           ValueError: the images are neither [batch, 224, 224, channels] nor 227x227.
           TypeError: the images are not floating point.
         """
         fits = images.ndim == 4 and images.shape[1:3] in ((224, 224), (227, 227))
-        takes = "[batch, 224, 224, channels] or [batch, 227, 227, channels]"
-        check_images(images, fits, "AlexNet2012", takes)
+        expected = "[batch, 224, 224, channels] or [batch, 227, 227, channels]"
+        check_images(images, fits, "AlexNet2012", expected)
         conv = partial(_conv, kernel_init=_normal(0.01), dtype=self.dtype)
         dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
         bias = nn.initializers.constant(self.initial_bias)

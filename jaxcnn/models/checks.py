@@ -1,4 +1,4 @@
-"""What every network asks of its images."""
+"""Checks that every network applies to its images."""
 
 from __future__ import annotations
 
@@ -6,20 +6,25 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 
-def check_images(images: Array, fits: bool, network: str, takes: str) -> None:
-    """Refuses images of a shape that does not fit, and pixels as they are stored.
+def check_images(images: Array, fits: bool, network: str, expected: str) -> None:
+    """Raise an error for images of the wrong shape, and for raw images.
 
     Args:
-      images: what the network was called with.
-      fits: whether their shape is one that it takes.
-      network: its name.
-      takes: those shapes, in words.
+      images: images that the network was called with.
+      fits: whether their shape is valid.
+      network: name of the network, for the error.
+      expected: valid shapes, for the error.
 
     Raises:
-      ValueError: they do not fit.
-      TypeError: they are not floating point.
+      ValueError: the shape is not valid.
+      TypeError: the images are not floating point.
     """
     if not fits:
-        raise ValueError(f"{network} takes images {takes}, got {images.shape}")
+        raise ValueError(
+            f"images have shape {images.shape}; expected {expected} for {network}; resize or "
+            "crop them"
+        )
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"{network} takes normalized floating-point images, got {images.dtype}")
+        raise TypeError(
+            f"images are {images.dtype}; expected floating point for {network}; normalize them"
+        )

@@ -21,17 +21,18 @@ _normal = nn.initializers.normal
 class CudaConvnet18pct(nn.Module):
     """cuda-convnet's CIFAR-10 network of 18% test error, 2011: 89,578 parameters.
 
-    Three convolutions; the first is pooled by maximum and only then rectified, the others by
-    average; response normalization within maps after pool1 and pool2. Pooling windows that reach
-    beyond the border see what is there. Caffe's `cifar10_full` is this network.
+    Three convolutions. The first is pooled by maximum and then rectified; the others are rectified
+    and then pooled by average. Response normalization within maps follows pool1 and pool2. A
+    pooling window that reaches beyond the border covers the pixels inside only. Caffe's
+    `cifar10_full` is this network.
 
     Attributes:
       num_classes: width of the output.
-      dtype: of the computation; parameters stay float32.
+      dtype: type of the computation; parameters stay float32.
 
     References:
-      Krizhevsky, cuda-convnet, `layers-18pct.cfg` and `layer-params-18pct.cfg`, which has the
-      constants of normalization.
+      Krizhevsky, cuda-convnet, `layers-18pct.cfg`, and `layer-params-18pct.cfg` for the constants
+      of normalization.
     """
 
     num_classes: int = 10
@@ -41,7 +42,7 @@ class CudaConvnet18pct(nn.Module):
     def __call__(
         self, images: Float[Array, "batch 32 32 channels"], *, train: bool = False
     ) -> Float[Array, "batch num_classes"]:
-        """Logits of each image; `train` changes nothing in this network.
+        """Return the logits of each image; `train` changes nothing in this network.
 
         Raises:
           ValueError: the images are not [batch, 32, 32, channels].
@@ -66,19 +67,19 @@ class CudaConvnet18pct(nn.Module):
 class CudaConvnet11pct(nn.Module):
     """cuda-convnet's CIFAR-10 network of 11% test error, 2012: 2,112,970 parameters.
 
-    Two convolutions with response normalization across channels, before pooling in one and after it
-    in the other, then two locally connected layers: convolutions whose every position has a kernel
-    and a bias of its own. It sees 24x24 crops of the 32x32 images, and its 11% is the mean over ten
-    of them: the corners, the centre and their mirror images.
+    Two convolutions with response normalization across channels, after pooling in the first and
+    before it in the second, then two locally connected layers: convolutions with a separate kernel
+    and bias at every position. The input is a 24x24 crop of a 32x32 image. The 11% is the error of
+    the mean over ten crops: the corners, the centre and their mirror images.
 
     Attributes:
       num_classes: width of the output.
-      dtype: of the computation; parameters stay float32.
+      dtype: type of the computation; parameters stay float32.
 
     References:
       Krizhevsky, cuda-convnet, `layers-conv-local-11pct.cfg` in its revision of 64 maps in local3
-      and normalization over 9 channels; an earlier one has 32 and 5. The crop is `convdata.py`'s,
-      with a `crop_border` of 4.
+      and normalization over 9 channels; an earlier revision has 32 and 5. The crop is that of
+      `convdata.py` with a `crop_border` of 4.
     """
 
     num_classes: int = 10
@@ -88,7 +89,7 @@ class CudaConvnet11pct(nn.Module):
     def __call__(
         self, images: Float[Array, "batch 24 24 channels"], *, train: bool = False
     ) -> Float[Array, "batch num_classes"]:
-        """Logits of each image; `train` changes nothing in this network.
+        """Return the logits of each image; `train` changes nothing in this network.
 
         Raises:
           ValueError: the images are not [batch, 24, 24, channels].

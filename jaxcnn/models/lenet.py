@@ -18,17 +18,17 @@ from jaxcnn.models.checks import check_images
 class LeNet5(nn.Module):
     """LeNet-5 as the course notebook draws it: 61,706 parameters for 28x28 images, 10 classes.
 
-    The layout is that of LeCun et al. 1998, figure 2, as later retellings simplified it: C3 sees
-    all of S2's maps, S2 and S4 are plain pools without coefficients, the output is linear. C1 pads
-    the image by 2, where the paper draws the digit on 32x32. The notebook ends in a softmax and
-    feeds it to a loss that applies softmax again; this network returns logits, so that the loss
-    applies it once.
+    The layout is that of LeCun et al. 1998, figure 2, as later accounts simplified it: C3 is
+    connected to all maps of S2, S2 and S4 are plain pools without coefficients, and the output is
+    linear. C1 pads the image by 2, where the paper centers the digit in 32x32 pixels. The notebook
+    ends in a softmax and passes it to a loss that applies softmax again; this network returns
+    logits, so that the loss applies it once.
 
     Attributes:
       num_classes: width of the output.
-      activation: elementwise, after C1, C3, C5 and F6; the notebook has sigmoid.
-      pool: `(inputs, window_shape) -> outputs`, S2 and S4; the notebook has average pooling.
-      dtype: of the computation; parameters stay float32.
+      activation: elementwise function after C1, C3, C5 and F6; sigmoid in the notebook.
+      pool: function `(inputs, window_shape) -> outputs` of S2 and S4; the average in the notebook.
+      dtype: type of the computation; parameters stay float32.
 
     References:
       LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
@@ -44,7 +44,7 @@ class LeNet5(nn.Module):
     def __call__(
         self, images: Float[Array, "batch 28 28 channels"], *, train: bool = False
     ) -> Float[Array, "batch num_classes"]:
-        """Logits of each image; `train` changes nothing in this network.
+        """Return the logits of each image; `train` changes nothing in this network.
 
         Raises:
           ValueError: the images are not [batch, 28, 28, channels].
@@ -69,15 +69,15 @@ class LeNet5(nn.Module):
 
 
 class LeNet5Modern(nn.Module):
-    """LeNet-5's plan with what came since: 78,258 parameters for 28x28 images, 10 classes.
+    """LeNet-5's plan with later methods: 78,258 parameters for 28x28 images, 10 classes.
 
     Rectified units, pooling by maximum, initial kernels of variance 2 / fan-in (1 / fan-in in the
-    output) and more maps in C1 and C3; C5 is smaller and there is no F6, so that the size stays
-    that of LeNet-5.
+    output) and more maps in C1 and C3. C5 is smaller and F6 is left out, so that the size is close
+    to LeNet-5's.
 
     Attributes:
       num_classes: width of the output.
-      dtype: of the computation; parameters stay float32.
+      dtype: type of the computation; parameters stay float32.
 
     References:
       LeCun, Bottou, Bengio, Haffner 1998, section II.B, for the plan; Krizhevsky, Sutskever, Hinton
@@ -92,7 +92,7 @@ class LeNet5Modern(nn.Module):
     def __call__(
         self, images: Float[Array, "batch 28 28 channels"], *, train: bool = False
     ) -> Float[Array, "batch num_classes"]:
-        """Logits of each image; `train` changes nothing in this network.
+        """Return the logits of each image; `train` changes nothing in this network.
 
         Raises:
           ValueError: the images are not [batch, 28, 28, channels].

@@ -1,4 +1,4 @@
-"""LeNet-5 as it was in 1998, with what only it has: subsampling, Table I, the RBF output."""
+"""LeNet-5 of 1998, with its own layers: subsampling, Table I, the RBF output."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.pooling import pool
 from jaxcnn.models.checks import check_images
 
-# White in the images the network takes; black is 1.175.
+# White in the normalized images; black is 1.175.
 BACKGROUND = -0.1
 
-# Table I: the maps of S2 that each map of C3 sees.
+# Table I: the maps of S2 that each map of C3 is connected to.
 TABLE_I = (
     *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
     *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
@@ -49,29 +49,29 @@ BITMAPS: Float[np.ndarray, "10 12 7"] = np.array(
     ],
     np.float32,
 )
-"""The ten digits that F6 is to draw: 12 rows of 7 pixels, +1 for ink, -1 for paper."""
+"""F6's targets, the ten digits: 12 rows of 7 pixels, +1 for ink, -1 for paper."""
 
 
 def squash(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """1.7159 tanh(2 a / 3), so that +-1 are mapped to themselves (appendix A)."""
+    """Return 1.7159 tanh(2 a / 3), which maps 1 and -1 to themselves (appendix A)."""
     return 1.7159 * jnp.tanh(2 / 3 * a)
 
 
 def uniform_by_fan_in(fan_in: int | np.ndarray) -> nn.initializers.Initializer:
-    """Uniform between -2.4 / fan_in and 2.4 / fan_in (appendix A).
+    """Return an initializer, uniform between -2.4 / fan_in and 2.4 / fan_in (appendix A).
 
     Args:
-      fan_in: inputs of the unit that the weight belongs to, its bias not counted; one number, or
-        one for each entry of the parameter's last dimension.
+      fan_in: number of inputs of the weight's unit, without the bias; one number, or one for each
+        entry of the parameter's last dimension.
     """
     return _uniform(2.4 / np.asarray(fan_in, np.float32))
 
 
 def lecun_uniform(fan_in: int | np.ndarray) -> nn.initializers.Initializer:
-    """Uniform with a variance of 1 / fan_in: between -sqrt(3 / fan_in) and sqrt(3 / fan_in).
+    """Return a uniform initializer of variance 1 / fan_in: up to sqrt(3 / fan_in) either way.
 
     Args:
-      fan_in: as `uniform_by_fan_in` takes it.
+      fan_in: number of inputs, as for `uniform_by_fan_in`.
 
     References:
       LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998, section 4.6.
@@ -90,8 +90,8 @@ class Subsampling(nn.Module):
     """The sum of each 2x2 square, times the map's coefficient, plus the map's bias.
 
     Attributes:
-      by_fan_in: fan-in -> initializer of both.
-      dtype: of the computation; parameters stay float32.
+      by_fan_in: function from a fan-in to the initializer of coefficient and bias.
+      dtype: type of the computation; parameters stay float32.
     """
 
     by_fan_in: Callable[[Any], nn.initializers.Initializer] = uniform_by_fan_in
@@ -101,7 +101,7 @@ class Subsampling(nn.Module):
     def __call__(
         self, inputs: Float[Array, "batch height width maps"]
     ) -> Float[Array, "batch height/2 width/2 maps"]:
-        """Weighted sums, not yet squashed."""
+        """Return the weighted sums, before `squash`."""
         init = self.by_fan_in(4)
         coefficient = self.param("coefficient", init, (inputs.shape[-1],))
         bias = self.param("bias", init, (inputs.shape[-1],))
@@ -113,15 +113,15 @@ class Subsampling(nn.Module):
 
 
 class TableConv(nn.Module):
-    """A convolution, 5x5 and VALID, whose maps each see some of the input's maps only.
+    """A 5x5 VALID convolution whose output maps are each connected to some input maps only.
 
     `kernel` is [5, 5, connections], with one entry for each pair of maps in the table, output map
-    by output map. An absent connection has no parameter: there is nothing to train, decay or count.
+    by output map. An absent connection has no parameter to train, decay or count.
 
     Attributes:
-      table: for each output map, the input maps that it sees.
-      by_fan_in: fan-in -> initializer of kernel and bias.
-      dtype: of the computation; parameters stay float32.
+      table: for each output map, the input maps that it is connected to.
+      by_fan_in: function from a fan-in to the initializer of kernel and bias.
+      dtype: type of the computation; parameters stay float32.
     """
 
     table: tuple[tuple[int, ...], ...]
@@ -132,7 +132,7 @@ class TableConv(nn.Module):
     def __call__(
         self, inputs: Float[Array, "batch height width maps"]
     ) -> Float[Array, "batch height-4 width-4 features"]:
-        """Weighted sums, not yet squashed."""
+        """Return the weighted sums, before `squash`."""
         maps_in, features = inputs.shape[-1], len(self.table)
         maps_seen = np.array([len(maps) for maps in self.table])
         source = np.concatenate(self.table)  # [connections]
@@ -152,7 +152,7 @@ class TableConv(nn.Module):
 class EuclideanRBF(nn.Module):
     """Minus the squared distance to each bitmap: the paper's y_i (eq. 7) with the sign changed.
 
-    It has no parameters. The sum is held in float32.
+    The layer has no parameters. The sum is held in float32.
     """
 
     @nn.compact
@@ -166,32 +166,33 @@ class EuclideanRBF(nn.Module):
 class LeNet1998(nn.Module):
     """LeNet-5 of LeCun et al. 1998: 60,000 parameters, 340,908 connections.
 
-    Six maps (C1) are halved (S2), sixteen see some of those (C3, Table I) and are halved (S4), 120
-    units see them all (C5), 84 draw the digit as a 7x12 bitmap (F6), and the class is that of the
-    nearest of ten fixed bitmaps. Every layer up to F6 ends in `squash`.
+    C1 has six maps, which S2 halves in height and width. C3 has sixteen maps, each connected to
+    some of those by Table I, and S4 halves them. The 120 units of C5 are connected to all of S4.
+    The 84 units of F6 form a 7x12 bitmap, and the predicted class is the nearest of ten fixed
+    bitmaps. Every layer up to F6 ends in `squash`.
 
     Images are normalized so that white is -0.1 and black 1.175, which is (pixel - mean) / std with
     mean 0.1 / 1.275 and std 1 / 1.275 for pixels in [0, 1]. The paper's 32x32 input is the 28x28
-    image of MNIST in a frame of white, which the network adds.
+    image of MNIST in a white frame, which the network adds.
 
-    Where the paper is silent, or we have not its figure in pixels:
+    Choices where the paper is silent or shows only a small figure:
 
-    - The bitmaps: figure 3 shows them as a small picture; ours are drawn anew in that style, and
+    - The bitmaps: figure 3 shows them as a small picture; ours are redrawn in that style, and
       their exact pixels are an assumption.
     - j in the loss: see `j`.
     - The fan-in of a unit counts its inputs without the bias: 25, 4, 25 for each map of Table I,
       4, 400 and 120. A unit of S2 and S4 has four inputs that share one coefficient.
-    - Biases, and the coefficients of S2 and S4, are drawn as the weights are.
+    - Biases, and the coefficients of S2 and S4, are initialized in the same way as the weights.
 
     Attributes:
-      num_classes: 10, there being no other bitmaps.
-      j: the constant of the competition term. Only distances up to about j compete: a wrong class
-        is pushed away while it is nearer than that, a right one drawn in until it is. The paper
-        says that j is positive, not what it is; of 1, 10 and 40, 10 trained best.
-      by_fan_in: fan-in -> initializer of every parameter. The paper's leaves the signals behind C5
-        so small that the steps of its own method come out much too long; `lecun_uniform`, from the
-        same year and authors, is what our recipe takes.
-      dtype: of the computation; parameters stay float32.
+      num_classes: 10, the number of bitmaps.
+      j: constant of the competition term. Only distances up to about j compete: a wrong class is
+        pushed away while it is nearer than j, the right class is pulled in until it is. The paper
+        says that j is positive but gives no value; of 1, 10 and 40, 10 trained best.
+      by_fan_in: function from a fan-in to the initializer of every parameter. With the paper's,
+        the signals after C5 are so small that the steps of its method are much too long; our
+        recipe uses `lecun_uniform`, of the same year and authors.
+      dtype: type of the computation; parameters stay float32.
 
     References:
       LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
@@ -207,7 +208,7 @@ class LeNet1998(nn.Module):
     def __call__(
         self, images: Float[Array, "batch 28 28 1"], *, train: bool = False
     ) -> Float[Array, "batch 10"]:
-        """Minus the squared distance to each digit; `train` changes nothing in this network.
+        """Return minus the squared distance to each digit; `train` changes nothing here.
 
         Raises:
           ValueError: the images are not [batch, 28, 28, 1], or there are not 10 classes.
@@ -215,8 +216,8 @@ class LeNet1998(nn.Module):
         """
         if self.num_classes != 10:
             raise ValueError(
-                "LeNet1998 has bitmaps for the ten digits and no other classes, got "
-                f"num_classes={self.num_classes}; LeNet5 takes any number"
+                f"num_classes is {self.num_classes}; expected 10 for LeNet1998, one a bitmap; "
+                "use LeNet5, which allows any number"
             )
         x = self.code(images)  # [batch, 84]
         return EuclideanRBF(name="output")(x)  # [batch, 10]
@@ -257,8 +258,8 @@ class LeNet1998(nn.Module):
     ) -> Float[Array, " batch"]:
         """Return the MAP criterion, eq. 9: y_label + log(exp(-j) + sum_i exp(-y_i)), y = -outputs.
 
-        That is cross-entropy with an eleventh logit, -j, that is never the label. Positive, in
-        float32.
+        This is cross-entropy with an eleventh logit, -j, that is never the label. The loss is
+        positive, in float32.
         """
         outputs = outputs.astype(jnp.float32)
         of_label = jnp.take_along_axis(outputs, labels[:, None], axis=-1)[:, 0]  # [batch]

@@ -1,4 +1,4 @@
-"""What the engine asks of a network: the one place that knows which parts are optional."""
+"""The interface between a network and the engine, with the parts that are optional."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from jax.sharding import PartitionSpec
 class Network(Protocol):
     """A linen module that can be trained, evaluated and summarized.
 
-    It must be called as `model(images, train=...)`, on normalized images [batch, height, width,
-    channels], and return an array [batch, classes], the largest for its answer: logits, unless it
-    has a loss of its own. With `train=True` it may draw from the "dropout" key. Its layers are
-    submodules with names, one after the other.
+    A call is `model(images, train=...)` with normalized images [batch, height, width, channels]. It
+    returns an array [batch, classes] whose largest entry is the predicted class: logits, unless the
+    network defines `loss_fn`. With `train=True` the network may draw from the "dropout" key. Its
+    layers are named submodules, one after the other.
 
-    It may have, besides:
+    Optional attributes and methods:
 
-    - `dtype`: the type of its computation, for `--dtype`; parameters stay float32.
-    - `loss_fn(outputs, labels) -> [batch]`: a loss that replaces cross-entropy. Minus this loss is
+    - `dtype`: type of the computation, for `--dtype`; parameters stay float32.
+    - `loss_fn(outputs, labels) -> [batch]`: loss that replaces cross-entropy. Minus this loss is
       the log-probability of the label.
-    - `code(images) -> [batch, units]`: the outputs whose squared distance from a target is the
-      loss, for `--optimizer.name diagonal-lm`.
-    - `model_axis`: parameter, as "fc6/kernel" -> how `--model-axis` splits it over devices.
+    - `code(images) -> [batch, units]`: outputs whose squared distance from a target is the loss,
+      for `--optimizer.name diagonal-lm`.
+    - `model_axis`: dict from a parameter such as "fc6/kernel" to its `PartitionSpec`, by which
+      `--model-axis` splits it over devices.
     """
 
     init: Callable[..., Any]
@@ -37,7 +38,7 @@ class Network(Protocol):
 
 
 def has_dtype(model: nn.Module) -> bool:
-    """Return whether the type of the network's computation can be chosen."""
+    """Return whether the network's computation type is an attribute."""
     return hasattr(model, "dtype")
 
 
@@ -58,5 +59,5 @@ def code_fn(model: nn.Module) -> Callable[[Any, jax.Array], Any] | None:
 
 
 def model_axis(model: nn.Module) -> Mapping[str, PartitionSpec]:
-    """Return how each parameter that can be split lies over the mesh axis `model`."""
+    """Return the `PartitionSpec` of each parameter that is split over the mesh axis `model`."""
     return getattr(model, "model_axis", {})

@@ -26,8 +26,8 @@ def scale_by_diagonal_curvature(mu: float) -> optax.GradientTransformation:
     in the paper.
 
     Args:
-      mu: positive number in the unit of the loss, as h_k. The paper has 0.02 (section III), for a
-        loss whose scale it leaves open.
+      mu: positive number in the unit of the loss, as h_k; 0.02 in the paper (section III), which
+        does not define the scale of its loss.
 
     References:
       LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
@@ -62,12 +62,12 @@ def gauss_newton_diagonal(
 
     This departs from appendix C of LeCun et al. 1998, which propagates squared derivatives
     backwards through the layers and drops all products of different units. Here no product is
-    dropped, so neither layers nor weight sharing need rules of their own, and the places that share
-    a weight are added before they are squared, as in the loss.
+    dropped, so neither layers nor weight sharing need separate rules, and the derivatives at the
+    positions that share a weight are added before they are squared, as in the loss.
 
     Args:
-      residuals: function `(params, [1, ...]) -> array` of one example. Targets that are subtracted
-        do not matter, so the outputs of the network serve.
+      residuals: function `(params, [1, ...]) -> array` of one example. Subtracted targets do not
+        change the result, so the outputs of the network suffice.
       params: parameters at which to estimate.
       examples: examples [examples, ...].
       key: random key of the signs.
@@ -91,11 +91,11 @@ def gauss_newton_diagonal(
 
 
 class BeforeEpoch(NamedTuple):
-    """What an optimizer computes before the first step of an epoch.
+    """An update of the optimizer's state before the first step of an epoch.
 
     Attributes:
       update: `(code_fn, params, opt_state, images, key) -> opt_state`.
-      num_examples: number of training images that `update` takes.
+      num_examples: number of training images that `update` reads.
     """
 
     update: Callable[..., optax.OptState]

@@ -14,7 +14,7 @@ from jaxcnn.optim.curvature import BEFORE_EPOCH, BeforeEpoch, scale_by_diagonal_
 
 
 class Optimizer(NamedTuple):
-    """An update rule, and what it needs before an epoch.
+    """An update rule, and its update before an epoch.
 
     Attributes:
       tx: the optax gradient transformation.
@@ -28,12 +28,12 @@ class Optimizer(NamedTuple):
 def make_optimizer(
     config: OptimizerConfig, schedule: optax.Schedule, *, ema_decay: float = 0.0
 ) -> Optimizer:
-    """Make the optimizer of a config; Adam's other constants are optax's, which are PyTorch's.
+    """Build the optimizer of a config; Adam's other constants are optax's, which are PyTorch's.
 
     The order is: mean gradient of `accumulate` batches, clipping, the rule with its weight decay,
-    the rate of biases, the moving average of the parameters. A bias is a parameter called `bias`,
+    the rate of biases, the moving average of the parameters. A bias is a parameter named `bias`,
     whatever its shape: locally connected layers have biases of three dimensions. A layer is all
-    parameters under one name of the network.
+    parameters under one top-level name of the network.
 
     Args:
       config: update rule and its options.
@@ -75,14 +75,13 @@ def sgd_2012(
 ) -> optax.GradientTransformation:
     """Return gradient descent as AlexNet was trained: v <- momentum v - rate g, w += v.
 
-    The rate is inside the velocity; PyTorch has it outside, w -= rate v. The two are the same at a
-    constant rate. When the rate changes, the earlier velocity keeps the earlier rate.
+    The rate is inside the velocity; in PyTorch it is outside, w -= rate v. The two are equal at a
+    constant rate. When the rate changes, the earlier velocity keeps the earlier rate. The paper's g
+    is the gradient plus 5e-4 w; cuda-convnet, the program behind the paper, decays no bias.
 
     Args:
       learning_rate: learning rate, or a schedule of updates.
-      momentum: fraction of the velocity that an update keeps, in [0, 1); 0.9 in the paper. The
-        paper's g is the gradient plus 5e-4 w; cuda-convnet, with which it was trained, decays no
-        bias.
+      momentum: fraction of the velocity that an update keeps, in [0, 1); 0.9 in the paper.
 
     References:
       Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural
@@ -115,17 +114,17 @@ class AverageParametersState(NamedTuple):
     """State with the average, for `optax.tree_utils.tree_get(opt_state, "ema_params")`."""
 
     num_updates: jax.Array
-    """So far."""
+    """Number of updates so far."""
     ema_params: optax.Params
-    """Shaped as the parameters."""
+    """Moving average, shaped as the parameters."""
 
 
 def average_parameters(decay: float) -> optax.GradientTransformation:
     """Keep an exponential moving average of the parameters; return updates unchanged.
 
     It must be the last transformation of a chain, because it averages the parameters after the
-    update. Its decay after t updates is min(decay, (1 + t) / (10 + t)), so that it soon forgets the
-    initial parameters.
+    update. Its decay after t updates is min(decay, (1 + t) / (10 + t)), so that the weight of the
+    initial parameters soon vanishes.
 
     Args:
       decay: fraction of the average that an update keeps, in [0, 1).
@@ -135,7 +134,7 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
     """
 
     def init(params: optax.Params) -> AverageParametersState:
-        # A copy: a state is donated, and no buffer can be twice.
+        # Copy, because a donated state must not alias buffers.
         copy = jax.tree.map(jnp.copy, params)
         return AverageParametersState(jnp.zeros((), jnp.int32), copy)
 

@@ -10,9 +10,9 @@ from jaxcnn.config import OptimizerConfig
 def make_schedule(
     config: OptimizerConfig, *, steps_per_epoch: int, total_steps: int
 ) -> optax.Schedule:
-    """Make the learning rate as a function of the step, counted from 0.
+    """Build the learning rate as a function of the step, counted from 0.
 
-    With accumulated gradients, the steps of an update have the rate of the first of them.
+    With accumulated gradients, all steps of an update have the rate of its first step.
 
     Args:
       config: `schedule` and its options.

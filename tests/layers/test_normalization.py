@@ -161,11 +161,11 @@ def test_local_response_norm_takes_any_batch(shape):
 @pytest.mark.parametrize(
     "inputs, constants, message",
     [
-        (jnp.ones((2, 3), jnp.int32), {}, "inputs are int32; cast"),
+        (jnp.ones((2, 3), jnp.int32), {}, "inputs are int32; expected a float type; cast"),
         (jnp.ones((2, 3)), dict(alpha=-1.0), "alpha is -1.0 and k is 2.0"),
         (jnp.ones((2, 3)), dict(k=0.0), "alpha is 0.0001 and k is 0.0"),
         (jnp.ones((2, 3)), dict(size=0), "expected an integer of at least 1"),
-        (jnp.ones((2, 3)), dict(within_maps=True), r"shape \(2, 3\) were to have 2 spatial"),
+        (jnp.ones((2, 3)), dict(within_maps=True), r"shape \(2, 3\), for 2 spatial"),
     ],
 )
 def test_local_response_norm_refuses_what_does_not_fit(inputs, constants, message):

@@ -200,7 +200,7 @@ def test_output_size_agrees_with_lax(size, kernel, stride, dilation, padding):
         jax.ShapeDtypeStruct(kernel_size, jnp.float32),
     ).shape
     if 0 in theirs:
-        with pytest.raises(ValueError, match="does not fit into"):
+        with pytest.raises(ValueError, match="window spans .* expected at most"):
             output_size(shape, kernel_size, padding=padding, **options)
     else:
         assert output_size(shape, kernel_size, padding=padding, **options) == theirs
@@ -222,7 +222,7 @@ def test_padding_for_output_size_is_the_least_there_is(outputs, size, kernel, st
     options = {"strides": stride, "kernel_dilation": dilation}
     least = next(filter(total_gives_outputs, range(100)), None)
     if least is None:
-        with pytest.raises(ValueError, match="No padding makes"):
+        with pytest.raises(ValueError, match="output_size is .*; expected at least"):
             padding_for_output_size(outputs, (size,), kernel, **options)
     else:
         ((low, high),) = padding_for_output_size(outputs, (size,), kernel, **options)
@@ -293,7 +293,7 @@ def test_receptive_field_agrees_with_the_gradient():
 
 
 def test_receptive_field_refuses_what_does_not_fit():
-    with pytest.raises(ValueError, match="spans 5 pixels does not fit into 4"):
+    with pytest.raises(ValueError, match="spans 5 pixels; expected at most 4"):
         receptive_field([Window(5), Window(5)], (8,))
 
 

@@ -147,7 +147,7 @@ def test_agrees_with_loops(pool_name, size, window, stride, dilation, padding, c
         pool_fn, x[:, None], (window,), stride, padding, window_dilation=dilation
     )
     if not windows:
-        with pytest.raises(ValueError, match="does not fit into"):
+        with pytest.raises(ValueError, match="window spans .* expected at most"):
             pooled(ceil_mode=ceil_mode)
     elif not all(any(map(is_element, w)) for w in windows):
         with pytest.raises(ValueError, match="holds padding only"):
@@ -275,7 +275,7 @@ def test_padding_never_wins_whatever_the_sign():
 @pytest.mark.parametrize("dtype", [int, bool])
 def test_means_and_norms_of_integers_are_refused(pool_fn, dtype):
     x = jnp.ones((1, 4, 4, 1), dtype)
-    with pytest.raises(ValueError, match="cast them to a float"):
+    with pytest.raises(ValueError, match="expected a float type.*cast them"):
         pool_fn(x) if pool_fn is global_avg_pool else pool_fn(x, 2)
 
 
@@ -450,17 +450,17 @@ def test_pool_takes_any_reduction_and_keeps_the_order():
 @pytest.mark.parametrize(
     ("shape", "arguments", "message"),
     [
-        ((4, 1), (2,), "Inputs of shape .* 0 spatial"),
+        ((4, 1), (2,), "inputs have shape .* 0 spatial"),
         ((4, 4, 1), ((),), "0 spatial"),
         ((4, 4, 1), ((2, 2, 2),), "3 spatial"),
         ((1, 4, 4, 1), (0,), "window_shape is 0"),
         ((1, 4, 4, 1), (2.0,), "window_shape is 2.0"),
-        ((1, 4, 4, 1), (5,), "spans 5 pixels does not fit into 4"),
+        ((1, 4, 4, 1), (5,), "spans 5 pixels; expected at most 4"),
         ((1, 4, 4, 1), (2, (1, 2, 3)), "strides is"),
         ((1, 4, 4, 1), (2, 0), "strides is 0"),
         ((1, 4, 4, 1), (2, 1, "SMAE"), "padding is 'SMAE'"),
-        ((1, 4, 4, 1), (2, 1, 2), "Window 0 along axis 1 .size 4. holds padding only"),
-        ((1, 4, 4, 1), (2, 1, (0, (0, 2))), "Window 4 along axis 2 .size 4. holds padding only"),
+        ((1, 4, 4, 1), (2, 1, 2), "window 0 along axis 1 .size 4. holds padding only"),
+        ((1, 4, 4, 1), (2, 1, (0, (0, 2))), "window 4 along axis 2 .size 4. holds padding only"),
         ((1, 0, 4, 1), (2,), "input_size is"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What every network asks of its images."""
+"""Checks that every network applies to its images."""
 
 import jax.numpy as jnp
 import pytest
@@ -12,11 +12,12 @@ def test_check_images_accepts_normalized_images():
 
 
 def test_check_images_says_which_shapes_fit():
-    with pytest.raises(ValueError, match=r"Tiny takes images \[batch, 4, 4, 1\], got \(1, 5\)"):
+    message = r"images have shape \(1, 5\); expected \[batch, 4, 4, 1\] for Tiny"
+    with pytest.raises(ValueError, match=message):
         check_images(jnp.zeros((1, 5)), False, "Tiny", "[batch, 4, 4, 1]")
 
 
 @pytest.mark.parametrize("dtype", [jnp.uint8, jnp.int32])
 def test_check_images_refuses_raw_pixels(dtype):
-    with pytest.raises(TypeError, match="normalized floating-point images, got"):
+    with pytest.raises(TypeError, match="images are .*; expected floating point for Tiny"):
         check_images(jnp.zeros((1, 4, 4, 1), dtype), True, "Tiny", "[batch, 4, 4, 1]")

@@ -239,12 +239,12 @@ def test_lenet5_equals_the_notebook_without_softmax():
 @pytest.mark.parametrize("name", [*LENET5_VARIANTS, "lenet5-modern"])
 def test_lenet5_refuses_other_shapes(name, shape):
     with pytest.raises(
-        ValueError, match=r"LeNet5.* takes images \[batch, 28, 28, channels\], got \("
+        ValueError, match=r"have shape .*; expected \[batch, 28, 28, channels\] for LeNet5"
     ):
         MODELS[name]().init(jax.random.key(0), jnp.zeros(shape))
 
 
 @pytest.mark.parametrize("name", [*LENET5_VARIANTS, "lenet5-modern"])
 def test_lenet5_refuses_raw_pixels(name):
-    with pytest.raises(TypeError, match="normalized floating-point images, got uint8"):
+    with pytest.raises(TypeError, match="images are uint8; expected floating point"):
         MODELS[name]().init(jax.random.key(0), jnp.zeros((1, 28, 28, 1), jnp.uint8))

@@ -31,7 +31,7 @@ def test_script_prints_a_table_and_draws_a_figure(tmp_path):
     ("arguments", "message"),
     [
         ({"model": "lenet5-1989"}, "no model is called 'lenet5-1989'; did you mean lenet5-1998"),
-        ({"model": "lenet5-1998", "num_classes": 7}, "LeNet1998 has bitmaps for the ten digits"),
+        ({"model": "lenet5-1998", "num_classes": 7}, "num_classes is 7; expected 10 for LeNet1998"),
         ({"model": "lenet5", "num_classes": 0}, "`num_classes` is 0; expected 1 to"),
         ({"model": "lenet5", "figure": pathlib.Path("")}, "`figure` is '.', a folder; name a file"),
         (

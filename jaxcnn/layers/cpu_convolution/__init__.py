@@ -1,1 +1,1 @@
-"""Fast forms of a convolution on a CPU; internal to `convolution.py`."""
+"""Fast convolutions on a CPU; internal to `convolution.py`."""

@@ -63,8 +63,8 @@ def from_batch_minor(
     """Return the images with the batch as the first dimension, still stored batch-minor."""
     images = with_layout_constraint(rows.transpose(3, 1, 2, 0), Layout((3, 1, 2, 0)))
     # JAX misreads the result of a program that ends in a layout constraint (see
-    # docs/layout_constraint.md). XLA removes this multiplication, but only after it has assigned
-    # the layouts of results.
+    # docs/layout_constraint.md). XLA removes this multiplication, but only after the layouts of
+    # results are assigned.
     return images * np.ones((), images.dtype)
 
 

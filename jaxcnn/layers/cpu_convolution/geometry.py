@@ -1,8 +1,8 @@
-"""Define the sizes that a convolution and its two gradients share.
+"""The sizes that a convolution and its two gradients share.
 
-AlexNet's conv1 has images of 224x224, a kernel of 11x11, stride 4 and padding 2. It yields
+AlexNet's conv1 has images of 224x224, a kernel of 11x11, stride 4 and padding 2. The output has
 (224 + 2 + 2 - 11) // 4 + 1 = 55 rows. In blocks of 4x4 pixels the kernel has ceil(11 / 4) = 3
-rows, so that at stride 1 it needs images of 55 + 3 - 1 = 57 rows.
+rows, so that at stride 1 the images need 55 + 3 - 1 = 57 rows.
 """
 
 from __future__ import annotations

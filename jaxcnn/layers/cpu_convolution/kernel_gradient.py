@@ -1,4 +1,4 @@
-"""Return the gradient of a kernel.
+"""The gradient of a kernel.
 
     gradient[a, b, c, o] = sum over n, y, x of images[n, y + a, x + b, c] outputs[n, y, x, o]
 

@@ -1,8 +1,8 @@
 """Convolve in fewer multiplications: Winograd's minimal filtering F(2x2, 3x3), F(2x2, 5x5).
 
 Two neighbouring outputs y of a kernel g of r taps over r + 1 pixels d take 2 r products. The same
-sums, transposed, multiply two polynomials, for which Toom and Cook evaluate both at r + 1 points
-and take r + 1 products:
+sums, transposed, multiply two polynomials. Toom and Cook evaluate both at r + 1 points, so that
+r + 1 products suffice:
 
     y = A' [(G g) * (B d)]
 
