@@ -1,4 +1,4 @@
-"""Start the sides of a benchmark, let them alternate, and collect their figures.
+"""A comparison: start the sides of a benchmark, alternate between them, collect their figures.
 
 This module imports neither jax nor torch, because the peak memory of a new process starts at its
 parent's.
@@ -24,13 +24,13 @@ from jaxcnn.benchmarks.job import Job, full_name
 from jaxcnn.benchmarks.torch_side import VARIANTS
 from jaxcnn.errors import RunError, UserError, lookup
 
-# What ours can be held against -> its variants; the fastest of them takes part.
+# Name of a side to compare with -> its variants, of which the fastest takes part.
 AGAINST: dict[str, Sequence[str]] = {
     **{"linen": ("",), "torch": VARIANTS},
     **{f"torch-{variant}": (variant,) for variant in VARIANTS},
 }
 
-# Before each turn: the threads of some libraries look busily for work a while after their last.
+# Pause before each turn, because idle threads of some libraries spin for a while.
 PAUSE_SECONDS = 0.3
 
 
@@ -43,7 +43,7 @@ def compare(
     seconds: float,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Measure our side, the others and the machine's own rates, in alternation.
+    """Measure jaxcnn, other sides and the machine's own rates, in alternation.
 
     Args:
       job: work of each side; its own `side` and `variant` are ignored.
@@ -58,13 +58,14 @@ def compare(
       `rounds`: side -> steps, seconds and peak memory.
 
     Raises:
-      UserError: there is no such network, or no such side.
-      RunError: our own side failed.
+      UserError: an argument is out of range, or the network or a side is unknown.
+      RunError: jaxcnn's side failed.
     """
     for side in against:
         lookup("side", side, AGAINST)
-    if rounds < 1 or job.batch_size < 1 or not seconds > 0:
-        raise UserError("--rounds and --batch-size must be at least 1, and --seconds above 0")
+    check_turns(rounds, seconds)
+    if job.batch_size < 1:
+        raise UserError(f"`batch_size` is {job.batch_size}; expected at least 1; give a larger one")
     left_out: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
@@ -76,7 +77,7 @@ def compare(
         turns = []
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
-            # There and back, so that nobody always comes after the same one.
+            # Alternate the order so that no side always follows the same one.
             order = list(workers)[:: 1 if number % 2 == 0 else -1]
             measured = {side: workers[side].measure(seconds) for side in order}
             turns.append({side: measured[side] for side in workers})
@@ -95,6 +96,19 @@ def compare(
     }
 
 
+def check_turns(rounds: int, seconds: float) -> None:
+    """Raise an error unless the number of turns and their duration are in range.
+
+    Raises:
+      UserError: `rounds` is below 1 or `seconds` is not positive.
+    """
+    if rounds < 1 or not seconds > 0:
+        raise UserError(
+            f"`rounds` is {rounds} and `seconds` is {seconds}; expected at least 1 round and more "
+            "than 0 seconds; give larger numbers"
+        )
+
+
 class Worker:
     """A process that does one job; see `worker`.
 
@@ -107,10 +121,10 @@ class Worker:
     def __init__(self, job: Job) -> None:
         """Start the process."""
         environment = {
-            # Compile times are those of a first run.
+            # Without caches, so that compile times are those of a first run.
             "JAX_ENABLE_COMPILATION_CACHE": "false",
             "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
-            # Or the first process would take most of a GPU's memory for itself.
+            # Otherwise the first process reserves most of a GPU's memory.
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         }
         self._job = job
@@ -144,16 +158,16 @@ class Worker:
         """
         time.sleep(PAUSE_SECONDS)
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended; `_answer` says why
+        with contextlib.suppress(BrokenPipeError):  # the process ended; `_answer` reports why
             self._process.stdin.write(f"{seconds}\n")
             self._process.stdin.flush()
         return self._answer()
 
     def stop(self) -> None:
-        """End the process if it still runs."""
+        """End the process if it is still running."""
         assert self._process.stdin and self._process.stdout
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()  # its sign to clear up and go
+            self._process.stdin.close()  # asks the process to exit
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -169,7 +183,7 @@ class Worker:
             status = self._process.wait()
             self._errors.seek(0)
             last = (self._errors.read().strip().splitlines() or [""])[-1]
-            raise RunError(f"its process ended with status {status} {last}".strip())
+            raise RunError(f"the process exited with status {status}: {last or 'no message'}")
         answer = json.loads(line)
         match answer:
             case {"kind": "UserError", "error": error}:
@@ -182,10 +196,11 @@ class Worker:
 def _fastest(
     job: Job, seconds: float, stack: contextlib.ExitStack, left_out: dict[str, str]
 ) -> Worker | None:
-    """Return the fastest variant in a first turn, which also warms it up; None if all fail.
+    """Return the fastest variant in a first turn, which also warms up; None if all fail.
 
     Raises:
-      UserError, RunError: our own side, or the matrix product, cannot do the job.
+      UserError: jaxcnn or a yardstick cannot do the job.
+      RunError: jaxcnn or a yardstick failed.
     """
     workers: list[Worker] = []
     rates: dict[str, float] = {}
@@ -205,7 +220,7 @@ def _fastest(
         workers.append(worker)
         workers.sort(key=lambda worker: rates[worker.facts["variant"]])
         if len(workers) > 1:
-            workers.pop(0).stop()  # now, for the memory's sake
+            workers.pop(0).stop()  # now, to free memory
     if not workers:
         return None
     workers[0].facts["first_turns"] = rates
@@ -213,7 +228,7 @@ def _fastest(
 
 
 def _device_name(device: str) -> str:
-    """Return the name of the processor; JAX calls every processor "cpu"."""
+    """Return the model name of a processor, which is "cpu" in JAX; other devices unchanged."""
     cpuinfo = Path("/proc/cpuinfo")
     if device != "cpu" or not cpuinfo.exists():
         return device

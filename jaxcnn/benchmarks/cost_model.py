@@ -1,9 +1,9 @@
 """Predicted training steps on chips that were not measured.
 
 A step takes as long as the longest of three parts, which are assumed to overlap: its matrix
-products, its memory traffic, and the all-reduce of its gradients. Starting an operation is assumed
-to take no time, though it takes some microseconds on a GPU. For a short step such as LeNet-5's, the
-prediction is therefore a lower bound.
+products, its memory traffic, and the all-reduce of its gradients. The time to launch an operation,
+some microseconds on a GPU, is neglected. For a short step such as LeNet-5's, the prediction is
+therefore a lower bound.
 
 References:
   Williams, Waterman, Patterson, "Roofline: an insightful visual performance model for multicore
@@ -15,19 +15,20 @@ from __future__ import annotations
 import dataclasses
 import math
 
-# The part of a chip's peak that a network's products are taken to attain. An assumption; the
-# prediction for the machine at hand, beside what is measured there, says how good it is.
+# Fraction of a chip's peak that a network's products attain: an assumption. `measure_scale` tests
+# it by comparing a prediction for this machine with a measurement.
 ATTAINABLE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Costs of a training step of one network for a device.
+    """Costs of a network's training step on one device.
 
     Attributes:
       flops_per_image: operations for an image.
       bytes_per_image: bytes read and written for an image.
-      fixed_bytes: bytes read and written for any batch: parameters, gradients, optimizer state.
+      fixed_bytes: bytes read and written whatever the batch: parameters, gradients, optimizer
+        state.
       gradient_bytes: bytes summed over the devices.
     """
 
@@ -43,8 +44,8 @@ class Chip:
 
     Attributes:
       name: name of the device.
-      flops: peak rate of matrix products, in operations a second.
-      bandwidth: memory bandwidth, in bytes a second.
+      flops: peak rate of matrix products, in operations per second.
+      bandwidth: memory bandwidth, in bytes per second.
     """
 
     name: str
@@ -57,9 +58,9 @@ class Link:
     """A connection between chips.
 
     Attributes:
-      bandwidth: bytes a second that a chip sends while it receives as many.
-      latency: seconds of a message.
-      switched: whether it connects all chips equally, or only neighbours.
+      bandwidth: bytes per second in each direction at once.
+      latency: seconds per message.
+      switched: True if the link connects all chips equally, False if only neighbours.
     """
 
     bandwidth: float
@@ -67,7 +68,7 @@ class Link:
     switched: bool
 
     def all_reduce_seconds(self, num_bytes: float, num_chips: int) -> float:
-        """By halving and doubling where it is switched, else around a ring.
+        """Return the seconds of an all-reduce: halving and doubling if switched, else a ring.
 
         References:
           Thakur, Rabenseifner, Gropp, "Optimization of collective communication operations in
@@ -83,7 +84,7 @@ class System:
     """Chips of one kind in a grid.
 
     Attributes:
-      chip: each chip.
+      chip: kind of the chips.
       axes: axes of the grid, the fastest first: number of chips and their link.
     """
 
@@ -96,7 +97,10 @@ class System:
         return math.prod(size for size, _ in self.axes)
 
     def all_reduce_seconds(self, num_bytes: float) -> float:
-        """Along one axis after the other; what each chip holds of the sum shrinks on the way."""
+        """Return the seconds of an all-reduce along one axis after the other.
+
+        After each axis, a chip continues with its share of the sum.
+        """
         seconds = 0.0
         for size, link in self.axes:
             seconds += link.all_reduce_seconds(num_bytes, size)
@@ -136,18 +140,18 @@ def predict(costs: Costs, system: System, batch_per_chip: float) -> StepSeconds:
 def half_speed_batch(costs: Costs, system: System) -> int:
     """Return the batch, over all chips, at which images/s are half of their limit.
 
-    Most of a step with a smaller batch is the all-reduce, or reading and writing parameters, which
-    more chips do not shorten. This is Hockney's n_1/2.
+    With a smaller batch, most of a step is the all-reduce or the traffic of parameters, which more
+    chips do not shorten. This is Hockney's n_1/2.
     """
     compute = costs.flops_per_image / (ATTAINABLE * system.chip.flops)
     memory = costs.bytes_per_image / system.chip.bandwidth
-    twice = 2 * max(compute, memory)  # seconds an image, at half speed
+    twice = 2 * max(compute, memory)  # seconds per image, at half speed
     fixed = costs.fixed_bytes / system.chip.bandwidth
     network = system.all_reduce_seconds(costs.gradient_bytes)
     return math.ceil(system.num_chips * max(fixed / (twice - memory), network / twice))
 
 
-# The products of float32 arrays at JAX's default precision: TF32 on the one, bfloat16 on the other.
+# Rates of float32 products at JAX's default precision: TF32 on the H100, bfloat16 on the TPU.
 # NVIDIA, "H100 Tensor Core GPU" (data sheet): SXM, without sparsity. Google Cloud, "TPU v5e".
 H100 = Chip("H100", flops=495e12, bandwidth=3.35e12)
 V5E = Chip("TPU v5e", flops=197e12, bandwidth=819e9)
@@ -155,8 +159,8 @@ V5E = Chip("TPU v5e", flops=197e12, bandwidth=819e9)
 # Bandwidths from the same pages and NVIDIA's of the DGX H100; all latencies are assumptions.
 NVLINK = Link(450e9, 2e-6, switched=True)  # 900 GB/s, both directions together
 INFINIBAND = Link(50e9, 5e-6, switched=True)  # 400 Gbit/s for each GPU
-# 1,600 Gbit/s over four links. An axis of 16 closes to a ring, and both its directions are used; a
-# shorter one goes out by one direction and back by the other.
+# 1,600 Gbit/s over four links. An axis of 16 is closed to a ring, of which both directions are
+# used; on a shorter axis, one direction closes the ring.
 ICI = Link(50e9, 1e-6, switched=False)
 ICI_RING = Link(100e9, 1e-6, switched=False)
 DATA_CENTER = Link(3.1e9, 20e-6, switched=True)  # 6.4 Tbit/s for each pod of 256

@@ -1,4 +1,4 @@
-"""Draw the time of a step over the size of its batch or of its images."""
+"""A figure of the time of a step over the size of its batch or of its images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LABELS = {"batch_size": "images in a batch", "image_size": "height and width of 
 
 
 def save_growth(comparisons: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw milliseconds per image, for each side, over the quantity that differs.
+    """Draw milliseconds per image, for each side, over the batch size or the image size.
 
     Args:
       comparisons: results of `compare` for each size, each with its `figures`.

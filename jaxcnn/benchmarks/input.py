@@ -1,4 +1,4 @@
-"""Measure how fast images reach a training step, and how fast the step uses them."""
+"""How fast images reach a training step, and how fast the step uses them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jaxcnn.benchmarks.compare import check_turns
 from jaxcnn.benchmarks.table import short
 from jaxcnn.config import TrainConfig
-from jaxcnn.errors import UserError
 from jaxcnn.training.experiment import Experiment
 
 
 class MeanColor(nn.Module):
-    """A network of negligible cost, so that a step is as fast as its images arrive."""
+    """A network of negligible cost, so that the input alone limits the speed of a step."""
 
     num_classes: int
 
@@ -34,23 +34,23 @@ class MeanColor(nn.Module):
 def measure_input(
     config: TrainConfig, *, rounds: int, seconds: float, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Train as `config` says and, in alternation, a network of negligible cost on the same images.
+    """Train a config and, alternating with it, a network of negligible cost on the same images.
 
     Args:
       config: config of a run; nothing is written into its folder.
-      rounds: number of turns of each of the two.
+      rounds: number of turns of each network.
       seconds: shortest duration of a turn.
       say: function that prints a progress line.
 
     Returns:
-      The arguments, and `images_per_second`: "training" and "input alone" -> one value a round.
+      The arguments, and `images_per_second`: "training" and "input alone" -> one value per round.
 
     Raises:
-      UserError: the config is invalid, its data cannot be read, or there are no rounds.
+      UserError: the config is invalid, its data cannot be read, or `rounds` or `seconds` is out of
+        range.
     """
-    if rounds < 1 or not seconds > 0:
-        raise UserError("--rounds must be at least 1, and --seconds above 0")
-    plain = dataclasses.replace(config.optimizer, name="sgd")  # `diagonal-lm` asks for its network
+    check_turns(rounds, seconds)
+    plain = dataclasses.replace(config.optimizer, name="sgd")  # `diagonal-lm` needs its own network
     alone = dataclasses.replace(config, model="mean-color", dtype="float32", optimizer=plain)
     training = Experiment(config)
     mean_color = MeanColor(len(training.dataset.class_names))
@@ -89,11 +89,11 @@ def print_input(measured: dict[str, Any], console: Console) -> None:
     console.print(table)
     pairs = zip(rates["input alone"], rates["training"], strict=True)
     ratio = median(alone / training for alone, training in pairs)
-    console.print(f"The input could feed a step {short(ratio)} times as fast.")
+    console.print(f"The input alone is {short(ratio)} times as fast as training.")
 
 
 class _Side:
-    """A run that continues from turn to turn."""
+    """A run that is continued in each turn."""
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
@@ -102,7 +102,7 @@ class _Side:
         self._step, self._chunk = 0, 1
 
     def images_per_second(self, seconds: float) -> float:
-        """Return the rate of a turn; nothing stays read ahead after it."""
+        """Return the rate of a turn; reading ahead stops at its end."""
         experiment, first, took = self._experiment, self._step, 0.0
         started = time.perf_counter()
         while took < seconds:

@@ -1,4 +1,4 @@
-"""The sides that run on JAX: ours, plain linen, and two yardsticks: a matrix product and a copy."""
+"""The sides that run on JAX: jaxcnn, plain linen, and two yardsticks, matrix product and copy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from jaxcnn.training import memory, microbatch
 from jaxcnn.training.device_loops import train_steps
 from jaxcnn.training.step import TrainState, create_state, train_step, zero_metrics
 
-# Batches that our side picks its rows from.
+# Number of batches in the set that jaxcnn's side gathers rows from.
 NUM_BATCHES = 4
 
 
@@ -44,13 +44,13 @@ def prepare_jaxcnn(job: Job) -> Prepared:
     """Prepare the job in jaxcnn: training in chunks of steps, each chunk one program.
 
     Raises:
-      UserError: there is no such network.
+      UserError: the network is not in MODELS.
     """
     model = lookup("network", job.network, MODELS)(dtype=jnp.dtype(job.dtype))
     make_run = {"train": _our_train, "infer": _our_infer, "epoch": _our_epochs}[job.what]
     summary = summarize(model, _image_shape(job))
     multiply_adds = summary.multiply_adds
-    if job.what != "infer":  # the gradients of weights, and of inputs but for the images
+    if job.what != "infer":  # also the gradients of weights, and of inputs except the images
         multiply_adds = 3 * multiply_adds - summary.layers[0].multiply_adds
     return _prepared(make_run(job, model), flops=2 * multiply_adds * job.images_per_step)
 
@@ -59,17 +59,20 @@ def prepare_linen(job: Job) -> Prepared:
     """Prepare the job in plain linen: a jitted step in a Python loop, as in Flax's examples.
 
     Raises:
-      UserError: there is no such network here, or not for such images.
+      UserError: the network is not in linen_networks.NETWORKS, or an image size is given.
     """
     if job.image_size is not None:
-        raise UserError("plain linen's networks are for images of one size")
+        raise UserError(
+            f"`image_size` is {job.image_size}; expected the default for plain linen, whose "
+            "networks have one size; compare with torch, or omit it"
+        )
     model = lookup("network of the linen side", job.network, NETWORKS)(dtype=jnp.dtype(job.dtype))
     make_run = {"train": _linen_train, "infer": _linen_infer, "epoch": _linen_epochs}[job.what]
     return _prepared(make_run(job, model))
 
 
 def prepare_matmul(job: Job) -> Prepared:
-    """Prepare the product of two large square matrices, the rate that sides are compared with."""
+    """Prepare the product of two large square matrices, whose rate is the yardstick of a side."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     values = np.random.default_rng(0).uniform(-1, 1, (2, size, size))
     a, b = jax.device_put(list(values.astype(jnp.dtype(job.dtype))))
@@ -83,9 +86,9 @@ def prepare_matmul(job: Job) -> Prepared:
 
 
 def prepare_copy(job: Job) -> Prepared:
-    """Prepare an update in place of a large array: `COPY_BYTES` read and as many written."""
+    """Prepare an in-place update of a large array: `COPY_BYTES` read and as many written."""
     values = jnp.zeros(COPY_BYTES // 4, jnp.float32)
-    negative = jax.jit(jnp.negative, donate_argnums=0)  # new pages would cost more than they hold
+    negative = jax.jit(jnp.negative, donate_argnums=0)  # new memory pages would cost extra time
 
     def run(num_steps: int) -> None:
         nonlocal values
@@ -168,7 +171,7 @@ def _our_train(job: Job, model: nn.Module) -> Run:
 
 
 def _our_epochs(job: Job, model: nn.Module) -> Run:
-    # Here, as what would add to the memory of every other job.
+    # Imported here, because its imports would add to the measured memory of every other job.
     from jaxcnn.benchmarks.our_epochs import epochs
 
     return epochs(job)

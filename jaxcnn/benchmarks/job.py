@@ -14,7 +14,7 @@ MNIST_SIZE, MNIST_SHAPE = 60_000, (28, 28, 1)
 COPY_BYTES = 2**28  # many times any cache
 
 Run = Callable[[int], None]
-"""Does so many steps, and returns when the device has done them."""
+"""Function that runs a number of steps and waits until the device has finished."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Job:
       what: "train", "infer" or "epoch"; a step is a training step, a forward pass or an epoch.
       batch_size: images in a batch.
       dtype: type of the computation, "float32" or "bfloat16"; parameters are float32.
-      image_size: height and width of the images; None is the network's own.
+      image_size: height and width of the images; None is the default size of the network.
     """
 
     side: str
@@ -39,13 +39,15 @@ class Job:
     dtype: str
     image_size: int | None = None
 
-    def image_shape(self, own: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Return the shape of an image; `own` is the network's."""
-        return own if self.image_size is None else (self.image_size, self.image_size, own[-1])
+    def image_shape(self, default: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Return the shape of an image; `default` is the network's."""
+        if self.image_size is None:
+            return default
+        return self.image_size, self.image_size, default[-1]
 
     @property
     def adam(self) -> bool:
-        """Return whether the optimizer is Adam; networks other than LeNet-5 use momentum."""
+        """Return whether the optimizer is Adam, as for LeNet-5; other networks use momentum."""
         return self.network.startswith("lenet5")
 
     @property
@@ -66,7 +68,7 @@ class Prepared:
     """A job that is ready to run.
 
     Attributes:
-      run: function that does a number of steps.
+      run: function that runs a number of steps.
       device: name of the device.
       versions: package -> version.
       flops: useful operations of a step, if the side can count them.
@@ -81,7 +83,7 @@ class Prepared:
 def random_images(
     num: int, shape: tuple[int, ...]
 ) -> tuple[UInt8[np.ndarray, "num height width channels"], Int32[np.ndarray, " num"]]:
-    """Return random images and labels, the same for every side."""
+    """Return random images and labels, equal for every side."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (num, *shape), np.uint8)
     return images, rng.integers(0, 10, num, np.int32)

@@ -1,4 +1,4 @@
-"""The networks in plain Flax: `nn.Conv` and linen's own pools, without any layer of ours."""
+"""The networks in plain Flax: `nn.Conv` and linen's own pools, without a layer of jaxcnn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LeNet5(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits."""
+        """Return the logits of each image."""
         conv, dense = partial(nn.Conv, dtype=self.dtype), partial(nn.Dense, dtype=self.dtype)
         x = nn.sigmoid(conv(6, (5, 5), padding="SAME", name="C1")(images))
         x = nn.avg_pool(x, (2, 2), (2, 2))
@@ -39,7 +39,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits."""
+        """Return the logits of each image."""
         conv, dense = partial(nn.Conv, dtype=self.dtype), partial(nn.Dense, dtype=self.dtype)
         x = nn.relu(conv(64, (11, 11), strides=4, padding=2, name="conv1")(images))
         x = nn.max_pool(x, (3, 3), (2, 2))
@@ -64,7 +64,7 @@ class AlexNet2012(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits."""
+        """Return the logits of each image."""
         conv, dense = partial(nn.Conv, dtype=self.dtype), partial(nn.Dense, dtype=self.dtype)
         pads = ((0, 3), (0, 3))
         x = nn.relu(conv(96, (11, 11), strides=4, padding=pads, name="conv1")(images))

@@ -1,4 +1,4 @@
-"""Repeated epochs, as `scripts/train.py` runs them."""
+"""Repeated epochs of jaxcnn's own training loop."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from jaxcnn.workdir.checkpoints import Checkpoints
 
 
 def epochs(job: Job) -> Run:
-    """Prepare epochs of training with logs and checkpoints, and next to no evaluation.
+    """Prepare epochs of training with logs and checkpoints, and hardly any evaluation.
 
     Raises:
-      UserError: the network does not take MNIST's images, or the type is not float32.
+      UserError: the network is not for MNIST's images, or the type is not float32.
     """
     if IMAGE_SHAPES[job.network] != MNIST_SHAPE or job.dtype != "float32":
-        raise UserError("an epoch is of MNIST-sized images in float32, for the lenet5 networks")
+        raise UserError(
+            f"the network is {job.network} and `dtype` is {job.dtype}; expected a lenet5 network "
+            "and float32 for `what` epoch, whose images are MNIST's size; choose those, or "
+            "`what` train"
+        )
     images, labels = random_images(MNIST_SIZE, MNIST_SHAPE)
     digits = tuple("0123456789")
     dataset = Dataset("random", images, labels, images[:10], labels[:10], digits)

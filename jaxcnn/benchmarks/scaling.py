@@ -36,7 +36,7 @@ from jaxcnn.models import IMAGE_SHAPES
 from jaxcnn.training.step import train_step
 
 NUM_DEVICES = (1, 2, 4, 8)
-# Not alexnet-2012: XLA does not divide plain linen's convolutions in groups over devices.
+# Without alexnet-2012, because XLA does not split plain linen's grouped convolutions over devices.
 NETWORKS = {name: linen_networks.NETWORKS[name] for name in ("lenet5", "alexnet")}
 
 _COLLECTIVE = re.compile(
@@ -47,15 +47,15 @@ _ARRAY = re.compile(r"[a-z]+(\d*)\[([\d,]*)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """The compiler's figures for one device's part of a training step.
+    """The compiler's figures for one device's share of a training step.
 
     Attributes:
-      devices: devices that share the batch.
+      devices: number of devices that share the batch.
       batch_size: images over all devices.
-      flops: operations.
-      bytes_moved: bytes read and written, each fused group counting as one operation.
-      collective_bytes: results of all-reduces and of other collectives.
-      temporary_bytes: memory besides arguments and results.
+      flops: number of operations.
+      bytes_moved: bytes read and written; a fused group counts as one operation.
+      collective_bytes: size of the results of all-reduces and other collectives.
+      temporary_bytes: memory in addition to arguments and results.
     """
 
     devices: int
@@ -69,13 +69,13 @@ class Figures:
 def compiled_step(network: str, batch_size: int, devices: Sequence[jax.Device]) -> Figures:
     """Compile a float32 training step with its batch split over the devices; run nothing.
 
-    The network is plain linen's. On a GPU or TPU, ours contains the same convolution. On a CPU, for
-    which these programs are compiled, it would contain other operations.
+    The network is plain linen's, because these programs are compiled for a CPU, where jaxcnn's
+    convolution contains other operations than on a GPU or TPU.
 
     Raises:
-      UserError: there is no such network here.
+      UserError: the network is not in NETWORKS.
     """
-    model = lookup("network of --what scale", network, NETWORKS)()
+    model = lookup("network of `what` scale", network, NETWORKS)()
     along = jax.make_mesh(
         (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=list(devices)
     )
@@ -91,7 +91,8 @@ def compiled_step(network: str, batch_size: int, devices: Sequence[jax.Device]) 
         in_shardings=(everywhere, split, everywhere),
         out_shardings=everywhere,
         donate_argnums=0,
-        compiler_options={"xla_backend_optimization_level": 0},  # what it counts comes before
+        # The figures are counted before the backend's optimizations, which only take time.
+        compiler_options={"xla_backend_optimization_level": 0},
     )
     compiled = program.lower(state, batch, key).compile()
     counted: Any = compiled.cost_analysis()
@@ -137,11 +138,11 @@ def measure_scale(
 ) -> dict[str, Any]:
     """Compile steps for 1 to 8 CPU devices, predict from them, and measure one device here.
 
-    It must be called before JAX has devices.
+    Call this function before JAX initializes its devices.
 
     Args:
       network: a name in NETWORKS.
-      batch_size: images per device in weak scaling, images in all in strong scaling.
+      batch_size: images per device in weak scaling, over all devices in strong scaling.
       rounds: number of turns of each side in the measurement.
       seconds: shortest duration of a turn.
       say: function that prints a progress line.
@@ -152,12 +153,12 @@ def measure_scale(
       `compare`.
 
     Raises:
-      UserError: there is no such network here, or the batch does not divide over 8 devices.
+      UserError: the network is not in NETWORKS, or the batch is not a multiple of 8.
     """
     if batch_size < 1 or batch_size % NUM_DEVICES[-1]:
         raise UserError(
-            f"--batch-size is {batch_size}: for --what scale it must divide over "
-            f"{NUM_DEVICES[-1]} devices"
+            f"`batch_size` is {batch_size}; expected a multiple of {NUM_DEVICES[-1]} for `what` "
+            "scale, which splits it over as many devices; choose such a size"
         )
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", NUM_DEVICES[-1])
@@ -175,7 +176,7 @@ def measure_scale(
     )
     for turns in comparison["rounds"]:
         for turn in turns.values():
-            del turn["peak_mib"]  # it counts from this process's, which has compiled much
+            del turn["peak_mib"]  # starts at the peak of this process, which compiled much
     step_seconds = {
         side: median(
             turns[side]["seconds"] / turns[side]["steps"] for turns in comparison["rounds"]
@@ -221,7 +222,7 @@ def _prediction(costs: Costs, system: System, batch_per_chip: int) -> dict[str, 
 
 def print_scale(found: dict[str, Any], console: Console) -> None:
     """Print the programs, the predictions and the check, as tables."""
-    title = f"{found['network']}, a training step as compiled, for each device"
+    title = f"{found['network']}, a compiled training step, figures of one device"
     table = _table(
         title, "scaling", "devices", "batch", "MFLOP", "MB moved", "MB exchanged", "MB held"
     )
@@ -265,14 +266,15 @@ def print_scale(found: dict[str, Any], console: Console) -> None:
         )
     console.print(table)
     console.print(
-        "Predicted from data sheets, not measured: the step is the longest of the three, "
-        f"{ATTAINABLE:.0%} of the peak is attained, starting an operation costs nothing. Below the "
-        "batch in the last column, images/s are less than half of what larger batches tend to."
+        "Predicted from data sheets, not measured. Assumptions: a step takes as long as the "
+        f"longest of its three parts, products run at {ATTAINABLE:.0%} of the peak, and launching "
+        "an operation takes no time. Below the batch in the last column, images/s are less than "
+        "half of their limit for large batches."
     )
 
 
 def _three_digits(figure: float) -> str:
-    """Round to the three digits that a prediction deserves."""
+    """Format a prediction with three significant digits."""
     return f"{float(f'{figure:.3g}'):,.0f}"
 
 

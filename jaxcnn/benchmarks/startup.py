@@ -1,4 +1,4 @@
-"""Measure the seconds from a command to its answer, and to the first training step."""
+"""The seconds from a command to its answer, and to the first training step."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def measure_startup(
 
     Args:
       train_script: path of the script.
-      network: a name in MODELS that takes MNIST's images.
+      network: name in MODELS of a network for MNIST's images.
       rounds: number of starts of each command.
       say: function that prints a progress line.
 
     Returns:
-      The arguments, and `seconds`: command -> one value a round.
+      The arguments, and `seconds`: command -> one value per round.
 
     Raises:
-      UserError: there are no rounds.
+      UserError: `rounds` is below 1.
       RunError: the training did not reach its first step.
     """
     if rounds < 1:
-        raise UserError("--rounds must be at least 1")
+        raise UserError(f"`rounds` is {rounds}; expected at least 1; give a larger number")
     say("filling the caches")
     _to_first_step(train_script, network)
     seconds: dict[str, list[float]] = {"--help": [], "first step": []}
@@ -90,7 +90,10 @@ def _to_first_step(train_script: Path, network: str) -> float:
                 if process.poll() is not None:
                     errors.seek(0)
                     last = (errors.read().strip().splitlines() or ["no message"])[-1]
-                    raise RunError(f"train.py ended before its first step: {last}")
+                    raise RunError(
+                        f"train.py exited with status {process.returncode} before its first step, "
+                        f"with: {last}"
+                    )
                 time.sleep(POLL_SECONDS)
             return time.perf_counter() - started
         finally:

@@ -20,10 +20,10 @@ class Figures:
     """The figures of one side: medians over the rounds.
 
     Attributes:
-      images_per_second: images processed in a second.
-      step_ms: milliseconds of a step.
-      ratios: our images/s over this side's in the same round: median, minimum, maximum.
-      gflops: 10^9 useful operations in a second, two for each multiply-add.
+      images_per_second: images per second.
+      step_ms: milliseconds per step.
+      ratios: jaxcnn's images/s over this side's in the same round: median, minimum, maximum.
+      gflops: 10^9 useful operations per second, two for each multiply-add.
       of_matmul: `gflops` as a fraction of the rate of matrix products in the same round.
       peak_mib: peak memory of the process.
       compile_seconds: duration of the first step minus that of the second.
@@ -42,7 +42,7 @@ def figures(comparison: Mapping[str, Any]) -> dict[str, Figures]:
     """Return the figures of each side from the result of `compare`."""
     rounds: Sequence[Mapping[str, Mapping[str, float]]] = comparison["rounds"]
     sides: Mapping[str, Mapping[str, Any]] = comparison["sides"]
-    # Every side does what ours can count, however it goes about it.
+    # Only jaxcnn's side counts its operations; the useful work of the other sides is the same.
     flops = dict.fromkeys(sides, sides["jaxcnn"]["flops"]) | {"matmul": sides["matmul"]["flops"]}
 
     def rates(side: str) -> list[float]:
@@ -103,8 +103,8 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
             f"{comparison['device']}, {comparison['cpu_count']} cores; "
             + ", ".join(f"{name} {version}" for name, version in versions.items())
             + f"; matrix products at {short(matmul / 1e9)} GFLOP/s.\n"
-            f"Medians of {len(comparison['rounds'])} rounds; in brackets the least and the largest "
-            "ratio of a round."
+            f"Medians of {len(comparison['rounds'])} rounds; in brackets, the smallest and the "
+            "largest ratio of a round."
         )
     )
     for side, facts in sides.items():
@@ -113,7 +113,7 @@ def print_comparison(comparison: Mapping[str, Any], console: Console) -> None:
                 f"{variant} {short(rate * comparison['images_per_step'])}"
                 for variant, rate in turns.items()
             )
-            console.print(f"{side} in a first turn, images/s: {', '.join(rates)}.")
+            console.print(f"Variants of {side} in a first turn, images/s: {', '.join(rates)}.")
     by_reason: dict[str, list[str]] = {}
     for name, reason in comparison["left_out"].items():
         by_reason.setdefault(reason, []).append(name)

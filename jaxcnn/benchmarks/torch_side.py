@@ -1,4 +1,4 @@
-"""The networks and their training in PyTorch, as its own tutorials write them."""
+"""The networks and their training in PyTorch, written as in PyTorch's tutorials."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ VARIANTS = ("eager", "channels-last", "compile")
 
 
 def prepare(job: Job) -> Prepared:
-    """Prepare the job in PyTorch, on a GPU if PyTorch has one.
+    """Prepare the job in PyTorch, on a GPU if PyTorch finds one.
 
     Raises:
-      UserError: PyTorch is not installed, or there is no such network here.
+      UserError: PyTorch is not installed, or the network is not in NETWORKS.
     """
     try:
-        # Not an import statement: type checkers run where PyTorch is not installed.
+        # Not an import statement, because type checkers run without PyTorch.
         torch: Any = importlib.import_module("torch")
     except ModuleNotFoundError:
-        raise UserError("PyTorch is not installed: pip install -e '.[torch]'") from None
-    make, own_shape = lookup("network of the torch side", job.network, NETWORKS)
-    shape = job.image_shape(own_shape)
+        raise UserError("PyTorch is not installed; run: pip install -e '.[torch]'") from None
+    build, default_shape = lookup("network of the torch side", job.network, NETWORKS)
+    shape = job.image_shape(default_shape)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
     if on_gpu:
-        torch.set_float32_matmul_precision("high")  # TF32, which is JAX's default there
+        torch.set_float32_matmul_precision("high")  # TF32, JAX's default on a GPU
     channels_last = job.variant == "channels-last" or (job.variant == "compile" and on_gpu)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    logits, train_step = _forward_and_step(job, torch, make, device, layout)
+    logits, train_step = _forward_and_step(job, torch, build, device, layout)
 
     def wait() -> None:
         if on_gpu:
@@ -81,11 +81,11 @@ def prepare(job: Job) -> Prepared:
 
 
 def _forward_and_step(
-    job: Job, torch: Any, make: Callable[[Any], Any], device: Any, layout: Any
+    job: Job, torch: Any, build: Callable[[Any], Any], device: Any, layout: Any
 ) -> tuple[Callable[[Any], Any], Callable[[Any, Any], None]]:
-    """Return the function of images, and the training step of images and labels."""
+    """Return the forward pass, and the training step of images and labels."""
     torch.manual_seed(0)
-    model = make(torch).to(device, memory_format=layout)
+    model = build(torch).to(device, memory_format=layout)
     model.train(job.what != "infer")
     if job.adam:
         optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
@@ -108,7 +108,7 @@ def _forward_and_step(
 
 
 def lenet5(torch: Any) -> Any:
-    """Make the notebook's LeNet-5, without its softmax."""
+    """Build the notebook's LeNet-5, without its softmax."""
     t = torch.nn
     return t.Sequential(
         *(t.Conv2d(1, 6, 5, padding=2), t.Sigmoid(), t.AvgPool2d(2)),
@@ -119,7 +119,7 @@ def lenet5(torch: Any) -> Any:
 
 
 def alexnet(torch: Any) -> Any:
-    """Make the layers of torchvision's models/alexnet.py."""
+    """Build the layers of torchvision's models/alexnet.py."""
     t = torch.nn
     return t.Sequential(
         *(t.Conv2d(3, 64, 11, stride=4, padding=2), t.ReLU(inplace=True), t.MaxPool2d(3, 2)),
@@ -134,7 +134,7 @@ def alexnet(torch: Any) -> Any:
 
 
 def alexnet_2012(torch: Any) -> Any:
-    """Make the paper's AlexNet; PyTorch divides alpha by the window's size, the paper does not."""
+    """Build the paper's AlexNet; alpha is multiplied by 5, because PyTorch divides it by 5."""
     t = torch.nn
 
     def lrn() -> Any:
@@ -154,7 +154,7 @@ def alexnet_2012(torch: Any) -> Any:
     )
 
 
-# Name -> how to make it, and its images as numpy has them.
+# Name -> constructor, and shape of an image: height, width, channels.
 NETWORKS = {
     "lenet5": (lenet5, (28, 28, 1)),
     "alexnet": (alexnet, (224, 224, 3)),

@@ -1,7 +1,7 @@
-"""One side of a benchmark, in a process of its own that measures on request.
+"""One side of a benchmark: a process that measures on request.
 
-The process gets a `Job` as JSON and prints a line of JSON when it is ready. It answers each line on
-stdin, the seconds to measure for, by another line of JSON. An error is answered by
+The argument of the process is a `Job` as JSON. When ready, the process writes a line of JSON. Each
+line on stdin holds the seconds to measure for; the reply is a line of JSON with the measurement, or
 `{"error": ..., "kind": ...}`.
 """
 
@@ -17,8 +17,8 @@ from typing import Any, TextIO
 
 from jaxcnn.benchmarks.job import Job, Run
 
-# Name -> the module and the function that prepare it: none may import what another needs, and with
-# that its memory.
+# Name of a side -> module and function that prepare it. A module is imported for its own sides
+# only, because another side's packages would add to the measured memory.
 SIDES = {
     "jaxcnn": ("jax_sides", "prepare_jaxcnn"),
     "linen": ("jax_sides", "prepare_linen"),
@@ -27,7 +27,7 @@ SIDES = {
     "copy": ("jax_sides", "prepare_copy"),
 }
 
-# Between two looks at the clock, as between two looks at the device in `train.py`.
+# Seconds between two readings of the clock; as long as a chunk of steps in training.
 CHUNK_SECONDS = 0.5
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     """Serve one job until stdin ends."""
     job = Job(**json.loads(sys.argv[1]))
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # libraries may print
+    os.dup2(2, 1)  # libraries may print; keep that out of the replies
     try:
         _serve(job, replies)
     except Exception as error:
@@ -78,7 +78,7 @@ def _seconds(run: Run, num_steps: int) -> float:
 
 def _peak_mib() -> float:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2 ** (20 if sys.platform == "darwin" else 10)  # bytes there, else KiB
+    return peak / 2 ** (20 if sys.platform == "darwin" else 10)  # bytes on macOS, KiB on Linux
 
 
 def _reply(replies: TextIO, reply: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""A network layer by layer, beside its paper's figures."""
+"""A network layer by layer, compared with its paper's figures."""

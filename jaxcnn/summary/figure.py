@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CAPTION = (
-    "To scale: the sides of a block go with the square root of its maps' height and width and,\n"
-    "at a quarter of that scale, its depth with that of the number of maps and the height of a\n"
-    "bar with that of its units. An orange frame is the window of what comes next."
+    "To scale: the sides of a block are proportional to the square roots of its maps' height and\n"
+    "width; at a quarter of that scale, its depth to that of the number of maps, and the height\n"
+    "of a bar to that of its units. An orange frame is the window of the next layer."
 )
 # Lengths are in inches, font sizes in points.
 TALLEST, BAR_WIDTH, GAP = 2.4, 0.14, 0.34
@@ -28,8 +28,8 @@ FRONT, TOP, SIDE, EDGE, WINDOW = "#e3ecf7", "#c9d9ee", "#aec5e3", "#34507a", "#d
 def save_architecture(title: str, summary: Summary, path: Path) -> None:
     """Draw each layer as a block of maps or a bar of units, with its operation below.
 
-    A layer that changes no size and has no parameters gets no block. Its name is written above the
-    operation that follows it.
+    A layer that changes no size and has no parameters is not drawn as a block; its operation is
+    written above that of the next layer.
 
     Args:
       title: title of the picture.

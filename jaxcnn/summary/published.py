@@ -1,4 +1,4 @@
-"""The figures that the papers print about their networks."""
+"""Figures about the networks as the papers print them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Summarize a network layer by layer: shapes, parameters, multiply-adds and receptive fields.
 
-The summary is read off a trace of the model with one image; nothing is run. A layer is a module or
-a `jax.named_scope` in the model. Between them, an operation whose units each depend on several
-units is a layer, too: a pool if it makes the maps smaller, otherwise a normalization. It is called
-S2 after C1, and pool1 or norm1 after conv1.
+The summary is computed from a trace of the model with one image; nothing is run. A layer is a
+module or a `jax.named_scope` in the model. Between them, an operation whose units each depend on
+several units is a layer, too: a pool if it makes the maps smaller, otherwise a normalization. Its
+name is S2 after C1, and pool1 or norm1 after conv1.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Summary:
     """The layers of a network.
 
     Attributes:
-      input_shape: shape of the first layer's input; LeNet-5 of 1998 frames its image before it.
+      input_shape: shape of the first layer's input; LeNet-5 of 1998 adds a frame before that layer.
       layers: layers from input to output.
     """
 
@@ -95,7 +95,7 @@ class Summary:
 
 
 def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
-    """Read the layers of a network off a trace of its evaluation.
+    """Compute the layers of a network from a trace of its evaluation.
 
     Args:
       model: network that is a chain of layers: each depends on the layer before and on no other.
@@ -126,7 +126,7 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
 
     segments = _segments(jaxpr, values)
     names = _names(segments)
-    start = next(i for i, name in enumerate(names) if name)  # a frame may come before the layers
+    start = next(i for i, name in enumerate(names) if name)  # a frame may precede the layers
     dependence = identity(segments[start].source_shape)
     layers = []
     for name, group in itertools.groupby(range(start, len(names)), key=names.__getitem__):
@@ -150,7 +150,10 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
             layers.append(layer)
     summary = Summary(segments[start].source_shape[1:], tuple(layers))
     if summary.parameters != parameters.total():
-        raise NotImplementedError("the network is not a chain of modules, one after the other")
+        raise NotImplementedError(
+            f"the layers of {type(model).__name__} have {summary.parameters} parameters of "
+            f"{parameters.total()}; expected all; summarize needs a chain of modules"
+        )
     return summary
 
 
@@ -257,7 +260,7 @@ def _owner(piece: Sequence[JaxprEqn]) -> str | None:
 
 
 def _names(segments: Sequence[_Segment]) -> list[str | None]:
-    """Return the name of each segment's layer; activations and reshapes belong to none."""
+    """Return the name of each segment's layer; None for activations and reshapes."""
     names: list[str | None] = []
     prefix, number = "", 0
     for segment in segments:

@@ -62,12 +62,13 @@ def print_summary(
     add("total", "", totals, total)
     console.print(table)
     console.print(
-        "For one image, forward; sees: the height and width of what a unit sees of the input."
+        "For one image, forward; sees: the height and width of a unit's receptive field in the "
+        "input."
     )
     console.print(_tpu_use(summary))
     if published:
         console.print(
-            "[green]✓[/] as published; [red]✗[/] differs from the published figure behind it."
+            "[green]✓[/] equals the published figure; [red]✗[/] differs from the one behind it."
         )
         console.print(f"Published: {published.source}", highlight=False)
         if published.note:
@@ -86,8 +87,8 @@ def _tpu_use(summary: Summary) -> str:
         if layer.padded_multiply_adds and use(layer) < 0.75
     ]
     return (
-        f"In a TPU's units of 128x128, {use(summary):.2%} of the mult-adds are the network's, the "
-        f"rest padding; {', '.join(wasteful) or 'no layer wastes'}."
+        f"In a TPU's units of 128x128, {use(summary):.2%} of the mult-adds are useful and the rest "
+        f"is padding; layers below 75%: {', '.join(wasteful) or 'none'}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Read off a trace what each unit of a network depends on and what it costs. Nothing is run.
+"""Compute from a trace the dependence and the cost of each unit of a network. Nothing is run.
 
 A small example: six pixels, a convolution with a kernel of 3 weights and a bias, padded by one
 zero at each end, then a pool that averages pairs. For every unit, an `Interval` holds the first and
@@ -28,7 +28,7 @@ map to 128 each, so that `Cost.padded_multiply_adds` is 18 x 128 x 128.
 
 An image has an axis for the batch, the height, the width and the maps; a `Dependence` holds one
 interval for each. `propagate` computes the dependence and the fan-in of an equation's results from
-those of its operands. Where a program differs between platforms, the default is read: XLA's
+those of its operands. If a program differs between platforms, the default counts: XLA's
 convolution, not the matrix products that replace it on a CPU.
 """
 
@@ -110,7 +110,10 @@ def propagate(eqn: JaxprEqn, operands: Sequence[Value], cost: Cost) -> list[Valu
     name = eqn.primitive.name
     result = _RULES.get(name, _elementwise)(eqn, operands, shapes[0], cost)
     if len(shapes) > 1 or result is None:
-        raise NotImplementedError(f"cannot tell what each result of `{name}` depends on")
+        raise NotImplementedError(
+            f"the operation is `{name}`; expected one with a rule for the dependence of its "
+            "result; add the rule to `_RULES` in jaxcnn/summary/trace.py"
+        )
     assert result.dependence is not None
     # Along an axis that was broadcast, all units have the same interval.
     dependence = tuple(

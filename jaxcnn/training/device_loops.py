@@ -1,4 +1,4 @@
-"""Compiled loops over a set that lies on the device: train, evaluate, predict."""
+"""Compiled loops over a dataset on the device: train, evaluate, predict."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def train_steps(
     """Train until `state.step` is `stop` or a loss is not finite, in one compiled loop.
 
     The number of steps is a run-time value, so chunks of any length share one trace and one
-    program. Where a run is cut into chunks, or interrupted, therefore cannot change its bits.
+    program. Therefore neither the length of chunks nor an interruption changes a run's bits.
 
     Args:
       state: training state before the first step.

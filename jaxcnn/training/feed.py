@@ -1,4 +1,4 @@
-"""A feed brings a dataset's images to the compiled programs; what the engine asks of it."""
+"""The interface between the engine and a feed, which passes a dataset to compiled programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Predictions(NamedTuple):
 
 @runtime_checkable
 class Feed(Protocol):
-    """What `ResidentFeed` and `StreamedFeed` share."""
+    """The interface of `ResidentFeed` and `StreamedFeed`."""
 
     def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
         """Return the first raw images of an epoch's order, or all if there are fewer."""
@@ -40,7 +40,7 @@ class Feed(Protocol):
         """Return log-probabilities of the test set, averaged over the config's views."""
 
     def compile(self) -> None:
-        """Compile what training needs."""
+        """Compile the programs that training needs."""
 
     def close(self) -> None:
         """Stop reading ahead; training can continue."""

@@ -1,8 +1,8 @@
 """Microbatches whose layer outputs fit into a processor's cache.
 
-On a CPU, layer outputs larger than the cache go to memory, from where the next layer and the
-backward pass read them. Those of a microbatch stay in the cache.
-LeNet-5's step of 2,048 images takes 77 ms instead of 119 (docs/performance.md has the others).
+On a CPU, layer outputs larger than the cache are written to memory and read back by the next layer
+and the backward pass. Those of a microbatch stay in the cache. LeNet-5's step of 2,048 images takes
+77 ms instead of 119 (docs/performance.md lists the others).
 
 Networks with many parameters are slower in microbatches and stay whole.
 """
@@ -17,8 +17,8 @@ import jax
 Tree = TypeVar("Tree")
 
 MICROBATCH_BYTES = 6 * 2**20  # bytes of layer outputs: about the private cache of a core
-MIN_MICROBATCH = 32  # images; matrix products of fewer are slow
-MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the cache gains
+MIN_MICROBATCH = 32  # images; with fewer, matrix products are slow
+MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the cache saves
 
 
 def choose_number(

@@ -76,11 +76,11 @@ class ResidentFeed:
         return Predictions(self._dataset.test_images, self._dataset.test_labels, log_probs)
 
     def compile(self) -> None:
-        """Compile what training needs."""
+        """Compile the programs that training needs."""
         _ = self.order(0), self.train_program, self._evaluate_program
 
     def close(self) -> None:
-        """Do nothing: there is nothing to stop."""
+        """Do nothing, because nothing is read ahead."""
 
     def order(self, epoch: int) -> Int[Array, " examples"]:
         """Return the permutation of the training set for an epoch, a function of (seed, epoch)."""

@@ -49,7 +49,7 @@ class TrainState(train_state.TrainState):
 
     def apply_gradients(self, *, grads: Any, **replacements: Any) -> TrainState:
         """Return the state after one update of the optimizer."""
-        # Under strict promotion, optax refuses its own powers of a float and a count of steps.
+        # Under strict promotion, optax's own power of a float by an integer count raises an error.
         with jax.numpy_dtype_promotion("standard"):
             return super().apply_gradients(grads=grads, **replacements)
 
@@ -227,8 +227,8 @@ def predict_log_probs(
     """Return the log-probability of each class, of the mean probability over an example's views.
 
     The log-probability of a class is `-eval_loss_fn(outputs, class)`: log softmax for
-    cross-entropy. For the criterion of 1998 the probabilities sum to less than 1, because it also
-    gives a probability to "none of the classes".
+    cross-entropy. For the criterion of 1998 the probabilities sum to less than 1, because "none of
+    the classes" has a probability, too.
 
     Args:
       state: training state to evaluate.
@@ -275,5 +275,8 @@ def mean_metrics(metrics: Metrics) -> dict[str, float]:
     sums = jax.device_get(metrics)
     count = int(sums["count"])
     if not count:
-        raise RunError("there is no example to average over: every image of the set is a bad one")
+        raise RunError(
+            "the number of examples is 0; expected at least 1; replace the corrupt images of the "
+            "set, of which none could be read"
+        )
     return {"loss": float(sums["loss"]) / count, "accuracy": int(sums["correct"]) / count}

@@ -46,7 +46,7 @@ def turn(steps, seconds, peak_mib=100.0):
 
 @pytest.fixture
 def comparison():
-    """Three rounds of one second, 10 images a step; ours does 8, 6 and 9 steps, linen 2, 3, 3."""
+    """Return three rounds of one second, 10 images a step: ours 8, 6, 9 steps, linen 2, 3, 3."""
 
     def side(variant="", flops=None, compile_seconds=0.0):
         return {
@@ -126,7 +126,7 @@ def test_print_comparison_shows_every_figure(comparison):
     assert ours.split() == "jaxcnn 80.0 125 8.00 50% 310 1.5".split()
     assert "torch eager" in text and "torch 4.5.6" in text
     assert "a processor, 2 cores" in text and "matrix products at 16.0 GFLOP/s" in text
-    assert "torch in a first turn, images/s: eager 20.0, channels-last 45.0." in text
+    assert "Variants of torch in a first turn, images/s: eager 20.0, channels-last 45.0." in text
     assert "left out: torch compile (no compiler [here])\n" in text
 
 
@@ -209,7 +209,9 @@ def test_epoch_is_that_of_the_training_script(monkeypatch, capsys):
         train_job(network="alexnet", what="epoch"),
         train_job(what="epoch", dtype="bfloat16"),
     ):
-        with pytest.raises(UserError, match="an epoch is of MNIST-sized images in float32"):
+        with pytest.raises(
+            UserError, match="expected a lenet5 network and float32 for `what` epoch"
+        ):
             jax_sides.prepare_jaxcnn(refused)
 
 
@@ -292,7 +294,7 @@ def test_compare_says_that_torch_is_missing(tmp_path, monkeypatch):
         comparing, "Worker", lambda job: (Worker if job.side == "torch" else FakeWorker)(job)
     )
     found = compare(train_job(), ["torch"], rounds=1, seconds=0.1, say=lambda line: None)
-    reason = "PyTorch is not installed: pip install -e '.[torch]'"
+    reason = "PyTorch is not installed; run: pip install -e '.[torch]'"
     assert found["left_out"] == {f"torch {variant}": reason for variant in torch_side.VARIANTS}
     assert list(found["sides"]) == ["jaxcnn", "matmul"]
 
@@ -301,7 +303,10 @@ def test_compare_says_that_torch_is_missing(tmp_path, monkeypatch):
     ("code", "message"),
     [
         ("raise ValueError('two\\nlines')", "ValueError: two"),
-        ("import os, sys; sys.stderr.write('out of luck\\n'); os._exit(3)", "status 3 out of luck"),
+        (
+            "import os, sys; sys.stderr.write('out of luck\\n'); os._exit(3)",
+            "status 3: out of luck",
+        ),
     ],
 )
 def test_worker_says_why_it_died(code, message, tmp_path, monkeypatch):
@@ -359,7 +364,7 @@ def test_benchmark_draws_the_growth_over_batch_sizes(tmp_path):
         ),
         (
             ["lenet5", "--what", "scale", "--batch-size", "12"],
-            "--batch-size is 12: for --what scale",
+            "--batch-size is 12; expected a multiple of 8 for --what scale",
         ),
         (
             ["lenet5", "--json", "nowhere/out.json"],
@@ -441,8 +446,8 @@ def test_measure_input_compares_input_with_the_step(monkeypatch):
     console = Console(width=100, file=io.StringIO())
     print_input(found, console)
     ratio = statistics.median(fast / slow for fast, slow in zip(alone, training, strict=True))
-    assert f"a step {short(ratio)} times as fast" in console.file.getvalue()
-    with pytest.raises(UserError, match="--rounds is 0; expected a value in [1, 1,000]"):
+    assert f"input alone is {short(ratio)} times as fast" in console.file.getvalue()
+    with pytest.raises(UserError, match="`rounds` is 0.*; expected at least 1"):
         measure_input(PRESETS["lenet5-mnist5k"].config, rounds=0, seconds=1, say=lambda line: None)
 
 
@@ -464,5 +469,5 @@ def test_measure_startup_waits_for_the_first_line_of_the_log(tmp_path):
     assert "--help" in console.file.getvalue() and "first step" in console.file.getvalue()
 
     script.write_text("raise SystemExit('no such network')")
-    with pytest.raises(RunError, match="ended before its first step: no such network"):
+    with pytest.raises(RunError, match="before its first step, with: no such network"):
         measure_startup(script, "lenet5", rounds=1, say=lambda line: None)

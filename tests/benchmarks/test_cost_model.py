@@ -185,12 +185,12 @@ def test_measure_scale_from_programs_to_tables(monkeypatch):
     assert all(f"{num} {chip}" in text for num in (8, 64, "1,024") for chip in ("H100", "TPU v5e"))
 
     for refused in (0, -2, 15):
-        with pytest.raises(UserError, match=f"--batch-size is {refused}: .* divide over 2 devices"):
+        with pytest.raises(UserError, match=f"`batch_size` is {refused}; expected a multiple of 2"):
             measure_scale("lenet5", refused, rounds=1, seconds=1, say=lambda line: None)
 
 
 def test_compiled_step_refuses_a_network_with_groups():
-    message = "no network of --what scale is called 'alexnet-2012'"
+    message = "no network of `what` scale is called 'alexnet-2012'"
     with pytest.raises(UserError, match=message):
         compiled_step("alexnet-2012", 2, jax.devices()[:1])
 

@@ -214,7 +214,7 @@ def test_summarize_refuses_a_network_that_is_not_a_chain():
             y = nn.Conv(4, (3, 3), name="conv2")(x)
             return x + nn.Conv(4, (3, 3), name="conv3")(y)
 
-    with pytest.raises(NotImplementedError, match="not a chain of modules"):
+    with pytest.raises(NotImplementedError, match="needs a chain of modules"):
         summarize(Residual(), (4, 4, 1))
 
 

@@ -34,7 +34,7 @@ def test_print_summary_cuts_nothing_off(name):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_print_summary_marks_every_published_figure(name):
     published = PUBLISHED[name]
-    text = printed(summary_of(name), published).split("✓ as pub")[0]
+    text = printed(summary_of(name), published).split("✓ equals")[0]
     num_figures = sum(map(len, published.layers.values())) + len(published.total)
     assert text.count("✓") + text.count("✗") == num_figures
 
@@ -43,7 +43,7 @@ def test_print_summary_marks_agreement():
     text = printed(summary_of("lenet5-1998"), PUBLISHED["lenet5-1998"])
     assert "156 ✓" in row(text, "C1") and "122,304 ✓" in row(text, "C1")
     assert "60,000 ✓" in row(text, "total") and "340,908 ✓" in row(text, "total")
-    assert "✗" not in text.split("✓ as pub")[0]
+    assert "✗" not in text.split("✓ equals")[0]
     assert "LeCun" in text
 
 
