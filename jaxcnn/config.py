@@ -41,6 +41,9 @@ POSITIVE = Bound(lambda value: 0 < value < math.inf, "positive and finite")
 NOT_NEGATIVE = Bound(lambda value: 0 <= value < math.inf, "finite and not negative")
 SEED = Bound(lambda value: 0 <= value < 2**32, "in [0, 2^32)")
 
+GREY_OR_COLOR = Bound(lambda value: value in (None, 1, 3), "1 or 3")
+POSITIVE_OR_NONE = Bound(lambda value: value is None or 0 < value < math.inf, "positive and finite")
+
 WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 
 # Fields that may change from one start of a run to the next without changing its numbers.
@@ -114,6 +117,15 @@ class TrainConfig:
     square at the centre is kept."""
     stream_min_size: Annotated[int, AT_LEAST_1] = 32
     """Least shorter side of a streamed image. In pixels; a smaller image is bad."""
+    channels: Annotated[int | None, GREY_OR_COLOR] = None
+    """1 (grey) or 3 (color) for streamed images. By default 3 for a folder, and as stored by
+    TFDS."""
+    max_value: Annotated[float | None, POSITIVE_OR_NONE] = None
+    """Largest value of streamed pixels of more than 8 bits. By default as each file says; 4095 for
+    12-bit data in 16-bit files."""
+    hold_out: Annotated[float, FRACTION] = 0.0
+    """Fraction of a folder's images to test on. For DIR/train/CLASS/ or DIR/CLASS/ without a folder
+    of test images; a hash of the file name decides."""
     on_bad_image: Annotated[Literal["refuse", "skip"], FREE] = "refuse"
     """Policy for bad streamed images. An image is bad if it is too small or cannot be decoded.
     `refuse` aborts the run; `skip` replaces the image in training and leaves it out in

@@ -1,7 +1,7 @@
 """Lazily decoded images, and the policy for corrupt ones.
 
 An image is scaled until its shorter side has the requested number of pixels and then cropped to the
-central square (Krizhevsky et al. 2012, section 2). EXIF orientation is ignored.
+central square (Krizhevsky et al. 2012, section 2), and turned upright by its EXIF orientation.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from jaxcnn.data.folders import FORMATS, decoders
 from jaxcnn.data.sources import BadImageError, Encoded, Examples, Files, Source
 from jaxcnn.errors import UserError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for its warning: 256 MiB of colours
+MAX_SAMPLE_VALUE = 281  # TIFF's tag
 MOST_WARNINGS = 20  # for the bad images of a split; after those, one for every thousand
 
 _logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Images:
       size: height and width of the decoded images, in pixels.
       channels: 1 for grey levels, 3 for colours; images are converted.
       min_size: pixels that the shorter side of a stored image must have.
+      max_value: largest value of pixels of more than 8 bits; by default as the file says.
       on_bad_image: "refuse" raises for an image that is corrupt or too small, "skip" replaces it in
         training and masks it in evaluation.
 
@@ -49,11 +51,13 @@ class Images:
         size: int,
         channels: int,
         min_size: int,
+        max_value: float | None = None,
         on_bad_image: Literal["refuse", "skip"],
     ) -> None:
         self.shape = (len(examples), size, size, channels)
         self._examples = examples
         self._min_size = min_size
+        self._max_value = max_value
         self._skips = on_bad_image == "skip"
         self._bad: set[int] = set()
         self._lock = threading.Lock()
@@ -121,12 +125,13 @@ class Images:
         mode = "L" if channels == 1 else "RGB"
         try:
             with Image.open(io.BytesIO(example.image), formats=decoders()) as image:
-                check_image(image, self._min_size)
+                check_image(image, self._min_size, self._max_value)
                 # Decode a much larger JPEG at half its size or less.
                 image.draft(mode, (2 * size, 2 * size))
                 # Pillow widens the filter where it shrinks, which prevents aliasing.
-                whole = _of_eight_bits(image).convert(mode)
+                whole = _eight_bits(image, self._max_value).convert(mode)
                 square = ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)
+                square = _upright(square, image)
         except UnidentifiedImageError as error:  # its own message names a buffer in memory
             raise BadImageError(example.name, UNKNOWN_FORMAT) from error
         except Exception as error:  # Pillow's decoders raise any type of exception
@@ -134,15 +139,53 @@ class Images:
         return np.asarray(square).reshape(self.shape[1:])
 
 
-def _of_eight_bits(image: Image.Image) -> Image.Image:
-    """Reduce pixels of more bits to the upper 8; Pillow would clip them at 255."""
+def _eight_bits(image: Image.Image, max_value: float | None) -> Image.Image:
+    """Scale pixels of more than 8 bits to 0..255; Pillow would clip them.
+
+    Raises:
+      ValueError: a pixel exceeds the largest value, or the range of the pixels is unknown.
+    """
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")  # without a warning of Pillow
-    surplus = num_bits(image) - 8
-    return Image.fromarray((np.asarray(image) >> surplus).astype(np.uint8)) if surplus else image
+    if not has_more_than_eight_bits(image):
+        return image
+    pixels = np.asarray(image)
+    limit = largest_value(image) if max_value is None else max_value
+    if not 0 <= pixels.min() <= pixels.max() <= limit:  # or a NaN
+        raise ValueError(
+            f"its pixels are in [{pixels.min()}, {pixels.max()}]; expected at most {limit}; "
+            "set --max-value"
+        )
+    if max_value is None and limit == 2**16 - 1 and image.format != "PPM" and pixels.max() < 2**14:
+        raise ValueError(
+            f"its 16-bit pixels are at most {pixels.max()}, as if it held data of fewer bits; "
+            "set --max-value, such as 4095 for 12 bits or 65535 for 16"
+        )
+    num_values = limit + 1 if pixels.dtype.kind in "iu" else limit
+    return Image.fromarray(np.minimum(pixels * (256 / num_values), 255).astype(np.uint8))
 
 
-def check_image(image: Image.Image, min_size: int) -> None:
+def _upright(square: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn a square cut from an image as the image's EXIF orientation says."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # corrupt EXIF data raises any type of exception; the pixels are good
+        return square
+    return square.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else square
+
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def check_image(image: Image.Image, min_size: int, max_value: float | None) -> None:
     """Check that the size of an image is in bounds and that the range of its pixels is known.
 
     Raises:
@@ -158,27 +201,33 @@ def check_image(image: Image.Image, min_size: int) -> None:
             f"the image has {width}x{height} pixels; expected at least {min_size} on each side "
             "(--stream-min-size)"
         )
-    num_bits(image)
+    if max_value is None and has_more_than_eight_bits(image):
+        largest_value(image)
 
 
-def num_bits(image: Image.Image) -> int:
-    """Return the number of bits of a pixel: 8, or up to 16 in PNG, TIFF and PGM.
+def has_more_than_eight_bits(image: Image.Image) -> bool:
+    """Return whether an image has one channel of more than 8 bits, or of floating point."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def largest_value(image: Image.Image) -> int:
+    """Return the largest value that the file gives to a pixel of more than 8 bits.
 
     Raises:
-      ValueError: the pixels have more bits or are floating point.
+      ValueError: the file does not say it.
     """
-    if image.mode != "F" and not image.mode.startswith("I"):
-        return 8
     if image.mode.startswith("I;16") and isinstance(image, TiffImagePlugin.TiffImageFile):
-        return int(image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0])
+        bits = int(image.tag_v2[TiffImagePlugin.BITSPERSAMPLE][0])
+        stated = image.tag_v2.get(MAX_SAMPLE_VALUE)
+        return int(np.max(stated)) if stated else 2**bits - 1
     if image.mode != "F" and image.format in ("PNG", "PPM"):  # Pillow scales both to 16 bits
-        return 16
+        return 2**16 - 1
     raise ValueError(
-        f"the range of its pixels is unknown (Pillow's mode {image.mode}); expected 8 to 16 bits"
+        f"the range of its pixels is unknown (Pillow's mode {image.mode}); set --max-value"
     )
 
 
-def check_headers(source: Source, min_size: int) -> None:
+def check_headers(source: Source, min_size: int, max_value: float | None) -> None:
     """Read the header of each file of a folder; records of TFDS are not read.
 
     Raises:
@@ -191,7 +240,7 @@ def check_headers(source: Source, min_size: int) -> None:
             continue
         for row in range(len(split)):
             try:
-                _check_header(split, row, min_size)
+                _check_header(split, row, min_size, max_value)
             except BadImageError as error:
                 bad.append(f"{error.name}: {error.reason}")
     if bad:
@@ -199,11 +248,11 @@ def check_headers(source: Source, min_size: int) -> None:
         raise UserError(f"{len(bad):,} images are bad: {'; '.join(bad[:3])}{more}; {ADVICE}")
 
 
-def _check_header(files: Files, row: int, min_size: int) -> None:
+def _check_header(files: Files, row: int, min_size: int, max_value: float | None) -> None:
     with files.open(row) as file:
         try:
             with Image.open(file, formats=decoders()) as image:
-                check_image(image, min_size)
+                check_image(image, min_size, max_value)
         except UnidentifiedImageError as error:
             raise BadImageError(files.paths[row], UNKNOWN_FORMAT) from error
         except Exception as error:  # Pillow's decoders raise any type of exception

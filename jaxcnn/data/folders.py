@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,14 @@ def decoders() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
+# The folder of test images is the first of these that exists.
+TEST_NAMES = ("val", "valid", "validation", "test")
+
+# Left behind by operating systems, storage servers and editors; hidden files are ignored, too.
+IGNORED = {"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"}
+IGNORED |= {"lost+found"}
+
+
 class Files(NamedTuple):
     """Paths of the images of a split, and the index of the class of each."""
 
@@ -38,37 +48,108 @@ class Folder(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def list_folder(folder: Path) -> Folder:
-    """List the images in a folder.
+def list_folder(folder: Path, *, hold_out: float = 0.0) -> Folder:
+    """List the images of each class, those in sub-folders of the class included.
 
-    Hidden files and folders, and files without the extension of an image, are ignored. An entry
+    Hidden files, IGNORED folders and files without the extension of an image are ignored. An entry
     that has such an extension but is no file, such as a fifo or a broken link, is listed: reading
     it is an error that names it.
 
     Args:
-      folder: directory with train/CLASS/* and val/CLASS/*, or test/CLASS/* if there is no val.
+      folder: directory with train/CLASS/* and one of TEST_NAMES, such as val/CLASS/*; to hold out
+        images, directory with train/CLASS/* or CLASS/*.
+      hold_out: fraction of the images of each class that become test images. A hash of the file's
+        name decides, so an image stays in its split when others are added.
 
     Raises:
-      UserError: the layout is another one, or a folder cannot be listed.
+      UserError: the layout is another one, a class has no training images, or a folder cannot be
+        listed.
     """
-    splits = [name for name in ("train", "val", "test") if (folder / name).is_dir()]
-    if splits[:1] != ["train"] or len(splits) == 1:
+    if not folder.is_dir():
+        state = "is no folder" if os.path.lexists(folder) else "does not exist"
+        raise UserError(f"{folder} {state}; set --dataset folder:DIR to a folder of images")
+    train_folder, test_folder = _splits(folder, hold_out)
+    class_names = _class_names(train_folder)
+    train = [_images(train_folder / name) for name in class_names]
+    if test_folder is None:
+        splits = [_hold_out(paths, hold_out) for paths in train]
+        train, test = [kept for kept, _ in splits], [held_out for _, held_out in splits]
+    else:
+        if unknown := sorted(set(_class_names(test_folder)) - set(class_names)):
+            raise UserError(
+                f"{test_folder} has classes that are missing from {train_folder}: "
+                f"{', '.join(unknown)}; add training images of them or remove their folders"
+            )
+        test = [_images(test_folder / name) for name in class_names]
+    if empty := [name for name, paths in zip(class_names, train, strict=True) if not paths]:
         raise UserError(
-            f"{folder} has {', '.join(splits) or 'neither train, val nor test'}; "
-            "expected images in train/CLASS/ and in val/CLASS/ or test/CLASS/"
+            f"{train_folder} has no images of {', '.join(empty)}; expected at least one in each "
+            "class; add images or remove the folders"
         )
-    train, test = folder / "train", folder / splits[1]
-    class_names = _class_names(train)
-    if unknown := sorted(set(_class_names(test)) - set(class_names)):
+    if len(class_names) == 1:
         raise UserError(
-            f"{test} has classes that are missing from {train}: {', '.join(unknown)}; "
-            "add training images of them or remove their folders"
+            f"{train_folder} has a single class, {class_names[0]}; "
+            "expected folders of two classes or more"
         )
-    return Folder(_files(train, class_names), _files(test, class_names), class_names)
+    if not any(test):
+        raise UserError(f"{test_folder or folder} has no test images; expected some in CLASS/")
+    return Folder(_flat(train), _flat(test), class_names)
+
+
+def _splits(folder: Path, hold_out: float) -> tuple[Path, Path | None]:
+    """Return the folders of classes for training and for testing; None to hold out images."""
+    # A folder called train that has no classes may be a class: bus, car, train.
+    train, *tests = (folder / name for name in ("train", *TEST_NAMES))
+    tests = [test for test in tests if test.is_dir()]
+    if hold_out:
+        has_train = train.is_dir() and _class_folders(train)
+        if any(_class_folders(test) for test in tests):
+            raise UserError(
+                f"--hold-out is {hold_out}, but {folder} has {tests[0].name}; remove one of the two"
+            )
+        root = train if has_train else folder
+        if _class_folders(root):
+            return root, None
+    elif train.is_dir() and tests:
+        if len(tests) > 1 and tests[1].name != "test":
+            raise UserError(
+                f"{folder} has {tests[0].name} and {tests[1].name}; expected one of the two; "
+                "rename the other"
+            )
+        if not _class_folders(train):
+            raise UserError(f"{train} has no folders of classes; expected images in CLASS/")
+        return train, tests[0]
+    if not (names := _class_folders(folder)):
+        raise UserError(
+            f"{folder} has no folders of classes; expected images in train/CLASS/ and in "
+            "val/CLASS/ or test/CLASS/; for a single class, pass the folder that contains it"
+        )
+    more = ", ..." if len(names) > 5 else ""
+    raise UserError(
+        f"{folder} has the folders {', '.join(map(shown, names[:5]))}{more}; expected images in "
+        "train/CLASS/ and in val/CLASS/ or test/CLASS/; for a folder of classes without test "
+        "images, set --hold-out 0.1"
+    )
+
+
+def _hold_out(paths: list[str], fraction: float) -> tuple[list[str], list[str]]:
+    """Split the images of a class; each part gets at least one, the first the only one."""
+    if len(paths) < 2:
+        return paths, []
+    limit = fraction * 2**64
+    hashes = {path: _hash(os.path.basename(path)) for path in paths}
+    held_out = {path for path, value in hashes.items() if value < limit}
+    first, *_, last = sorted(paths, key=hashes.__getitem__)
+    held_out = (held_out | {first}) - {last}
+    return [p for p in paths if p not in held_out], [p for p in paths if p in held_out]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big")
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    names = sorted(entry.name for entry in _entries(folder) if entry.is_dir())
+    names = _class_folders(folder)
     for name in names:
         if not name.isprintable():  # a line break, an escape sequence, or bytes that are not UTF-8
             raise UserError(
@@ -78,28 +159,49 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _files(folder: Path, class_names: tuple[str, ...]) -> Files:
-    extensions = {name for name, kind in Image.registered_extensions().items() if kind in FORMATS}
-    files = Files([], [])
-    for label, name in enumerate(class_names):
-        if not (folder / name).is_dir():
-            continue
-        found = [
-            entry.path
-            for entry in _entries(folder / name)
-            if os.path.splitext(entry.name)[1].lower() in extensions
-        ]
-        files.paths.extend(sorted(found))
-        files.labels.extend([label] * len(found))
-    if not files.paths:
-        raise UserError(f"{folder} has no images; expected CLASS/* with images of each class")
-    return files
+def _class_folders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in _entries(folder) if os.path.isdir(entry.path))
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder that are not hidden."""
+def _images(class_folder: Path) -> list[str]:
+    return sorted(_walk(str(class_folder))) if class_folder.is_dir() else []
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for entry in _entries(folder):
+        if os.path.splitext(entry.name)[1].lower() in _extensions():
+            yield entry.path
+        elif os.path.isdir(entry.path):
+            here, below = os.path.realpath(folder), os.path.realpath(entry.path)
+            if os.path.commonpath([here, below]) == below:
+                raise UserError(
+                    f"{shown(entry.path)} is a link to {shown(below)}, which contains it; "
+                    "expected folders without loops; remove the link"
+                )
+            yield from _walk(entry.path)
+
+
+@functools.cache
+def _extensions() -> set[str]:
+    return {name for name, kind in Image.registered_extensions().items() if kind in FORMATS}
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder that are not ignored."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [e for e in entries if not e.name.startswith(".") and e.name not in IGNORED]
     except OSError as error:
-        raise UserError(f"{folder} cannot be listed ({error.strerror}); make it readable") from None
+        raise UserError(
+            f"{shown(str(folder))} cannot be listed ({error.strerror}); make it readable"
+        ) from None
+
+
+def _flat(classes: list[list[str]]) -> Files:
+    paths = [path for of_class in classes for path in of_class]
+    return Files(paths, [label for label, of_class in enumerate(classes) for _ in of_class])
+
+
+def shown(path: str) -> str:
+    """Return a path as one line of printable characters, for a message."""
+    return path if path.isprintable() else ascii(path)

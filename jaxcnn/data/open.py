@@ -10,6 +10,8 @@ from jaxcnn.errors import lookup
 if TYPE_CHECKING:
     from jaxcnn.data.stream import StreamedDataset
 
+STREAMED = sources.PREFIXES
+
 
 def open_dataset(
     name: str,
@@ -19,6 +21,9 @@ def open_dataset(
     size: int,
     min_size: int,
     on_bad_image: Literal["refuse", "skip"],
+    channels: int | None = None,
+    max_value: float | None = None,
+    hold_out: float = 0.0,
 ) -> datasets.Dataset | StreamedDataset:
     """Open a dataset: whole and in memory, or one whose images are decoded as they are needed.
 
@@ -29,16 +34,26 @@ def open_dataset(
       size: height and width of streamed images, in pixels.
       min_size: pixels that the shorter side of a streamed image must have.
       on_bad_image: policy for streamed images that are too small or cannot be decoded.
+      channels: 1 for grey levels, 3 for colours; by default 3 for a folder, and as TFDS says.
+      max_value: largest value of streamed pixels of more than 8 bits; by default as the file says.
+      hold_out: fraction of a folder's images to test on; see `folders.list_folder`.
 
     Raises:
       UserError: there is no such dataset, or it cannot be read or prepared.
     """
-    if not name.startswith(sources.PREFIXES):
+    if not name.startswith(STREAMED):
         return datasets.load(name, data_dir=data_dir, manual_dir=manual_dir)
     from jaxcnn.data import stream  # late: importing Grain takes most of a second
 
     return stream.load(
-        name, data_dir=data_dir, size=size, min_size=min_size, on_bad_image=on_bad_image
+        name,
+        data_dir=data_dir,
+        size=size,
+        min_size=min_size,
+        on_bad_image=on_bad_image,
+        channels=channels,
+        max_value=max_value,
+        hold_out=hold_out,
     )
 
 
@@ -48,5 +63,5 @@ def check_name(name: str) -> None:
     Raises:
       UserError: there is none; the message lists the valid names.
     """
-    if not name.startswith(sources.PREFIXES):
+    if not name.startswith(STREAMED):
         lookup("dataset", name, datasets.DATASETS, others=("folder:DIR", "tfds:NAME"))

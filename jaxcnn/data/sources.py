@@ -33,7 +33,7 @@ class BadImageError(UserError):
     """
 
     def __init__(self, name: str, reason: object) -> None:
-        self.name = name if name.isprintable() else ascii(name)  # an error is one line
+        self.name = folders.shown(name)
         self.reason = " ".join(str(reason).split()) or type(reason).__name__
         super().__init__(f"{self.name} is a bad image: {self.reason}")
 
@@ -70,19 +70,22 @@ class Source:
     channels: int
 
 
-def open_source(name: str, data_dir: datasets.PathLike | None) -> Source:
+def open_source(name: str, data_dir: datasets.PathLike | None, *, hold_out: float = 0.0) -> Source:
     """Open the source whose name begins with one of `PREFIXES`.
 
     Args:
       name: `folder:DIR`, or `tfds:NAME`; NAME may end in `/CONFIG` and `:VERSION`.
       data_dir: directory of TFDS's data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+      hold_out: fraction of the images of a folder that become test images; see
+        `folders.list_folder`.
 
     Raises:
       UserError: there is no such dataset, or its layout is not the expected one.
     """
     kind, _, place = name.partition(":")
     if kind == "folder":
-        return _open_folder(pathlib.Path(place).expanduser())
+        listed = folders.list_folder(pathlib.Path(place).expanduser(), hold_out=hold_out)
+        return Source(Files(listed.train), Files(listed.test), listed.class_names, 3)
     return _open_tfds(place, datasets.tfds_dir(data_dir))
 
 
@@ -120,11 +123,6 @@ class Files:
             if error.errno in (errno.EACCES, errno.ELOOP) or os.path.islink(path):
                 raise BadImageError(path, error.strerror) from error
             raise RunError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _open_folder(folder: pathlib.Path) -> Source:
-    listed = folders.list_folder(folder)
-    return Source(Files(listed.train), Files(listed.test), listed.class_names, 3)
 
 
 class _Records:

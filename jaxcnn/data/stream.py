@@ -47,6 +47,9 @@ def load(
     size: int,
     min_size: int,
     on_bad_image: Literal["refuse", "skip"],
+    channels: int | None = None,
+    max_value: float | None = None,
+    hold_out: float = 0.0,
 ) -> StreamedDataset:
     """Open a streamed dataset; check the image headers of a folder if corrupt images are refused.
 
@@ -56,19 +59,23 @@ def load(
       size: height and width of the decoded images, in pixels.
       min_size: pixels that the shorter side of a stored image must have.
       on_bad_image: policy for corrupt images; see `decode.Images`.
+      channels: 1 for grey levels, 3 for colours; by default 3 for a folder, and as TFDS says.
+      max_value: largest value of pixels of more than 8 bits; by default as each file says.
+      hold_out: fraction of a folder's images to test on; see `folders.list_folder`.
 
     Raises:
       UserError: there is no such dataset, its layout is not the expected one, or a header is bad.
     """
-    source = sources.open_source(name, data_dir)
+    source = sources.open_source(name, data_dir, hold_out=hold_out)
     if on_bad_image == "refuse":
-        decode.check_headers(source, min_size)
+        decode.check_headers(source, min_size, max_value)
     train, test = (
         Images(
             examples,
             size=size,
-            channels=source.channels,
+            channels=channels or source.channels,
             min_size=min_size,
+            max_value=max_value,
             on_bad_image=on_bad_image,
         )
         for examples in (source.train, source.test)

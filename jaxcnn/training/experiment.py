@@ -230,6 +230,9 @@ def _open_dataset(config: TrainConfig) -> Dataset | StreamedDataset:
         size=config.stream_size,
         min_size=config.stream_min_size,
         on_bad_image=config.on_bad_image,
+        channels=config.channels,
+        max_value=config.max_value,
+        hold_out=config.hold_out,
     )
 
 

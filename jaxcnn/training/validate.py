@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
 from jaxcnn.data import open as data
-from jaxcnn.errors import UserError, lookup
+from jaxcnn.errors import UserError, flag, lookup
 from jaxcnn.models import MODELS, network
 
 
@@ -29,7 +29,23 @@ def validated(
         lookup("model", config.model, MODELS)
     if not dataset_is_given:
         data.check_name(config.dataset)
+        _check_dataset_fields(config)
     return configs.with_whole_paths(config)
+
+
+def _check_dataset_fields(config: TrainConfig) -> None:
+    if config.hold_out and not config.dataset.startswith("folder:"):
+        raise UserError(
+            f"--hold-out is {config.hold_out}, but {config.dataset} has test images; it applies to "
+            "folder:DIR only; remove it"
+        )
+    for name in ("channels", "max_value"):
+        value = getattr(config, name)
+        if value is not None and not config.dataset.startswith(data.STREAMED):
+            raise UserError(
+                f"{flag(name)} is {value}, but {config.dataset} is not streamed; it applies to "
+                "folder:DIR and tfds:NAME only; remove it"
+            )
 
 
 def check_run_length(config: TrainConfig, num_examples: int) -> None:

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 from helpers import numbered, open_folder, order_of, save_image
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from jaxcnn.data.decode import Images
 from jaxcnn.data.sources import Encoded
@@ -93,14 +93,78 @@ def test_images_of_sixteen_bits_keep_the_upper_eight(suffix, tmp_path):
         np.testing.assert_array_equal(images[0], expected)
 
 
-def test_images_of_twelve_bits_keep_the_upper_eight(tmp_path):
-    Image.fromarray(np.full((32, 32), 0xFFFF, np.uint16)).save(tmp_path / "image.tif")
-    content = (tmp_path / "image.tif").read_bytes()
+def decoded(path, channels=1, max_value=None):
+    """Return the only pixel value of an image."""
+    stored = [Encoded(path.read_bytes(), 0, path.name)]
+    options = {"size": 32, "channels": channels, "min_size": 1, "on_bad_image": "refuse"}
+    pixels = Images(stored, max_value=max_value, **options)[0]
+    assert (pixels == pixels[0, 0, 0]).all()
+    return int(pixels[0, 0, 0])
+
+
+def save_constant(path, value, dtype=np.uint16, **options):
+    Image.fromarray(np.full((32, 32), value, dtype)).save(path, **options)
+    return path
+
+
+def test_images_of_twelve_bits_are_scaled_as_the_file_says(tmp_path):
+    content = save_constant(tmp_path / "image.tif", 0xFFFF).read_bytes()
     sixteen, twelve = (struct.pack("<HHIHH", 258, 3, 1, bits, 0) for bits in (16, 12))
     assert content.count(sixteen) == 1  # BitsPerSample
-    stored = [Encoded(content.replace(sixteen, twelve), 0, "image")]
-    images = Images(stored, size=32, channels=1, min_size=1, on_bad_image="refuse")
-    assert np.all(images[0] == 255)
+    (tmp_path / "twelve.tif").write_bytes(content.replace(sixteen, twelve))
+    assert decoded(tmp_path / "twelve.tif") == 255
+    stated = TiffImagePlugin.ImageFileDirectory_v2()
+    stated[281] = 4095  # MaxSampleValue
+    assert decoded(save_constant(tmp_path / "stated.tif", 2048, tiffinfo=stated)) == 128
+    (tmp_path / "image.pgm").write_bytes(b"P5 32 32 1023\n" + struct.pack(">H", 512) * 1024)
+    assert decoded(tmp_path / "image.pgm") == 128
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_images_of_twelve_bits_in_sixteen_need_a_largest_value(suffix, tmp_path):
+    path = save_constant(tmp_path / f"image.{suffix}", 2048)
+    with pytest.raises(UserError, match=f"image.{suffix} is .* at most 2048, .*set --max-value"):
+        decoded(path)
+    assert decoded(path, max_value=4095) == decoded(path, 3, max_value=4095) == 128
+    assert decoded(path, max_value=65535) == 8
+    assert decoded(save_constant(path, 4095), max_value=4095) == 255
+    with pytest.raises(UserError, match=r"in \[4096, 4096\]; expected at most 4095; set --max"):
+        decoded(save_constant(path, 4096), max_value=4095)
+
+
+def test_images_of_floats_are_scaled_by_a_largest_value(tmp_path):
+    path = tmp_path / "image.tif"
+    assert decoded(save_constant(path, 0.5, np.float32), max_value=1.0) == 128
+    assert decoded(save_constant(path, 1.0, np.float32), max_value=1.0) == 255
+    for value in (1.5, -0.5, np.nan):
+        with pytest.raises(UserError, match="set --max-value"):
+            decoded(save_constant(path, value, np.float32), max_value=1.0)
+    assert decoded(save_constant(tmp_path / "eight.png", 90, np.uint8), max_value=1.0) == 90
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp"])
+def test_images_are_turned_upright(kind, tmp_path):
+    save_image(tmp_path / "upright.png", 90, 60, seed=3)
+    with Image.open(tmp_path / "upright.png") as upright:
+        upright.load()
+    upside = [getattr(Image.Transpose, name) for name in TURNS]  # as a camera would store it
+    expected = None
+    for orientation, turn in enumerate([None, *upside], 1):
+        exif = Image.Exif()
+        exif[274] = orientation
+        path = tmp_path / f"{orientation}.{kind}"
+        stored = upright if turn is None else upright.transpose(turn)
+        stored.save(path, exif=exif, **({"quality": 100} if kind in ("jpg", "webp") else {}))
+        images = Images(
+            [Encoded(path.read_bytes(), 0, path.name)],
+            **{"size": 60, "channels": 3, "min_size": 1, "on_bad_image": "refuse"},
+        )
+        expected = images[0].astype(int) if turn is None else expected
+        assert np.abs(images[0] - expected).mean() < 3
+
+
+TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90")
+TURNS += ("TRANSVERSE", "ROTATE_270")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])

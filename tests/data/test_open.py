@@ -27,3 +27,12 @@ def test_check_name_accepts_datasets_that_may_exist(name):
 def test_check_name_lists_the_datasets(name):
     with pytest.raises(UserError, match="mnist5k, mnist, cifar10, folder:DIR, tfds:NAME$"):
         check_name(name)
+
+
+def test_open_dataset_passes_the_options_of_streams_on(image_folder):
+    (image_folder / "val").rename(image_folder / "aside")
+    options = STREAMED | {"channels": 1, "hold_out": 0.2, "max_value": 255.0}
+    dataset = open_dataset(f"folder:{image_folder}", **options)
+    assert len(dataset.train_images) + len(dataset.test_images) == 60
+    assert 3 <= len(dataset.test_images) < 30
+    assert dataset.train_images[0].shape == (28, 28, 1)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import CLASSES, open_folder, save_image
+from helpers import CLASSES, open_folder
 
 from jaxcnn.data import datasets
 from jaxcnn.data.sources import open_source
@@ -25,27 +25,6 @@ def test_open_source_lists_classes_and_their_images(image_folder):
     assert source.train[20].name == str(image_folder / "train" / "dog" / "01.png")
     assert dataset.sample().shape == (60, 28, 28, 3)
     np.testing.assert_array_equal(dataset.sample(), open_folder(image_folder).sample())
-
-
-def test_open_source_prefers_val_to_test(image_folder):
-    save_image(image_folder / "test" / "dog" / "x.png", 40, 40)
-    assert len(open_folder(image_folder).test_images) == 21
-    (image_folder / "val").rename(image_folder / "else")
-    assert len(open_folder(image_folder).test_images) == 1
-
-
-def test_open_source_refuses_another_layout(image_folder, tmp_path):
-    with pytest.raises(UserError, match="has neither train, val nor test; expected images in"):
-        open_folder(tmp_path)
-    (image_folder / "val" / "fox").mkdir()
-    with pytest.raises(UserError, match="val has classes that are missing from .*train: fox"):
-        open_folder(image_folder)
-    (image_folder / "val").rename(tmp_path / "val")
-    with pytest.raises(UserError, match="has train; expected"):
-        open_folder(image_folder)
-    (image_folder / "val" / "cat").mkdir(parents=True)
-    with pytest.raises(UserError, match="val has no images"):
-        open_folder(image_folder)
 
 
 def test_open_source_reports_a_file_that_vanished(image_folder):
@@ -116,10 +95,3 @@ def test_open_source_names_a_record_that_cannot_be_read(tmp_path, originals):
     shard.write_bytes(bytes(shard.stat().st_size))
     with pytest.raises(RunError, match="^cannot read mnist train, image 3: "):
         source.train[3]
-
-
-def test_open_source_ignores_hidden_files_and_folders(image_folder):
-    save_image(image_folder / "train" / ".checkpoints" / "a.png", 80, 80)
-    (image_folder / "train" / "cat" / "._00.jpg").write_bytes(b"no image")
-    dataset = open_folder(image_folder)
-    assert dataset.class_names == CLASSES and len(dataset.train_images) == 60

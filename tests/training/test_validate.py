@@ -31,6 +31,22 @@ def test_validated_takes_any_label_for_what_is_given(field):
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hold_out": 0.1}, "--hold-out is 0.1, but mnist has test images"),
+        ({"hold_out": 0.1, "dataset": "tfds:mnist"}, "it applies to folder:DIR only"),
+        ({"channels": 1}, "--channels is 1, but mnist is not streamed"),
+        ({"max_value": 4095.0}, "--max-value is 4095.0, but mnist is not streamed"),
+    ],
+)
+def test_validated_refuses_options_of_other_datasets(fields, message):
+    with pytest.raises(UserError, match=message):
+        validate.validated(TrainConfig(**fields))
+    images = TrainConfig(**(fields | {"dataset": "folder:/images"}))
+    assert validate.validated(images) == images
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         (TrainConfig(batch_size=65), "--batch-size .*65"),
