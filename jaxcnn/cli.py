@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -15,13 +16,15 @@ from typing import Annotated, Any
 import tyro
 
 from jaxcnn.errors import RunError, UserError, flag
+from jaxcnn.paths import local_path
 
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn an expected failure into one line on stderr; bugs keep their traceback.
 
-    A name in backquotes in the message of a `UserError` is printed as a flag.
+    A name in backquotes in the message of a `UserError` is printed as a flag. A closed standard
+    output counts as /dev/null, and characters that its encoding lacks are printed as `?`.
 
     Ctrl-C ends the process at once with status 130 and leaves temporary folders behind. A
     KeyboardInterrupt raised in the middle of an import or a callback would print a traceback or be
@@ -38,6 +41,7 @@ def one_line_errors() -> Iterator[None]:
         os.write(2, b"interrupted\n")
         os._exit(130)
 
+    _prepare_output()
     # Only the main thread may set a handler; a signal that is ignored stays ignored.
     before = None
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -64,6 +68,14 @@ def one_line_errors() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
+def _prepare_output() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def placeholder(text: str) -> Any:
     """Return an annotation for an argument whose default is described in words in its help.
 
@@ -73,20 +85,22 @@ def placeholder(text: str) -> Any:
     return tyro.conf.arg(metavar=text, help_behavior_hint="")
 
 
-def check_output_file(name: str, path: Path) -> None:
-    """Check that a file can be written, before the work whose result it receives.
+def output_file(name: str, path: Path) -> Path:
+    """Return the path of a file to write, checked before the work whose result it receives.
 
     Args:
       name: name of the argument, for the message.
       path: path of the file.
 
     Raises:
-      UserError: the path is empty or a folder, or its folder does not exist.
+      UserError: the path is empty, a URL or a folder, or its folder does not exist.
     """
+    path = local_path(path, name)
     if path.is_dir():  # as is the empty path
         raise UserError(f"`{name}` is {str(path)!r}, a folder; name a file to write")
     if not path.parent.is_dir():
         raise UserError(f"`{name}` is {str(path)!r}; create the folder {str(path.parent)!r} first")
+    return path
 
 
 def text_argument(

@@ -22,9 +22,13 @@ def cache_dir(*parts: str) -> pathlib.Path:
       OSError: it cannot be created.
     """
     path = pathlib.Path(
-        os.environ.get("JAXCNN_CACHE_DIR")
-        or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "jaxcnn")
-    ).expanduser()
+        os.path.expanduser(
+            os.environ.get("JAXCNN_CACHE_DIR")
+            or pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "jaxcnn")
+        )
+    )
+    if path.parts[0].startswith("~"):
+        raise FileNotFoundError(f"no home folder is known for {path}; set JAXCNN_CACHE_DIR")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for part in parts:  # `parents=True` would give those in between the default mode
         path = path / part

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxcnn.cli import check_output_file, one_line_errors, placeholder
+from jaxcnn.cli import one_line_errors, output_file, placeholder
 from jaxcnn.errors import UserError, lookup
 
 # The flags that each --what reads, beside --rounds and --json.
@@ -64,6 +64,8 @@ def main(
         figure: picture to draw: time over the sizes, if there are several.
     """
     check(locals())
+    json = output_file("json", json) if json is not None else None
+    figure = output_file("figure", figure) if figure is not None else None
     from rich.console import Console
 
     from jaxcnn.benchmarks.compare import compare
@@ -134,9 +136,6 @@ def check(given: dict[str, Any]) -> None:
             raise UserError(f"`{name}` is {shown}; expected a value in [{low}, {high:,}]")
         if len({*values}) < len(values):
             raise UserError(f"`{name}` is {shown}; expected different sizes; remove one")
-    for name in ("json", "figure"):
-        if given[name] is not None:
-            check_output_file(name, given[name])
     if figure and (len(given["batch_size"]) > 1) == (len(given["image_size"]) > 1):
         raise UserError("`figure` requires several values of either `batch_size` or `image_size`")
 

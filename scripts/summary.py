@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxcnn.cli import check_output_file, one_line_errors, placeholder
+from jaxcnn.cli import one_line_errors, output_file, placeholder
 from jaxcnn.errors import UserError, lookup
 
 MOST_CLASSES = 1_000_000
@@ -26,15 +26,17 @@ def main(
     if num_classes is not None and not 1 <= num_classes <= MOST_CLASSES:
         raise UserError(f"`num_classes` is {num_classes}; expected 1 to {MOST_CLASSES:,}")
     if figure is not None:
-        check_output_file("figure", figure)
+        figure = output_file("figure", figure)
     from rich.console import Console  # late, as the imports below, which import jax
 
+    from jaxcnn.distributed.processes import check_devices
     from jaxcnn.models import IMAGE_SHAPES, MODELS
     from jaxcnn.summary.figure import save_architecture
     from jaxcnn.summary.published import PUBLISHED
     from jaxcnn.summary.summarize import summarize
     from jaxcnn.summary.table import print_summary
 
+    check_devices()
     constructor = lookup("model", model, MODELS)
     network = constructor() if num_classes is None else constructor(num_classes=num_classes)
     try:

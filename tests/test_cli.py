@@ -1,5 +1,6 @@
 """Errors, signals and closed pipes on the command line."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -81,6 +82,23 @@ def test_one_line_errors_says_nothing_of_a_closed_pipe(num_lines, monkeypatch):
     writer.stdin.close()  # now, with nobody to read, it begins
     assert writer.wait(timeout=60) == 1 and writer.stderr.read() == ""
     writer.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("redirection", "output"), [(">&-", ""), (">&- 2>&-", ""), ("", "done: ? ?\n")]
+)
+def test_one_line_errors_prints_what_the_output_can_hold(redirection, output):
+    code = (
+        "from jaxcnn.cli import one_line_errors\n"
+        "with one_line_errors(): print('done:', chr(0x2713), chr(0xDCFF))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -c "$1" {redirection}', sys.executable, code],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, output, "")
 
 
 def test_one_line_errors_does_not_hide_a_bug():

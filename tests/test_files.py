@@ -22,6 +22,16 @@ def test_cache_dir_is_private_and_where_the_user_says(tmp_path, monkeypatch):
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
+def test_cache_dir_is_never_a_folder_called_tilde(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("JAXCNN_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: str(path))  # as without a home
+    with pytest.raises(OSError, match="no home folder is known for ~/.cache/jaxcnn; set JAXCNN"):
+        cache_dir("xla")
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("content", ["text, é", b"\x89bytes"])
 def test_write_atomically_replaces_a_file(content, tmp_path):
     path = tmp_path / "a.json"

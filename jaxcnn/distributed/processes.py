@@ -49,16 +49,34 @@ def initialize(
       UserError: there are no settings by which to find the others.
     """
     if not (multihost or _launched_with_others()):
+        check_devices()
         yield
         return
     if not jax.distributed.is_initialized():
         _initialize(coordinator, num_processes, process_id)
     try:
+        check_devices()
         yield
     except CollectiveError:
         raise
     except BaseException as error:
         _exit(error)
+
+
+def check_devices() -> None:
+    """Check that JAX finds devices.
+
+    Raises:
+      UserError: JAX finds none, for example because JAX_PLATFORMS names a platform without one.
+    """
+    try:
+        jax.devices()
+    except Exception as error:  # a RuntimeError; with JAX_PLATFORMS=cuda an AssertionError
+        cause = str(error).partition("\n")[0].partition(" (set ")[0]
+        raise UserError(
+            f"JAX_PLATFORMS is {os.environ.get('JAX_PLATFORMS', '')!r}, and JAX finds no such "
+            f"device; set it to cpu or unset it. The cause: {cause or type(error).__name__}"
+        ) from None
 
 
 def is_process_0() -> bool:
@@ -84,7 +102,12 @@ def barrier() -> None:
 
 
 def _launched_with_others() -> bool:
-    in_slurm = "SLURM_STEP_NODELIST" in os.environ and int(os.environ.get("SLURM_NTASKS", 1)) > 1
+    num_tasks = os.environ.get("SLURM_NTASKS", "1")
+    if "SLURM_STEP_NODELIST" in os.environ and not num_tasks.isdecimal():
+        raise UserError(
+            f"SLURM_NTASKS is {num_tasks!r}; expected a whole number; use srun or unset it"
+        )
+    in_slurm = "SLURM_STEP_NODELIST" in os.environ and int(num_tasks) > 1
     return in_slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
@@ -96,11 +119,11 @@ def _initialize(coordinator: str | None, num_processes: int | None, process_id: 
             process_id,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
         )
-    except (ValueError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"--multihost finds no other processes ({error}); it does on a TPU slice, in SLURM and "
-            "in Kubernetes; elsewhere, give each process --coordinator HOST:PORT "
-            "--num-processes N --process-id I"
+            f"no other processes of the run were found ({error}); expected a TPU slice, SLURM or "
+            "Kubernetes; elsewhere, give each process `coordinator` HOST:PORT, `num_processes` N "
+            "and `process_id` I"
         ) from None
 
 

@@ -17,12 +17,14 @@ from jaxtyping import Int
 
 from jaxcnn import report
 from jaxcnn.data.datasets import Dataset
+from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import pictures, probes
 from jaxcnn.evaluation.metrics import confusion_matrix, precision_recall, top_accuracy
 from jaxcnn.evaluation.pictures import label
 from jaxcnn.evaluation.table import LEGIBLE_CLASSES, print_evaluation
 from jaxcnn.files import write_atomically
+from jaxcnn.paths import local_path
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.step import TrainState
 from jaxcnn.training.validate import validated
@@ -70,7 +72,8 @@ def evaluate_run(
         such image, or the views cannot be cut.
       RunError: the checkpoint is corrupt.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = local_path(workdir, "run")
+    processes.check_devices()
     config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
     if views is not None:
         config = dataclasses.replace(config, eval_views=views)

@@ -11,11 +11,12 @@ import jax
 
 from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
-from jaxcnn.distributed import mesh
+from jaxcnn.distributed import mesh, processes
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.files import write_atomically
 from jaxcnn.interop.torch_weights import TORCH_NAMES, from_torch, to_torch
 from jaxcnn.interop.weight_files import read_weights, write_weights
+from jaxcnn.paths import local_path
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.progress import Run, save_checkpoint
 from jaxcnn.training.validate import validated
@@ -48,6 +49,8 @@ def export_run(
         data cannot be read, or the file cannot be written.
       RunError: the checkpoint is corrupt.
     """
+    run, file = local_path(run, "source"), local_path(file, "target")
+    processes.check_devices()
     config = workdirs.read_config(run, data_dir=data_dir, manual_dir=manual_dir)
     lookup("convertible model", config.model, TORCH_NAMES)  # before the data is loaded
     with Checkpoints(run / "checkpoints") as checkpoints:
@@ -72,8 +75,9 @@ def import_run(file: Path, run: Path, config: TrainConfig) -> None:
         data cannot be read, or the folder holds a run or cannot be written.
       RunError: the checkpoint cannot be written.
     """
-    config = dataclasses.replace(config, workdir=str(run))
-    config = validated(config)
+    file, run = local_path(file, "source"), local_path(run, "target")
+    processes.check_devices()
+    config = validated(dataclasses.replace(config, workdir=str(run)))
     entries = read_weights(file)
     experiment = Experiment(config)
     state = experiment.state

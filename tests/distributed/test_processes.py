@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import time
+from unittest import mock
 
 import chex
 import jax
@@ -20,6 +21,8 @@ from PIL import Image
 
 from jaxcnn import PRESETS, train_and_evaluate
 from jaxcnn.config import OptimizerConfig, TrainConfig
+from jaxcnn.distributed import processes
+from jaxcnn.errors import UserError
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.workdir import folder as workdir
 from jaxcnn.workdir.checkpoints import Checkpoints
@@ -236,8 +239,28 @@ def test_processes_end_when_the_cable_is_cut_and_the_run_continues(undisturbed, 
 def test_initialize_says_how_to_find_the_other_processes(tmp_path):
     process = run_script("train.py", "--workdir", tmp_path, "--multihost")
     assert process.returncode == 2 and process.stderr.count("\n") == 1
-    assert "--multihost finds no other processes" in process.stderr
+    assert "no other processes of the run were found" in process.stderr
     assert "--coordinator HOST:PORT" in process.stderr
+
+
+def test_initialize_refuses_malformed_settings_of_slurm(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "node[1-2]")
+    monkeypatch.setenv("SLURM_NTASKS", "2x")
+    with (
+        pytest.raises(UserError, match="^SLURM_NTASKS is '2x'; expected a whole number"),
+        processes.initialize(False, None, None, None),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no chip (set JAX_PLATFORMS=)"), AssertionError()])
+def test_initialize_refuses_a_platform_without_devices(error, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", mock.Mock(side_effect=error))
+    cause = "no chip" if str(error) else "AssertionError"
+    message = f"^JAX_PLATFORMS is 'cuda', and JAX finds no such device; .* The cause: {cause}$"
+    with pytest.raises(UserError, match=message), processes.initialize(False, None, None, None):
+        pass
 
 
 def test_launch_recipes_name_scripts_and_flags_that_exist():
