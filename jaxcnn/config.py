@@ -8,24 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import math
 import operator
 import os
-from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
+from jaxcnn import records
 from jaxcnn.data import transforms
 from jaxcnn.data.transforms import Transform
 from jaxcnn.errors import UserError, flag
-
-
-@dataclasses.dataclass(frozen=True)
-class Bound:
-    """The values that a field may have; stands in the field's `Annotated` type."""
-
-    contains: Callable[[Any], bool]
-    text: str
+from jaxcnn.records import Bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +37,25 @@ GREY_OR_COLOR = Bound(lambda value: value in (None, 1, 3), "1 or 3")
 POSITIVE_OR_NONE = Bound(lambda value: value is None or 0 < value < math.inf, "positive and finite")
 
 WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
+
+# Format of config.json, and the fields that each format added. A file of an earlier format takes
+# their defaults; any other missing field is an error. Raise FORMAT to add a field. Formats below
+# FIRST_RECORDED did not record their number.
+FORMAT = FIRST_RECORDED = 6
+ADDED: dict[int, tuple[str, ...]] = {
+    2: (
+        *("transforms", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.rate_steps"),
+        "optimizer.mu",
+    ),
+    3: (
+        *("stream_size", "stream_min_size", "on_bad_image", "label_smoothing", "ema_decay"),
+        *("dtype", "eval_views", "optimizer.bias_rate", "optimizer.nesterov"),
+        *("optimizer.weight_decay", "optimizer.decay_biases", "optimizer.clip_norm"),
+        "optimizer.accumulate",
+    ),
+    4: ("optimizer.layer_decays",),
+    5: ("hold_out", "channels", "max_value"),
+}
 
 # Fields that may change from one start of a run to the next without changing its numbers.
 FREE = "free"
@@ -211,6 +222,14 @@ def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any,
     }
 
 
+def describe_differences(config: TrainConfig, other: TrainConfig) -> str:
+    """Return the fields that make two runs different as text for a message; "" if none does."""
+    return ", ".join(
+        f"{name} is {theirs!r} there and {ours!r} here"
+        for name, (ours, theirs) in differences(config, other).items()
+    )
+
+
 def marked(cls: type, mark: str) -> set[str]:
     """Return the names of the fields of a config class that bear a mark."""
     return {name for name, (_, *marks) in field_types(cls).items() if mark in marks}
@@ -224,43 +243,77 @@ def with_whole_paths(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, dataset=f"folder:{path}")
 
 
-def to_json(config: TrainConfig) -> str:
-    """Return the config as JSON text, without its launch fields; `from_json` reads it."""
-    fields = dataclasses.asdict(config)
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Return the config as JSON types, without its launch fields; `from_dict` reads it.
+
+    Raises:
+      TypeError: a field has a value that JSON cannot hold.
+    """
+    fields = {"format": FORMAT, **dataclasses.asdict(config)}
     for name in marked(TrainConfig, LAUNCH):
         del fields[name]
     fields["transforms"] = [transforms.to_text(transform) for transform in config.transforms]
-    return json.dumps(fields, indent=2, default=_plain) + "\n"
+    return records.plain(fields)
 
 
-def _plain(value: Any) -> Any:
-    """Convert NumPy's numbers and arrays, and paths, to JSON types."""
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{value!r} is no number, text or path")
+def settled(config: TrainConfig) -> TrainConfig:
+    """Return the config as a run reads it back: NumPy's numbers become Python's, lists tuples.
+
+    Raises:
+      UserError: a field has a value that JSON cannot hold, or is out of its bounds.
+    """
+    check(config)
+    launch = {name: getattr(config, name) for name in marked(TrainConfig, LAUNCH)}
+    return dataclasses.replace(from_dict(to_dict(config)), **launch)
 
 
-def from_json(text: str) -> TrainConfig:
+def to_json(config: TrainConfig) -> str:
+    """Return the text of config.json; `from_json` reads it."""
+    return records.dumps(to_dict(config))
+
+
+def from_json(text: str | bytes) -> TrainConfig:
     """Return the config that `to_json` wrote, in this version or an earlier one.
 
     Raises:
-      UserError: the text is not such a config.
+      UserError: the text is not such a config; the message names the field.
     """
-    try:
-        fields = json.loads(text)
-        fields.pop("card", None)  # earlier versions kept the preset's card with the run
-        optimizer = fields["optimizer"]
-        for name in ("rate_steps", "layer_decays"):
-            optimizer[name] = tuple(map(tuple, optimizer.get(name, ())))
-        fields["optimizer"] = OptimizerConfig(**optimizer)
-        fields["transforms"] = tuple(transforms.from_text(text) for text in fields["transforms"])
-        for name in ("pixel_mean", "pixel_std"):
-            fields[name] = tuple(fields[name])
-        return TrainConfig(**fields)
-    except (TypeError, AttributeError, KeyError, ValueError, UserError) as error:
-        raise UserError(f"not a config of this version of jaxcnn, or damaged: {error}") from None
+    return from_dict(records.parse(text))
+
+
+def from_dict(record: dict[str, Any]) -> TrainConfig:
+    """Return the config that `to_dict` returned, in this version or an earlier one.
+
+    Raises:
+      UserError: a field is missing, unknown, of another type or out of its bounds, or the record
+        differs from the one that was sealed.
+    """
+    fields = records.unsealed(record)
+    fields.pop("card", None)  # earlier versions kept the preset's card with the run
+    version = _format(fields)
+    texts = records.convert(fields.get("transforms", []), list[str], "transforms")
+    if "transforms" in fields:
+        fields["transforms"] = []  # a union of dataclasses, with a parser of its own
+    added_later = {name for number, names in ADDED.items() if number > version for name in names}
+    config: TrainConfig = records.convert(
+        fields, TrainConfig, optional=added_later | marked(TrainConfig, LAUNCH)
+    )
+    config = dataclasses.replace(config, transforms=tuple(map(transforms.from_text, texts)))
+    check(config)
+    records.check_seal(record)
+    return config
+
+
+def _format(fields: dict[str, Any]) -> int:
+    """Remove and return the format of a config's fields; infer it where none was recorded."""
+    if "format" not in fields:
+        optimizer = records.convert(fields.get("optimizer"), dict[str, Any], "optimizer")
+        names = {*fields, *(f"optimizer.{name}" for name in optimizer)}
+        return max([1, *(number for number, added in ADDED.items() if names.intersection(added))])
+    version = records.convert(fields.pop("format"), int, "format")
+    if not FIRST_RECORDED <= version <= FORMAT:
+        raise UserError(f"format is {version}; expected at most {FORMAT}; update jaxcnn")
+    return version
 
 
 def check(config: TrainConfig) -> None:
@@ -355,7 +408,7 @@ def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
 
 def _flat(config: TrainConfig) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in json.loads(to_json(config)).items():
+    for name, value in to_dict(config).items():
         if isinstance(value, dict):
             flat |= {f"{name}.{inner}": v for inner, v in value.items()}
         else:

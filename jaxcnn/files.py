@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import stat
@@ -36,8 +37,35 @@ def cache_dir(*parts: str) -> pathlib.Path:
     return path
 
 
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk, so that a power cut cannot undo it.
+
+    Raises:
+      OSError: the disk reports an error.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems sync no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush a folder, and all files and folders inside it, to the disk.
+
+    Raises:
+      OSError: the disk reports an error.
+    """
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file; if the process is killed or the write fails, the old file stays whole.
+    """Replace a file; after a kill, a failed write or a power cut, it is the old or the new one.
 
     Raises:
       OSError: the file cannot be written.
@@ -49,6 +77,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())  # or a power cut may leave the new name without the content
         os.replace(temporary, path)
+        sync(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -60,9 +60,10 @@ def test_write_atomically_never_shows_half_a_file(tmp_path, monkeypatch):
     path, seen = tmp_path / "a.json", []
     path.write_text("old")
     fsync = os.fsync
+    # The content is flushed before the renaming, the folder after it.
     monkeypatch.setattr(os, "fsync", lambda file: seen.append(path.read_text()) or fsync(file))
     write_atomically(path, "new")
-    assert seen == ["old"] and path.read_text() == "new"
+    assert seen == ["old", "new"] and path.read_text() == "new"
 
 
 def test_open_regular_reads_files_and_links_to_files(tmp_path):

@@ -24,7 +24,7 @@ ROOMS = {
         *("step", "microbatch", "signals", "validate", "report", "memory"),
     ),
     "optim": ("optimizers", "schedules", "curvature"),
-    "workdir": ("folder", "checkpoints", "metrics_log"),
+    "workdir": ("folder", "lock", "checkpoints", "metadata", "metrics_log"),
     "usage": (),
     "presets": (),
     "config": (),
@@ -39,6 +39,7 @@ ROOMS = {
     "report": (),
     "cli": (),
     "paths": (),
+    "records": (),
     "errors": (),
     "files": (),
 }

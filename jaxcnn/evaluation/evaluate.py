@@ -75,17 +75,18 @@ def evaluate_run(
     workdir = local_path(workdir, "run")
     processes.check_devices()
     config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
-    if views is not None:
-        config = dataclasses.replace(config, eval_views=views)
-        config = validated(
-            config, model_is_given=model is not None, dataset_is_given=dataset is not None
-        )
-    with Checkpoints(workdir / "checkpoints") as checkpoints:
-        step = checkpoints.resolve_step(step)
+    with Checkpoints(workdir / "checkpoints", config) as checkpoints:
+        if views is not None:
+            config = dataclasses.replace(config, eval_views=views)
+            config = validated(
+                config, model_is_given=model is not None, dataset_is_given=dataset is not None
+            )
+        checkpoints.resolve_step(step)  # before the data is loaded
         experiment = Experiment(config, dataset=dataset, model=model)
         class_names = experiment.dataset.class_names
         _check_image(image, len(experiment.dataset.test_images))
         state, _ = checkpoints.restore(experiment.state, step)
+    step = int(state.step)
     report.say(f"{workdir}: {config.model} on {config.dataset}, checkpoint of step {step:,}")
     images, labels, log_probs = experiment.predict(state)
     _check_image(image, len(labels))  # once more: bad ones are not among them

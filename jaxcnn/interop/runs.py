@@ -53,11 +53,11 @@ def export_run(
     processes.check_devices()
     config = workdirs.read_config(run, data_dir=data_dir, manual_dir=manual_dir)
     lookup("convertible model", config.model, TORCH_NAMES)  # before the data is loaded
-    with Checkpoints(run / "checkpoints") as checkpoints:
-        step = checkpoints.resolve_step(step)
+    with Checkpoints(run / "checkpoints", config) as checkpoints:
+        checkpoints.resolve_step(step)  # before the data is loaded
         state, _ = checkpoints.restore(Experiment(config).state, step)
     write_weights(file, to_torch(config.model, jax.device_get(state.eval_params)))
-    return step
+    return int(state.step)
 
 
 def import_run(file: Path, run: Path, config: TrainConfig) -> None:
@@ -87,7 +87,7 @@ def import_run(file: Path, run: Path, config: TrainConfig) -> None:
         raise UserError(f"{run} already holds a run; choose another folder")
     with (
         workdirs.lock_run_folder(config) as workdir,
-        Checkpoints(workdir / "checkpoints") as checkpoints,
+        Checkpoints(workdir / "checkpoints", config) as checkpoints,
     ):
         run_of_step_0 = Run(
             mesh.replicate(state, experiment.mesh), experiment.no_metrics(), time.perf_counter()

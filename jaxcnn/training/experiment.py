@@ -30,6 +30,7 @@ from jaxcnn.training.device_loops import predict
 from jaxcnn.training.feed import Feed, Predictions, evaluation_arguments
 from jaxcnn.training.resident import ResidentFeed
 from jaxcnn.training.step import Metrics, TrainState, create_state, mean_metrics, zero_metrics
+from jaxcnn.workdir.metadata import Evaluation
 
 if TYPE_CHECKING:
     from jaxcnn.data.stream import StreamedDataset
@@ -118,10 +119,15 @@ class Experiment:
         with jax.transfer_guard("allow"):  # optax's constants have to reach the device
             return float(self.schedule(step))
 
-    def evaluate(self, state: TrainState) -> dict[str, float]:
+    def evaluate(self, state: TrainState) -> Evaluation:
         """Return mean `loss` and `accuracy` over the test set, and `num_examples`, its size."""
         metrics = self.feed.evaluate(state)
-        return {**mean_metrics(metrics), "num_examples": int(metrics["count"])}
+        means = mean_metrics(metrics)
+        return {
+            "loss": means["loss"],
+            "accuracy": means["accuracy"],
+            "num_examples": int(metrics["count"]),
+        }
 
     def predict(self, state: TrainState) -> Predictions:
         """Return log-probabilities of the test set, averaged over the config's views."""

@@ -14,6 +14,8 @@ from jaxcnn.errors import RunError
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.step import Metrics, TrainState
 from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.metadata import Evaluation, Progress
+from jaxcnn.workdir.metrics_log import LogDigest
 
 
 @dataclasses.dataclass
@@ -24,7 +26,8 @@ class Run:
     metrics: Metrics  # sums since the last logged step
     started: float  # on the clock of time.perf_counter, minus the seconds of earlier sessions
     step: int = 0
-    test: dict[str, float] | None = None  # the last evaluation
+    test: Evaluation | None = None  # the last one
+    log: LogDigest | None = None  # of the log up to this step
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
 
@@ -34,12 +37,12 @@ def start_or_resume(experiment: Experiment, checkpoints: Checkpoints, started: f
     run = Run(experiment.state, experiment.no_metrics(), started)
     restored = checkpoints.restore_latest(experiment.state)
     if restored is not None:
-        run.state, metadata = restored
+        run.state, progress = restored
         run.step = int(run.state.step)
-        progress = metadata["progress"]
-        run.metrics = jax.tree.map(jnp.full_like, run.metrics, progress["metrics"])
+        run.metrics = jax.tree.map(jnp.full_like, run.metrics, dict(progress["metrics"]))
         run.started -= progress["total_seconds"]
         run.test = progress["test"]
+        run.log = progress.get("log")
         run.train_seconds = progress["train_seconds"]
         run.compile_seconds = progress["compile_seconds"]
         report.say(f"Going on from the checkpoint of step {run.step:,}.")
@@ -55,16 +58,18 @@ def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> N
     """
     if not _all_finite(run.state.params):
         raise RunError(f"a parameter is not finite at step {run.step:,}; {ADVICE}")
-    progress = {
-        "metrics": {name: total.item() for name, total in run.metrics.items()},
+    sums: Any = {name: total.item() for name, total in run.metrics.items()}
+    progress: Progress = {
+        "metrics": sums,
         "test": run.test,
         "train_seconds": run.train_seconds,
         "compile_seconds": run.compile_seconds,
         "total_seconds": time.perf_counter() - run.started,
+        "log": run.log,
     }
     checkpoints.save(
         run.state,
-        {"progress": progress},
+        progress,
         test_accuracy=run.test["accuracy"] if evaluated and run.test else None,
     )
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-if TYPE_CHECKING:
-    pass
 from jaxcnn.report import console, make_figure, save_figure
+from jaxcnn.workdir.folder import Result
 from jaxcnn.workdir.metrics_log import read_metrics
 
 
@@ -28,7 +27,7 @@ def progress_bar() -> Progress:
     )
 
 
-def print_result(result: dict[str, Any], workdir: Path) -> None:
+def print_result(result: Result, workdir: Path) -> None:
     """Print the result of a run as a table."""
     table = Table("", "", show_header=False)
     rows = {
@@ -61,7 +60,7 @@ def save_curves(workdir: Path, path: Path) -> None:
         def __call__(self, x: float, pos: int | None = None) -> str:
             return f"{x:g}" if super().__call__(x, pos) else ""
 
-    metrics = read_metrics(workdir)
+    metrics: list[Any] = [*read_metrics(workdir)]
     figure = make_figure(9, 3.6)
     for axes, name, label in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "error (%)"), strict=True

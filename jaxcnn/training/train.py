@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
+import logging
 import math
 import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 from flax import linen as nn
 from rich.markup import escape
 
 from jaxcnn import config as configs
-from jaxcnn import report
+from jaxcnn import records, report
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.distributed import processes
@@ -31,10 +31,13 @@ from jaxcnn.training.step import mean_metrics
 from jaxcnn.training.validate import validated
 from jaxcnn.workdir import folder as workdirs
 from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.folder import Result
 from jaxcnn.workdir.metrics_log import MetricsLog
 
 if TYPE_CHECKING:
     from jaxcnn.data.stream import StreamedDataset
+
+_log = logging.getLogger(__name__)
 
 # Target seconds between host synchronizations; bounds how stale the progress bar is and how long a
 # signal waits.
@@ -46,7 +49,7 @@ def train_and_evaluate(
     *,
     dataset: Dataset | StreamedDataset | None = None,
     model: nn.Module | None = None,
-) -> dict[str, Any]:
+) -> Result:
     """Start or resume the run that `config` describes.
 
     An interrupted run that is started again with the same config continues from its last
@@ -80,15 +83,18 @@ def train_and_evaluate(
             print_result(result, workdir)
             return result
         experiment = Experiment(config, dataset=dataset, model=model)
-        with Checkpoints(workdir / "checkpoints") as checkpoints:
+        with Checkpoints(workdir / "checkpoints", config) as checkpoints:
             run = start_or_resume(experiment, checkpoints, started)
             if processes.is_process_0():
                 write_atomically(workdir / "config.json", configs.to_json(config))
             train(experiment, run, checkpoints, workdir)
         result = _result(experiment, run)
         if processes.is_process_0():
-            save_curves(workdir, workdir / "curves.png")
-            write_atomically(workdir / "result.json", json.dumps(result, indent=2) + "\n")
+            write_atomically(workdir / "result.json", records.dumps(result))
+            try:
+                save_curves(workdir, workdir / "curves.png")
+            except Exception as error:  # the result is saved, whatever matplotlib raises
+                _log.warning("cannot draw %s: %s", workdir / "curves.png", error)
         print_result(result, workdir)
         return result
 
@@ -96,7 +102,7 @@ def train_and_evaluate(
 def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: Path) -> None:
     """Train to the last step, with logs, evaluations and checkpoints."""
     config = experiment.config
-    log = MetricsLog(workdir, step=run.step) if processes.is_process_0() else None
+    log = MetricsLog(workdir, step=run.step, expected=run.log) if processes.is_process_0() else None
     with (
         contextlib.closing(log) if log else contextlib.nullcontext(),
         contextlib.closing(experiment),
@@ -115,17 +121,18 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
                 run.metrics = experiment.no_metrics()
                 bar.update(task, metrics=f"loss {line['train_loss']:.4f}")
             if evaluated:
-                run.test = experiment.evaluate(run.state)
-                line |= {f"test_{name}": run.test[name] for name in ("loss", "accuracy")}
+                run.test = test = experiment.evaluate(run.state)
+                line |= {"test_loss": test["loss"], "test_accuracy": test["accuracy"]}
                 report.say(
                     f"epoch {run.step // experiment.steps_per_epoch}: test accuracy "
-                    f"{run.test['accuracy']:.2%}, loss {run.test['loss']:.4f}"
+                    f"{test['accuracy']:.2%}, loss {test['loss']:.4f}"
                 )
             if line and log:
                 log.write(run.step, {"epoch": run.step / experiment.steps_per_epoch, **line})
             # All processes stop at the same step, whichever of them received the signal.
             stopping = processes.max_over_processes(received[0] if received else 0)
             if evaluated or stopping or run.step % config.checkpoint_every_steps == 0:
+                run.log = log.sync() if log else None  # before the checkpoint that relies on it
                 save_checkpoint(run, checkpoints, evaluated=evaluated)
             if stopping and run.step < experiment.total_steps:
                 checkpoints.wait()
@@ -169,8 +176,9 @@ def _is_evaluated(experiment: Experiment, step: int) -> bool:
     return step % every == 0 or step == experiment.total_steps
 
 
-def _result(experiment: Experiment, run: Run) -> dict[str, Any]:
-    config, test = experiment.config, run.test or {}
+def _result(experiment: Experiment, run: Run) -> Result:
+    config, test = experiment.config, run.test
+    assert test is not None  # the last step is evaluated
     packages = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "preset": config.preset,

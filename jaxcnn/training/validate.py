@@ -27,7 +27,7 @@ def validated(
       UserError: a field has a wrong type or is out of range, fields contradict each other, or there
         is no such model or dataset.
     """
-    configs.check(config)
+    config = configs.settled(config)
     if not model_is_given:
         lookup("model", config.model, MODELS)
     if not dataset_is_given:

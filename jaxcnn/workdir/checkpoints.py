@@ -1,78 +1,87 @@
 """Save and restore states with Orbax; a restored state equals the saved one.
 
 Orbax writes in the background and commits by renaming, so a killed process leaves the whole
-checkpoint or none. Orbax does not notice a flipped bit in a stored array. A checksum of the state's
-bits, stored with the state, does.
+checkpoint or none. The files are flushed to the disk before the renaming, so the same holds for a
+power cut. Orbax does not notice a flipped bit in a stored array. A checksum of the state's bits
+does; it is stored in the metadata, which has a digest of its own.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
+from jaxcnn import config as configs
+from jaxcnn import records
+from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import processes
 from jaxcnn.errors import RunError, UserError
+from jaxcnn.files import sync, sync_tree
+from jaxcnn.workdir.metadata import (
+    FORMAT_VERSION,
+    DamagedCheckpoint,
+    ForeignCheckpoint,
+    Metadata,
+    Progress,
+    first_line,
+    read_metadata,
+)
 
-FORMAT_VERSION = 1  # of what stands beside the state; raised when an older reader would misread it
+NUM_LATEST = 2  # kept besides the best
+DELETED = ".deleted"  # extension of the folder of a checkpoint while it is deleted
 
 State = TypeVar("State")
 
 _log = logging.getLogger(__name__)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    # Orbax warns at each checkpoint without metrics: those between two evaluations have none.
-    return "tracked_metric" not in record.getMessage()
-
-
-logging.getLogger("absl").addFilter(_is_news)
-
-
 class Checkpoints:
-    """The checkpoints of a run: the latest two and the best by test accuracy."""
+    """The checkpoints of a run: the latest two and the best by test accuracy.
 
-    def __init__(self, directory: Path) -> None:
-        def accuracy(metrics: dict[str, float]) -> float:
-            return metrics["test_accuracy"]
+    Nothing is written before the first `save` or `restore_latest`, so a run can be read on a
+    read-only disk and while it trains.
+    """
 
-        self._directory = directory
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(),
-            item_handlers={
-                "state": ocp.StandardCheckpointHandler(),
-                "metadata": ocp.JsonCheckpointHandler(),
-            },
-            options=ocp.CheckpointManagerOptions(
-                # `best_step()` needs best_fn, whatever the policy (Orbax 0.12).
-                best_fn=accuracy,
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [
-                        checkpoint_managers.LatestN(2),
-                        checkpoint_managers.BestN(
-                            get_metric_fn=accuracy, n=1, keep_checkpoints_without_metrics=False
-                        ),
-                    ]
-                ),
+    def __init__(self, directory: Path, config: TrainConfig | None = None) -> None:
+        """Open the checkpoints in a folder, which need not exist.
+
+        Args:
+          directory: folder of the checkpoints.
+          config: config of the run, to which all its checkpoints must belong; None skips the check.
+        """
+        self._directory = directory.absolute()
+        self._config = config
+        self._saving: int | None = None
+        self._checkpointer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(
+                state=ocp.StandardCheckpointHandler(), metadata=ocp.JsonCheckpointHandler()
             ),
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sync_files),
         )
 
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.wait()
+        except RunError as error:
+            if kind is None:
+                raise
+            _log.debug("%s", error)  # the exception on its way is the reason, or says as much
+        finally:
+            self._checkpointer.close()
 
     def steps(self) -> list[int]:
-        """Return the steps that have a checkpoint, in order."""
-        return sorted(self._manager.all_steps())
+        """Return the steps that have a checkpoint with readable metadata, in order."""
+        return sorted(self._readable()[0])
 
     def resolve_step(self, step: int | Literal["best"] | None) -> int:
         """Return `step` if it has a checkpoint; None is the latest.
@@ -82,150 +91,222 @@ class Checkpoints:
         Raises:
           UserError: there is no such checkpoint; the message lists those that exist.
         """
-        steps = self.steps()
-        if not steps:
-            raise UserError(f"{self._directory} holds no checkpoint")
-        if step is None:
-            return steps[-1]
-        if step == "best":
-            best = self._manager.best_step()
-            if best is None:
-                raise UserError(f"{self._directory} holds no checkpoint that was evaluated")
-            return best
-        if step not in steps:
-            raise UserError(
-                f"{self._directory} holds no checkpoint of step {step}; there are "
-                f"{', '.join(map(str, steps))}"
-            )
-        return step
+        return self._candidates(step)[0]
 
-    def save(
-        self, state: Any, metadata: dict[str, Any], *, test_accuracy: float | None = None
-    ) -> None:
+    def save(self, state: Any, progress: Progress, *, test_accuracy: float | None = None) -> None:
         """Start saving `state` under its step; return when `state` may be donated.
 
         Args:
           state: tree of arrays with a `step`.
-          metadata: dict of JSON types.
+          progress: progress of the run, returned by `restore`.
           test_accuracy: test accuracy of this state, if it was evaluated.
 
         Raises:
           RunError: the checkpoint, or an earlier one, cannot be written.
         """
+        self.wait()
+        metadata: Metadata = {
+            "format_version": FORMAT_VERSION,
+            "checksum": int(_checksum(state)),
+            "config": None if self._config is None else configs.to_dict(self._config),
+            "test_accuracy": test_accuracy,
+            "progress": progress,
+        }
+        step = int(state.step)
         try:
-            self._manager.save(
-                int(state.step),
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._saving = step
+            self._checkpointer.save(
+                self._directory / str(step),
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(state),
-                    metadata=ocp.args.JsonSave(
-                        {
-                            "format_version": FORMAT_VERSION,
-                            "checksum": int(_checksum(state)),
-                            **metadata,
-                        }
-                    ),
+                    metadata=ocp.args.JsonSave(records.sealed(records.plain(metadata))),
                 ),
-                metrics=None if test_accuracy is None else {"test_accuracy": test_accuracy},
             )
         except Exception as error:  # a full disk surfaces as many types, as damage does
             raise self._cannot_write(error) from error
 
     def wait(self) -> None:
-        """Wait until everything that `save` started is on disk.
+        """Wait until everything that `save` started is on disk; then delete what is not kept.
 
         Raises:
           RunError: it cannot be written.
         """
         try:
-            self._manager.wait_until_finished()
+            self._checkpointer.wait_until_finished()
+            if self._saving is not None and processes.is_process_0():
+                sync(self._directory)  # the names; the files are on disk already
+                self._delete_old()
+            self._saving = None
         except Exception as error:
+            self._saving = None
             raise self._cannot_write(error) from error
 
-    def restore(self, state: State, step: int) -> tuple[State, dict[str, Any]]:
-        """Return the state and the metadata saved at `step`.
+    def restore(self, state: State, step: int | Literal["best"] | None) -> tuple[State, Progress]:
+        """Return the state and the progress saved at a step; change nothing on disk.
+
+        With "best" or None, a checkpoint that is corrupt, or deleted by a run that is training, is
+        skipped for the next one.
 
         Args:
           state: state of the same structure, shapes, types and placement; its values are not used.
-          step: one of `steps()`.
+          step: the step, "best" or None, as in `resolve_step`.
 
         Raises:
-          UserError: the checkpoint is of another model or a newer format.
+          UserError: there is no such checkpoint, or it is of another run or a newer format.
           DamagedCheckpoint: the checkpoint differs from what was saved, or cannot be read.
           RunError: the state does not fit into memory.
         """
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-        )
-        where = self._directory / str(step)
-        try:
-            metadata = self._manager.restore(
-                step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore())
-            ).metadata
-            if metadata["format_version"] > FORMAT_VERSION:
-                raise UserError(
-                    f"{where} has format {metadata['format_version']}, this jaxcnn reads "
-                    f"up to {FORMAT_VERSION}: update jaxcnn"
-                )
-            stored = self._manager.item_metadata(step).state.tree
-            _check_same_tree(abstract, stored, where)
-            restored = self._manager.restore(
-                step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            ).state
-        except UserError:
-            raise
-        except Exception as error:  # damage surfaces as many types, from JSON's to TensorStore's
-            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
-                raise RunError(f"no memory to read {where} into: {_first_line(error)}") from error
-            raise DamagedCheckpoint(f"{where} cannot be read: {_first_line(error)}") from error
-        if int(_checksum(restored)) != metadata["checksum"]:
-            raise DamagedCheckpoint(f"{where} is damaged: its checksum differs from the saved one")
-        return restored, metadata
+        while True:
+            candidates, errors = self._candidates(step), []
+            for candidate in candidates:
+                try:
+                    return self._restore(state, candidate)
+                except (DamagedCheckpoint, ForeignCheckpoint) as error:
+                    errors.append(error)
+                    if candidate != candidates[-1]:
+                        _log.warning("%s; trying the next", error)
+            if self._candidates(step) == candidates:
+                raise errors[0]
 
-    def restore_latest(self, state: State) -> tuple[State, dict[str, Any]] | None:
+    def restore_latest(self, state: State) -> tuple[State, Progress] | None:
         """Return the newest sound checkpoint, or None if there is no checkpoint.
 
-        Newer checkpoints that cannot be read are moved into `unreadable/` beside the checkpoints,
-        with a warning; the run writes those steps again.
+        Those that cannot be read, or belong to another run, are moved into `unreadable/` beside the
+        checkpoints, with a warning; the run writes those steps again.
 
         Raises:
-          UserError: the checkpoint is of another model or a newer format.
+          UserError: all checkpoints are of another run, or one is of a newer format.
           RunError: all checkpoints are corrupt, or one does not fit into memory.
         """
-        steps = self.steps()
-        for step in reversed(steps):
+        self._clean_up()
+        folders, errors = self._folders(), []
+        for step in reversed(folders):
             restored = None
             try:
-                restored = self.restore(state, step)
-            except DamagedCheckpoint as error:
+                restored = self._restore(state, step)
+            except (DamagedCheckpoint, ForeignCheckpoint) as error:
+                errors.append(error)
                 _log.warning("%s; trying the one before", error)
             if processes.any_process(restored is None):  # all must restore the same step
                 continue
-            self._set_aside([s for s in steps if s > step])
+            sound = self.steps()
+            self._set_aside([s for s in folders if s > step or s not in sound])
             return restored
-        if steps:
+        if foreign := [error for error in errors if isinstance(error, ForeignCheckpoint)]:
+            raise foreign[0]
+        if folders:
             raise RunError(
                 f"all checkpoints in {self._directory} are damaged; to start the run again, "
                 f"move its folder away"
             )
         return None
 
-    def _set_aside(self, steps: Sequence[int]) -> None:
+    def _folders(self) -> list[int]:
+        """Return the steps of all committed checkpoints, corrupt ones included, in order."""
+        if not self._directory.is_dir():
+            return []
+        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+
+    def _readable(
+        self,
+    ) -> tuple[dict[int, Metadata], dict[int, DamagedCheckpoint | ForeignCheckpoint]]:
+        """Return the metadata of this run's checkpoints, and the errors of the others, by step."""
+        readable: dict[int, Metadata] = {}
+        errors: dict[int, DamagedCheckpoint | ForeignCheckpoint] = {}
+        for step in self._folders():
+            try:
+                readable[step] = read_metadata(self._directory / str(step), self._config)
+            except (DamagedCheckpoint, ForeignCheckpoint) as error:
+                errors[step] = error
+        return readable, errors
+
+    def _candidates(self, step: int | Literal["best"] | None) -> list[int]:
+        """Return the steps to try for `step`, best first; at least one."""
+        readable, errors = self._readable()
+        steps = sorted(readable)
+        if step in errors:
+            raise errors[step]
+        if not steps:
+            raise next(iter(errors.values()), UserError(f"{self._directory} holds no checkpoint"))
+        if step is None:
+            return steps[::-1]
+        if step == "best":
+            if not (ranked := _ranked(readable)):
+                raise UserError(f"{self._directory} holds no checkpoint that was evaluated")
+            return ranked
+        if step not in steps:
+            raise UserError(
+                f"{self._directory} holds no checkpoint of step {step}; there are "
+                f"{', '.join(map(str, steps))}"
+            )
+        return [step]
+
+    def _restore(self, state: State, step: int) -> tuple[State, Progress]:
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+        )
+        where = self._directory / str(step)
+        metadata = read_metadata(where, self._config)
+        try:
+            stored = ocp.StandardCheckpointHandler().metadata(where / "state").tree
+            _check_same_tree(abstract, stored, where)
+            restored = self._checkpointer.restore(
+                where, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            ).state
+        except UserError:
+            raise
+        except Exception as error:  # damage surfaces as many types, from JSON's to TensorStore's
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                raise RunError(f"no memory to read {where} into: {first_line(error)}") from error
+            raise DamagedCheckpoint(f"{where} cannot be read: {first_line(error)}") from error
+        if int(_checksum(restored)) != metadata["checksum"] or int(restored.step) != step:
+            raise DamagedCheckpoint(f"{where} is damaged: its checksum differs from the saved one")
+        return restored, metadata["progress"]
+
+    def _sync_files(self) -> None:
+        """Flush the checkpoint that is being written; Orbax renames it to its step afterwards."""
+        for folder in self._directory.glob(f"{self._saving}.*"):
+            sync_tree(folder)
+
+    def _delete_old(self) -> None:
+        best = _ranked(self._readable()[0])[:1]
+        for step in self._folders()[:-NUM_LATEST]:
+            if step not in best:
+                # Under another name first: a part of a checkpoint must not look like one.
+                doomed = self._directory / f"{step}{DELETED}"
+                (self._directory / str(step)).rename(doomed)
+                shutil.rmtree(doomed)
+
+    def _clean_up(self) -> None:
+        """Delete what a killed process was writing or deleting."""
+        if processes.is_process_0():
+            for pattern in (f"*{DELETED}", "*.orbax-checkpoint-tmp*"):
+                for folder in self._directory.glob(pattern):
+                    shutil.rmtree(folder, ignore_errors=True)
+        processes.barrier()
+
+    def _set_aside(self, steps: Iterable[int]) -> None:
         # Not deleted: what kept them from being read may have been the file system, for a moment.
         aside = self._directory.with_name("unreadable")
         for step in steps if processes.is_process_0() else ():
             aside.mkdir(exist_ok=True)
             shutil.rmtree(aside / str(step), ignore_errors=True)  # of an earlier time
             (self._directory / str(step)).rename(aside / str(step))
-        if steps:
-            processes.barrier()
-            self._manager.reload()
+        processes.barrier()
 
     def _cannot_write(self, error: Exception) -> RunError:
-        return RunError(f"cannot write a checkpoint in {self._directory}: {_first_line(error)}")
+        return RunError(f"cannot write a checkpoint in {self._directory}: {first_line(error)}")
 
 
-class DamagedCheckpoint(RunError):
-    """A checkpoint that differs from what was saved, or cannot be read."""
+def _ranked(readable: Mapping[int, Metadata]) -> list[int]:
+    """Return the evaluated steps by falling test accuracy, the latest of equals first."""
+    evaluated = [
+        (metadata["test_accuracy"], step)
+        for step, metadata in readable.items()
+        if metadata["test_accuracy"] is not None
+    ]
+    return [step for _, step in sorted(evaluated, reverse=True)]
 
 
 @jax.jit
@@ -245,11 +326,11 @@ def _checksum(tree: Any) -> jax.Array:
 
 def _check_same_tree(expected: Any, stored: Any, where: Path) -> None:
     ours, theirs = _shapes(expected), _shapes(stored)
-    for name in ours.keys() | theirs.keys():
+    for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
-            raise UserError(
+            raise ForeignCheckpoint(
                 f"{where} is of another model: {name} is {theirs.get(name, 'absent')} there, "
-                f"{ours.get(name, 'absent')} here"
+                f"{ours.get(name, 'absent')} here; choose another --workdir"
             )
 
 
@@ -259,7 +340,3 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
         jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
         for path, leaf in leaves
     }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -4,51 +4,75 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypedDict
 
 from jaxcnn import config as configs
-from jaxcnn.config import TrainConfig
+from jaxcnn import records
+from jaxcnn.config import AT_LEAST_1, NOT_NEGATIVE, SEED, TrainConfig
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
+from jaxcnn.paths import local_path
+from jaxcnn.records import Bound
+from jaxcnn.workdir.lock import lock
+
+
+class Result(TypedDict):
+    """Content of result.json; all seconds are sums over the starts of the run."""
+
+    preset: str
+    model: str
+    num_parameters: int
+    dataset: str
+    seed: Annotated[int, SEED]
+    epochs: Annotated[int, AT_LEAST_1]
+    steps: Annotated[int, AT_LEAST_1]
+    test_accuracy: Annotated[float, Bound(lambda value: 0 <= value <= 1, "in [0, 1]")]
+    test_loss: float
+    num_test_examples: Annotated[int, AT_LEAST_1]
+    train_seconds: Annotated[float, NOT_NEGATIVE]
+    compile_seconds: Annotated[float, NOT_NEGATIVE]
+    examples_per_second: Annotated[float, NOT_NEGATIVE]
+    total_seconds: Annotated[float, NOT_NEGATIVE]
+    devices: list[str]
+    versions: dict[str, str]
 
 
 @contextlib.contextmanager
 def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
     """Create the run folder and lock it while the context lasts.
 
-    Of several processes, process 0 locks it for all.
+    Of several processes, process 0 locks it for all. The folder of a finished run is only read, and
+    may lie on a read-only disk. A folder that stays empty is removed again.
 
     Raises:
       UserError: the folder cannot be written or has a name that Orbax cannot read, another process
         trains in it, or it holds a checkpoint or a result of a run with another config.
     """
-    workdir = Path(config.workdir or f"runs/{config.preset}-seed{config.seed}").expanduser()
+    workdir = local_path(config.workdir or f"runs/{config.preset}-seed{config.seed}", "workdir")
     if any(character in str(workdir.absolute()) for character in "[]\\"):
         raise UserError(
             f"the run's folder is {workdir.absolute()}, and checkpoints below a path with [, ] or "
             "\\ cannot be read again; choose another --workdir"
         )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"cannot write in {workdir}: {error.strerror}; choose another --workdir"
-        ) from None
-    with lock:
+    if (workdir / "result.json").exists():
+        _refuse_another_run(config, workdir)
+        yield workdir
+        return
+    is_new = not workdir.exists()
+    with contextlib.ExitStack() as stack:
         try:
-            # The system frees the lock, whatever becomes of the process.
+            workdir.mkdir(parents=True, exist_ok=True)
             if processes.is_process_0():
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+                stack.enter_context(lock(workdir))
+        except OSError as error:
             raise UserError(
-                f"another process is training in {workdir}; choose another --workdir"
+                f"cannot write in {workdir}: {error.strerror}; choose another --workdir"
             ) from None
-        if (workdir / "config.json").exists() and _has_come_to_something(workdir):
+        if is_new:
+            stack.callback(_remove_if_empty, workdir)
+        if _has_come_to_something(workdir):
             _refuse_another_run(config, workdir)
         yield workdir
 
@@ -63,11 +87,14 @@ def read_config(
     """
     path = workdir / "config.json"
     try:
-        config = configs.from_json(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+        config = configs.from_dict(records.read(path))
+    except FileNotFoundError:
         raise UserError(f"{workdir} holds no run: there is no {path}") from None
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(
+            f"{path} is not a config that this jaxcnn can read: {error}; delete the file and start "
+            "the run's command again, which writes a new one if the checkpoints agree"
+        ) from None
     return dataclasses.replace(
         config,
         data_dir=data_dir or config.data_dir,
@@ -75,10 +102,33 @@ def read_config(
     )
 
 
-def read_result(workdir: Path) -> dict[str, Any] | None:
-    """Return the result of a finished run, or None if the run is not finished."""
+def read_result(workdir: Path) -> Result | None:
+    """Return the result of a finished run, or None if the run is not finished.
+
+    Raises:
+      UserError: result.json cannot be read.
+    """
     path = workdir / "result.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        record = records.read(path)
+        result: Result = records.convert(records.unsealed(record), Result)
+        records.check_seal(record)
+        return result
+    except FileNotFoundError:
+        return None
+    except UserError as error:
+        raise UserError(
+            f"{path} is not a result that this jaxcnn can read: {error}; delete the file and start "
+            "the run's command again, which writes a new one from the last checkpoint"
+        ) from None
+
+
+def _remove_if_empty(workdir: Path) -> None:
+    """Remove a new folder in which nothing was written, such as that of a refused run."""
+    if {path.name for path in workdir.iterdir()} <= {".lock"}:
+        (workdir / ".lock").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another process has written there meanwhile
+            workdir.rmdir()
 
 
 def _has_come_to_something(workdir: Path) -> bool:
@@ -90,12 +140,14 @@ def _has_come_to_something(workdir: Path) -> bool:
 
 
 def _refuse_another_run(config: TrainConfig, workdir: Path) -> None:
-    differing = configs.differences(config, configs.with_whole_paths(read_config(workdir)))
-    if differing:
-        fields = ", ".join(
-            f"{name} is {theirs!r} there and {ours!r} here"
-            for name, (ours, theirs) in differing.items()
-        )
+    if (workdir / "config.json").exists():
+        theirs = configs.with_whole_paths(read_config(workdir))
+        if text := configs.describe_differences(config, theirs):
+            raise UserError(
+                f"{workdir} holds a run of another config: {text}; choose another --workdir"
+            )
+    elif (workdir / "result.json").exists():  # checkpoints say themselves whose they are
         raise UserError(
-            f"{workdir} holds a run of another config: {fields}; choose another --workdir"
+            f"{workdir} holds a result.json but no config.json, which says of which run it is; "
+            "choose another --workdir"
         )

@@ -2,41 +2,100 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
-from jaxcnn.files import write_atomically
+from jaxcnn import records
+from jaxcnn.config import NOT_NEGATIVE
+from jaxcnn.errors import UserError
+from jaxcnn.files import sync, write_atomically
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
+
+_log = logging.getLogger(__name__)
+
+
+class LogDigest(TypedDict):
+    """Length and digest of a log, by which a checkpoint knows the log that belongs to it."""
+
+    lines: Annotated[int, NOT_NEGATIVE]
+    sha256: str
+
+
+class _Step(TypedDict):
+    step: Annotated[int, NOT_NEGATIVE]
+
+
+class Line(_Step, total=False):
+    """One line of metrics.jsonl."""
+
+    epoch: Annotated[float, NOT_NEGATIVE]
+    learning_rate: Annotated[float, NOT_NEGATIVE]
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
 
 
 class MetricsLog:
     """`metrics.jsonl`, one line for each logged step, and the same as TensorBoard's events."""
 
-    def __init__(self, workdir: Path, *, step: int) -> None:
-        """Open the log at `step`; drop lines past it and truncated lines."""
+    def __init__(self, workdir: Path, *, step: int, expected: LogDigest | None = None) -> None:
+        """Open the log at `step`; drop lines past it, and lines that cannot be read.
+
+        Args:
+          workdir: folder of the run.
+          step: step from which the run continues.
+          expected: what `sync` returned at that step; a warning says if the log differs.
+
+        Raises:
+          OSError: the log cannot be read or written.
+        """
         self._workdir = workdir
         self._path = workdir / "metrics.jsonl"
         self._step = step
-        text = self._path.read_text() if self._path.exists() else ""
-        kept = [line + "\n" for line in text.splitlines() if _is_line_up_to(step, line)]
-        if "".join(kept) != text:  # or its last line has not its end
-            write_atomically(self._path, "".join(kept))
+        content = self._path.read_bytes() if self._path.exists() else b""
+        lines = [line + b"\n" for line in content.splitlines() if _is_line_up_to(step, line)]
+        self._lines = len(lines)
+        self._hash = hashlib.sha256(b"".join(lines))
+        if b"".join(lines) != content:  # or the last line has no newline
+            write_atomically(self._path, b"".join(lines))
+        if expected is not None and expected != self._digest():
+            _log.warning(
+                "%s has %d lines up to step %d; expected %d lines, with the digest in the "
+                "checkpoint; lines were lost or changed, and the curves lack them",
+                *(self._path, self._lines, step, expected["lines"]),
+            )
         self._events: SummaryWriter | None = None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Append a line; steps must be in ascending order."""
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        line = json.dumps({"step": step, **metrics}).encode() + b"\n"
+        with self._path.open("ab") as file:
+            file.write(line)
+        self._lines += 1
+        self._hash.update(line)
         for name, value in metrics.items():
             self._tensorboard().add_scalar(name, value, step)
+
+    def sync(self) -> LogDigest:
+        """Flush the log to the disk; return its length and digest, for a checkpoint."""
+        if self._path.exists():
+            sync(self._path)
+            sync(self._workdir)
+        return self._digest()
 
     def close(self) -> None:
         """Flush the events of TensorBoard."""
         if self._events is not None:
             self._events.close()
+
+    def _digest(self) -> LogDigest:
+        return {"lines": self._lines, "sha256": self._hash.hexdigest()}
 
     def _tensorboard(self) -> SummaryWriter:
         # Imported at the first line: it takes seconds where torch is installed.
@@ -48,13 +107,30 @@ class MetricsLog:
         return self._events
 
 
-def read_metrics(workdir: Path) -> list[dict[str, float]]:
-    """Return the lines of a run's `metrics.jsonl`."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+def read_metrics(workdir: Path) -> list[Line]:
+    """Return the lines of a run's `metrics.jsonl`; none if there is no such file.
+
+    Raises:
+      UserError: a line cannot be read; the message names it.
+    """
+    path = workdir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines: list[Line] = []
+    for number, text in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            lines.append(_parse(text))
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {error}; delete the line") from None
+    return lines
 
 
-def _is_line_up_to(step: int, line: str) -> bool:
+def _parse(text: bytes) -> Line:
+    return records.convert(records.parse(text), Line)
+
+
+def _is_line_up_to(step: int, text: bytes) -> bool:
     try:
-        return json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
+        return _parse(text)["step"] <= step
+    except UserError:
         return False

@@ -69,12 +69,12 @@ def test_import_run_and_export_run_take_averaged_parameters(entries, tmp_path):
     import_run(tmp_path / "lenet5.safetensors", tmp_path / "run", config)
     config = workdir.read_config(tmp_path / "run")
     with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
-        state, _ = checkpoints.restore(Experiment(config).state, 0)
+        state, progress = checkpoints.restore(Experiment(config).state, 0)
         assert state.eval_params is not state.params
         chex.assert_trees_all_equal(state.eval_params, state.params)
         doubled = jax.tree.map(lambda leaf: 2 * leaf, state.params)
         later = state.replace(step=state.step + 1, params=doubled)
-        checkpoints.save(later, {})
+        checkpoints.save(later, progress)
         checkpoints.wait()
     assert export_run(tmp_path / "run", tmp_path / "mean.safetensors") == 1
     chex.assert_trees_all_equal(read_weights(tmp_path / "mean.safetensors"), entries)

@@ -59,7 +59,7 @@ def test_start_or_resume_starts_at_step_0_without_a_checkpoint(experiment, tmp_p
 @pytest.mark.parametrize(("evaluated", "best"), [(True, 0), (False, None)])
 def test_save_checkpoint_notes_the_accuracy_of_an_evaluation(evaluated, best, experiment, tmp_path):
     run = new_run(experiment)
-    run.test = {"accuracy": 0.5, "loss": 1.0}
+    run.test = {"accuracy": 0.5, "loss": 1.0, "num_examples": 64}
     with Checkpoints(tmp_path) as checkpoints:
         save_checkpoint(run, checkpoints, evaluated=evaluated)
         checkpoints.wait()

@@ -1,14 +1,17 @@
-"""SIGINT and SIGTERM: collected once, then as before."""
+"""SIGINT, SIGTERM and SIGHUP: collected once, then as before."""
 
 import os
+import pty
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from jaxcnn.training.signals import Interrupted, stop_signals
 
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def test_stop_signals_collects_one_and_a_second_acts_as_before():
@@ -40,6 +43,32 @@ def test_stop_signals_leaves_the_handlers_alone_outside_the_main_thread():
     thread.start()
     thread.join()
     assert found == [True, before]
+
+
+def test_stop_signals_leaves_an_ignored_signal_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with stop_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_stop_signals_leaves_a_terminal_that_hung_up():
+    code = """
+import os, signal
+from jaxcnn.training.signals import stop_signals
+with stop_signals() as received:
+    os.kill(os.getpid(), signal.SIGHUP)
+    print("to nobody", flush=True)
+    assert received == [signal.SIGHUP] and os.readlink("/proc/self/fd/1") == "/dev/null"
+"""
+    terminal, slave = pty.openpty()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=slave, stderr=slave)
+    os.close(slave)
+    assert process.wait(timeout=60) == 0
+    os.close(terminal)
 
 
 def test_interrupted_has_the_exit_status_of_its_signal():

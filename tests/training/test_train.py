@@ -1,7 +1,9 @@
 """Runs as a whole: what they leave, how they go on, and what they refuse."""
 
 import dataclasses
-import json
+import errno
+import fcntl
+import shutil
 import signal
 import time
 
@@ -65,7 +67,7 @@ def undisturbed(tmp_path_factory):
 
 def test_train_writes_its_files_and_its_result(finished):
     config, folder, result = finished
-    assert json.loads((folder / "result.json").read_text()) == result
+    assert workdir.read_result(folder) == result
     assert workdir.read_config(folder) == config
     elsewhere = dataclasses.replace(config, data_dir="/data", manual_dir="/files")
     assert workdir.read_config(folder, data_dir="/data", manual_dir="/files") == elsewhere
@@ -100,6 +102,53 @@ def test_train_shows_a_finished_run_and_changes_nothing(finished, capsys):
     assert train_and_evaluate(config) == result
     assert "finished" in capsys.readouterr().out
     assert files() == before and len(before) > 20
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """A copy of the finished run whose result was lost: its config and folder."""
+    config, folder, _ = finished
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "result.json").unlink()
+    return dataclasses.replace(config, workdir=str(copy)), copy
+
+
+def test_train_saves_its_result_whatever_else_was_lost(finished, unfinished, monkeypatch, caplog):
+    config, folder = unfinished
+    (folder / "metrics.jsonl").unlink()
+    (folder / "config.json").unlink()  # the checkpoints have a copy
+
+    def fails(*_):
+        raise ValueError("a font is missing")
+
+    monkeypatch.setattr(train, "save_curves", fails)
+    result = train_and_evaluate(dataclasses.replace(config, seed=np.int64(0)))
+    assert workdir.read_result(folder)["test_loss"] == result["test_loss"]
+    assert result["test_loss"] == finished[2]["test_loss"]
+    assert "metrics.jsonl has 0 lines up to step 124; expected 2 lines" in caplog.text
+    assert "cannot draw" in caplog.text and "a font is missing" in caplog.text
+    assert workdir.read_config(folder) == config
+
+
+def test_train_refuses_checkpoints_of_another_seed_without_a_config(unfinished):
+    config, folder = unfinished
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match="124 is of another run: seed is 0 there and 7 here"):
+        train_and_evaluate(dataclasses.replace(config, seed=7))
+
+
+def test_train_refuses_a_result_without_a_config(finished, tmp_path):
+    shutil.copy(finished[1] / "result.json", tmp_path)
+    with pytest.raises(UserError, match="holds a result.json but no config.json"):
+        train_and_evaluate(dataclasses.replace(finished[0], workdir=str(tmp_path)))
+
+
+def test_train_shows_a_finished_run_that_cannot_be_locked(finished, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(fcntl, "flock", read_only)  # the suite may run as root, who writes anywhere
+    assert train_and_evaluate(finished[0]) == finished[2]
 
 
 def test_train_refuses_a_folder_of_another_config(finished):
@@ -157,7 +206,7 @@ def stop(number, *arguments, folder):
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert number.name in err and "goes on" in err and "Traceback" not in err
+    assert number.name in err and "start the same command again" in err and "Traceback" not in err
     with Checkpoints(folder / "checkpoints") as checkpoints:
         assert f"at step {checkpoints.resolve_step(None):,} of" in err
 

@@ -1,8 +1,12 @@
 """A restored state is the saved one, or an error that says what is wrong."""
 
 import gc
+import json
 import logging
+import os
 import resource
+import shutil
+from dataclasses import replace
 
 import chex
 import jax
@@ -12,9 +16,12 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import struct
 
+from jaxcnn import records
+from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import mesh
 from jaxcnn.errors import RunError, UserError
-from jaxcnn.workdir.checkpoints import FORMAT_VERSION, Checkpoints, DamagedCheckpoint
+from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.metadata import DamagedCheckpoint
 
 
 @struct.dataclass
@@ -30,10 +37,16 @@ def state_at(step, **more):
     return State(step=jnp.int32(step), params=params)
 
 
-def saved(directory, *steps):
-    with Checkpoints(directory) as checkpoints:
+def progress_at(step):
+    sums = {"loss": step / 3, "correct": step, "count": 64}
+    seconds = {"train_seconds": 0.5, "compile_seconds": 7.0, "total_seconds": 8.0}
+    return {"metrics": sums, "test": None, **seconds, "log": None}
+
+
+def saved(directory, *steps, config=None):
+    with Checkpoints(directory, config) as checkpoints:
         for step in steps:
-            checkpoints.save(state_at(step), {"note": step})
+            checkpoints.save(state_at(step), progress_at(step), test_accuracy=step / 10)
             checkpoints.wait()
 
 
@@ -50,9 +63,9 @@ def flip_a_bit(path):
 def test_restore_latest_returns_what_was_saved(tmp_path):
     saved(tmp_path, 1, 2)
     with Checkpoints(tmp_path) as checkpoints:
-        state, metadata = checkpoints.restore_latest(state_at(0))
+        state, progress = checkpoints.restore_latest(state_at(0))
         chex.assert_trees_all_equal(state, state_at(2))
-        assert metadata["note"] == 2 and metadata["format_version"] == FORMAT_VERSION
+        assert progress == progress_at(2)
 
 
 def test_restore_latest_returns_none_without_a_checkpoint(tmp_path):
@@ -60,7 +73,8 @@ def test_restore_latest_returns_none_without_a_checkpoint(tmp_path):
         assert checkpoints.restore_latest(state_at(0)) is None
         with pytest.raises(UserError, match="holds no checkpoint"):
             checkpoints.resolve_step(None)
-        checkpoints.save(state_at(1), {})
+        checkpoints.save(state_at(1), progress_at(1))
+        checkpoints.wait()
         with pytest.raises(UserError, match="no checkpoint that was evaluated"):
             checkpoints.resolve_step("best")
 
@@ -68,7 +82,7 @@ def test_restore_latest_returns_none_without_a_checkpoint(tmp_path):
 def test_save_keeps_the_latest_two_and_the_best(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         for step, accuracy in enumerate([0.5, 0.9, None, 0.7, None]):
-            checkpoints.save(state_at(step), {}, test_accuracy=accuracy)
+            checkpoints.save(state_at(step), progress_at(step), test_accuracy=accuracy)
             checkpoints.wait()
         assert checkpoints.steps() == [1, 3, 4]
         assert checkpoints.resolve_step("best") == 1
@@ -87,7 +101,7 @@ def test_restore_latest_skips_a_checkpoint_with_a_flipped_bit(tmp_path, caplog):
         state, _ = checkpoints.restore_latest(state_at(0))
         chex.assert_trees_all_equal(state, state_at(1))
         assert checkpoints.steps() == [1]
-        checkpoints.save(state_at(2), {})
+        checkpoints.save(state_at(2), progress_at(2))
     with Checkpoints(directory) as checkpoints:
         chex.assert_trees_all_equal(checkpoints.restore(state_at(0), 2)[0], state_at(2))
     assert "2" in caplog.text and "damaged" in caplog.text
@@ -96,14 +110,14 @@ def test_restore_latest_skips_a_checkpoint_with_a_flipped_bit(tmp_path, caplog):
 def test_restore_latest_keeps_a_checkpoint_it_may_not_read(tmp_path, monkeypatch):
     directory = tmp_path / "checkpoints"
     saved(directory, 1, 2)
-    restore = ocp.CheckpointManager.restore
+    restore = ocp.AsyncCheckpointer.restore
 
-    def no_access_to_2(manager, step, *args, **kwargs):
-        if step == 2:
+    def no_access_to_2(checkpointer, path, *args, **kwargs):
+        if path.name == "2":
             raise PermissionError(13, "Permission denied")
-        return restore(manager, step, *args, **kwargs)
+        return restore(checkpointer, path, *args, **kwargs)
 
-    monkeypatch.setattr(ocp.CheckpointManager, "restore", no_access_to_2)
+    monkeypatch.setattr(ocp.AsyncCheckpointer, "restore", no_access_to_2)
     with Checkpoints(directory) as checkpoints:
         chex.assert_trees_all_equal(checkpoints.restore_latest(state_at(0))[0], state_at(1))
     monkeypatch.undo()
@@ -123,7 +137,7 @@ def test_restore_latest_says_that_there_is_no_memory(error, tmp_path, monkeypatc
     def no_memory(*_, **__):
         raise error
 
-    monkeypatch.setattr(ocp.CheckpointManager, "restore", no_memory)
+    monkeypatch.setattr(ocp.AsyncCheckpointer, "restore", no_memory)
     with Checkpoints(directory) as checkpoints:
         with pytest.raises(RunError, match="^no memory to read .*checkpoints/2 into: .*"):
             checkpoints.restore_latest(state_at(0))
@@ -152,7 +166,7 @@ def test_save_says_what_cannot_be_written(tmp_path):
         with Checkpoints(tmp_path / "checkpoints") as checkpoints:
             resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # as if the disk were full
             try:
-                checkpoints.save(state_at(1), {})
+                checkpoints.save(state_at(1), progress_at(1))
                 checkpoints.wait()
             finally:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -194,19 +208,135 @@ def test_restore_refuses_another_model(other, message, tmp_path):
         checkpoints.restore(state_at(0, **other), 1)
 
 
-def test_restore_refuses_a_newer_format(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxcnn.workdir.checkpoints.FORMAT_VERSION", FORMAT_VERSION + 1)
+def rewrite(path, **changes):
+    """Change a record as a program would: sealed again."""
+    record = records.unsealed(json.loads(path.read_text()))
+    path.write_text(records.dumps({**record, **changes}))
+
+
+def test_restore_refuses_a_newer_format(tmp_path):
+    saved(tmp_path, 1, 2)
+    rewrite(tmp_path / "2" / "metadata" / "metadata", format_version=99)
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(UserError, match="has format 99; expected at most 2; update jaxcnn"):
+            checkpoints.restore_latest(state_at(0))
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"format_version": 2', '"format_version": 9'),
+        ('"format_version": 2', '"format_version": 1'),
+        ('"correct": 2', '"correct": 3'),
+        ('"train_seconds"', '"train_secondt"'),
+        ('"sha256"', '"sha257"'),
+        ('"checksum": ', '"checksum": 1'),
+        ('"test_accuracy": 0.2', '"test_accuracy": 0.9'),
+        ("{", "\xff"),
+        ("", None),
+    ],
+)
+def test_restore_latest_skips_metadata_that_was_changed(old, new, tmp_path, caplog):
+    directory = tmp_path / "checkpoints"
+    saved(directory, 1, 2)
+    path = directory / "2" / "metadata" / "metadata"
+    text = json.dumps(json.loads(path.read_text()))
+    assert old in text
+    path.write_bytes(b"" if new is None else text.replace(old, new).encode("latin1"))
+    with Checkpoints(directory) as checkpoints, caplog.at_level(logging.WARNING):
+        assert checkpoints.steps() == [1] and checkpoints.resolve_step("best") == 1
+        chex.assert_trees_all_equal(checkpoints.restore_latest(state_at(0))[0], state_at(1))
+    assert "2 cannot be read" in caplog.text and (tmp_path / "unreadable" / "2").exists()
+
+
+def test_restore_skips_what_cannot_be_read_and_moves_nothing(tmp_path, caplog):
+    saved(tmp_path, 1, 2)
+    flip_a_bit(largest_file(tmp_path / "2"))
+    with Checkpoints(tmp_path) as checkpoints, caplog.at_level(logging.WARNING):
+        for step in (None, "best"):
+            chex.assert_trees_all_equal(checkpoints.restore(state_at(0), step)[0], state_at(1))
+        with pytest.raises(DamagedCheckpoint):
+            checkpoints.restore(state_at(0), 2)
+        assert checkpoints.steps() == [1, 2]
+    assert "trying the next" in caplog.text
+
+
+def test_restore_follows_a_run_that_deletes_checkpoints(tmp_path):
     saved(tmp_path, 1)
-    monkeypatch.undo()
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(UserError, match="update jaxcnn"):
-        checkpoints.restore_latest(state_at(0))
+    with Checkpoints(tmp_path) as reader, Checkpoints(tmp_path) as writer:
+        read_tree = ocp.StandardCheckpointHandler.metadata
+
+        def rotate(handler, path):  # while the reader has listed step 1 and not yet read it
+            if path.parent.name == "1":
+                for step in (2, 3):
+                    writer.save(state_at(step), progress_at(step), test_accuracy=0.9)
+                writer.wait()
+            return read_tree(handler, path)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ocp.StandardCheckpointHandler, "metadata", rotate)
+            state, _ = reader.restore(state_at(0), None)
+        chex.assert_trees_all_equal(state, state_at(3))
+        with pytest.raises(UserError, match="no checkpoint of step 1; there are 2, 3"):
+            reader.restore(state_at(0), 1)
+
+
+def test_restore_refuses_a_checkpoint_of_another_run(tmp_path):
+    directory = tmp_path / "checkpoints"
+    config = TrainConfig()
+    saved(directory, 1, config=config)
+    saved(directory, 2, config=replace(config, seed=5))
+    with Checkpoints(directory, replace(config, preset="renamed")) as checkpoints:
+        with pytest.raises(UserError, match="2 is of another run: seed is 5 there and 0 here"):
+            checkpoints.restore(state_at(0), 2)
+        assert checkpoints.resolve_step("best") == 1
+        chex.assert_trees_all_equal(checkpoints.restore_latest(state_at(0))[0], state_at(1))
+    assert (tmp_path / "unreadable" / "2").exists()
+    with Checkpoints(directory, replace(config, model="lenet5-relu")) as checkpoints:
+        with pytest.raises(UserError, match="model is 'lenet5' there and 'lenet5-relu' here"):
+            checkpoints.restore_latest(state_at(0))
+    assert (directory / "1").exists()
+
+
+def test_checkpoints_leave_no_part_behind(tmp_path, monkeypatch):
+    saved(tmp_path, 1, 2)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            saved(tmp_path, 3, 4)
+    (tmp_path / "9.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [2, 3]
+        assert checkpoints.restore_latest(state_at(0)) is not None
+    assert {path.name for path in tmp_path.iterdir()} == {"2", "3"}
+
+
+def test_checkpoints_are_flushed_before_they_get_their_name(tmp_path, monkeypatch):
+    flushed, fsync = set(), os.fsync
+
+    def noted(descriptor):
+        fsync(descriptor)
+        flushed.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    monkeypatch.setattr(os, "fsync", noted)
+    saved(tmp_path, 1)
+    folder = tmp_path / "1"
+    writing = f"{folder}.orbax-checkpoint-tmp"
+    written = {str(path).replace(str(folder), writing) for path in (folder, *folder.rglob("*"))}
+    unflushed = {path for path in written - flushed if not path.endswith("commit_success.txt")}
+    assert not unflushed and len(written) > 10 and str(tmp_path) in flushed
 
 
 def test_restore_moves_a_state_between_one_and_two_devices(tmp_path):
     both = mesh.device_mesh()
     assert both.size == 2
     with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(mesh.replicate(state_at(1), both), {})
+        checkpoints.save(mesh.replicate(state_at(1), both), progress_at(1))
         checkpoints.wait()
         one, _ = checkpoints.restore(state_at(0), 1)
         two, _ = checkpoints.restore(mesh.replicate(state_at(0), both), 1)

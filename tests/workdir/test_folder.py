@@ -8,11 +8,13 @@ import tarfile
 import pytest
 
 from jaxcnn import train_and_evaluate
+from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.evaluate import evaluate_run
 from jaxcnn.interop.runs import export_run
 from jaxcnn.interop.weight_files import read_weights
-from jaxcnn.workdir.folder import lock_run_folder, read_config
+from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.folder import lock_run_folder, read_config, read_result
 
 OLD_RUN = pathlib.Path(__file__).with_name("run-of-0.1.0.tar.xz")
 ACCURACY, LOSS = 0.899, 0.3394  # that version's, at the end of the run
@@ -47,3 +49,29 @@ def test_lock_run_folder_refuses_a_second_process(old_run):
         with pytest.raises(UserError, match="another process is training"):
             with lock_run_folder(config):
                 pass
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", b"[]"])
+def test_read_config_and_read_result_say_what_to_do(content, old_run):
+    for name, read in (("config.json", read_config), ("result.json", read_result)):
+        (old_run / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name} is not a .*; delete the file and start the"):
+            read(old_run)
+
+
+def test_lock_run_folder_refuses_old_checkpoints_without_a_config(old_run):
+    config = dataclasses.replace(read_config(old_run), workdir=str(old_run))
+    (old_run / "config.json").unlink()
+    with Checkpoints(old_run / "checkpoints", config) as checkpoints:
+        with pytest.raises(UserError, match="config.json is missing, and .*60, of an earlier ver"):
+            checkpoints.resolve_step(None)
+
+
+def test_lock_run_folder_removes_a_new_folder_that_stays_empty(tmp_path):
+    config = TrainConfig(workdir=str(tmp_path / "run"))
+    with pytest.raises(KeyError), lock_run_folder(config):
+        raise KeyError
+    assert not (tmp_path / "run").exists()
+    with lock_run_folder(config) as workdir:
+        (workdir / "config.json").touch()
+    assert (tmp_path / "run").exists()

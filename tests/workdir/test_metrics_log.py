@@ -1,7 +1,9 @@
 """The log of a run, after a kill and in TensorBoard's format."""
 
+import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from jaxcnn.errors import UserError
 from jaxcnn.workdir import metrics_log
 
 
@@ -21,6 +23,42 @@ def test_metrics_log_drops_later_and_truncated_lines(tmp_path):
     log.close()
     assert steps_in(tmp_path) == [10, 20, 30]
     assert metrics_log.read_metrics(tmp_path)[-1]["train_loss"] == 0.5
+
+
+def test_metrics_log_notices_lost_and_changed_lines(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    log = metrics_log.MetricsLog(tmp_path, step=0)
+    log.write(10, {"train_loss": 0.5})
+    log.write(20, {"train_loss": 0.25})
+    digest = log.sync()
+    log.write(30, {"train_loss": 0.125})
+    log.close()
+    content = path.read_bytes()
+    metrics_log.MetricsLog(tmp_path, step=20, expected=digest)
+    assert (
+        not caplog.text
+        and path.read_bytes()
+        == content.splitlines(keepends=True)[0] + (content.splitlines(keepends=True)[1])
+    )
+    for changed, count in (
+        (content.replace(b"0.25", b"0.26"), 2),
+        (content.replace(b'"step": 10', b'"step": \xff'), 1),
+        (content.replace(b'"train_loss": 0.5', b'"train_loss": "0"'), 1),
+        (content[content.index(b"\n") + 1 :], 1),
+        (b"", 0),
+    ):
+        caplog.clear()
+        path.write_bytes(changed)
+        metrics_log.MetricsLog(tmp_path, step=20, expected=digest)
+        assert f"has {count} lines up to step 20; expected 2" in caplog.text
+        assert len(metrics_log.read_metrics(tmp_path)) == count
+
+
+def test_read_metrics_names_the_line(tmp_path):
+    assert metrics_log.read_metrics(tmp_path) == []
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "los": 1}\n')
+    with pytest.raises(UserError, match="metrics.jsonl, line 2: los is not a field"):
+        metrics_log.read_metrics(tmp_path)
 
 
 def test_metrics_log_ends_a_line_without_a_newline(tmp_path):

@@ -1,0 +1,119 @@
+"""The lock of a run folder: one process trains in it at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypedDict
+
+from jaxcnn import records
+from jaxcnn.errors import UserError
+
+# What flock raises on file systems without locks, such as Lustre and some of FUSE and NFS.
+UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+_log = logging.getLogger(__name__)
+
+
+class Owner(TypedDict):
+    """The process that a lock file belongs to."""
+
+    host: str
+    pid: int
+    started: str | None
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Lock a folder while the context lasts; the system frees the lock when the process ends.
+
+    On a file system without `flock`, a file that names its owner is the lock, and a warning says
+    what that does not guarantee.
+
+    Raises:
+      UserError: another process holds the lock.
+      OSError: the folder cannot be written.
+    """
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is training in {folder}; choose another --workdir"
+            ) from None
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+        else:
+            yield
+            return
+    with _lock_file(folder / ".lock.owner"):
+        yield
+
+
+@contextlib.contextmanager
+def _lock_file(path: Path) -> Iterator[None]:
+    if path.exists() and _is_stale(path):
+        _log.warning("the process that locked %s has ended; the lock is removed", path.parent)
+        path.unlink(missing_ok=True)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        raise UserError(
+            f"{path} says that another process is training in {path.parent} "
+            f"({_describe(path)}); choose another --workdir, or delete that file if it is not so"
+        ) from None
+    try:
+        with open(descriptor, "w") as file:
+            pid = os.getpid()
+            owner: Owner = {"host": socket.gethostname(), "pid": pid, "started": _started(pid)}
+            file.write(records.dumps(owner))
+        _log.warning(
+            "%s lies on a file system without flock; %s locks it instead. If this process is "
+            "killed, a process on another host cannot know and refuses to train until the file is "
+            "deleted",
+            *(path.parent, path),
+        )
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _is_stale(path: Path) -> bool:
+    """Return whether the owner of a lock file ran on this host and has ended."""
+    owner = _owner(path)
+    if owner is None or owner["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # a process of another user
+        pass
+    return owner["started"] != _started(owner["pid"])  # else its number was given away again
+
+
+def _owner(path: Path) -> Owner | None:
+    try:
+        return records.convert(records.unsealed(records.read(path)), Owner)
+    except (OSError, UserError):  # it is being written
+        return None
+
+
+def _describe(path: Path) -> str:
+    owner = _owner(path)
+    return f"process {owner['pid']} on {owner['host']}" if owner else "its owner is not readable"
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process started, in clock ticks since the boot; None without /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return None
