@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A process on each host of a TPU slice; JAX finds the others by the slice's metadata:
+# Start one process on each host of a TPU slice; JAX connects them by the slice's metadata:
 #   export ZONE=us-west4-a REPOSITORY=https://...
 #   scripts/launch/tpu_slice.sh NAME lenet5-mnist --workdir /mnt/shared/runs/lenet5
-# The slice is there (gcloud compute tpus tpu-vm create NAME --accelerator-type=v5litepod-16 ...),
-# /mnt/shared is a file system that all its hosts mount, and their `python` is 3.11 or newer.
+# Create the slice first (gcloud compute tpus tpu-vm create NAME --accelerator-type=v5litepod-16 ...).
+# /mnt/shared is a file system that all hosts mount; `python` on the hosts is 3.11 or newer.
 set -euo pipefail
 
 name=$1
