@@ -120,9 +120,9 @@ class TrainConfig:
     model: str = "lenet5"
     """Name of the network; an unknown name lists all. A key of MODELS, such as lenet5."""
     dataset: str = "mnist"
-    """mnist5k, mnist, cifar10, folder:DIR, tfds:NAME. `folder:DIR` reads images from
-    DIR/train/CLASS/ and DIR/val/CLASS/ or DIR/test/CLASS/, `tfds:NAME` a prepared dataset of TFDS;
-    these two are streamed and may be larger than memory."""
+    """mnist5k, mnist, cifar10, ..., folder:DIR, tfds:NAME. An unknown name lists all. `folder:DIR`
+    reads images from DIR/train/CLASS/ and DIR/val/CLASS/ or DIR/test/CLASS/, `tfds:NAME` a prepared
+    dataset of TFDS; these two are streamed and may be larger than memory."""
     stream_size: Annotated[int, AT_LEAST_1] = 256
     """Height and width of streamed images, in pixels. The shorter side is scaled to it, and the
     square at the centre is kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import difflib
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
@@ -38,7 +39,7 @@ def lookup(
     Args:
       kind: kind of the name, such as "preset" or "model", for the message.
       name: name to look up.
-      table: names and values.
+      table: names and values; names with a common part before a slash are listed as one.
       others: further valid forms, for the message.
 
     Raises:
@@ -48,4 +49,9 @@ def lookup(
         return table[name]
     close = difflib.get_close_matches(name, table, n=3)
     hint = f"did you mean {' or '.join(close)}? There" if close else "there"
-    raise UserError(f"no {kind} is called {name!r}; {hint} are {', '.join([*table, *others])}")
+    families = collections.Counter(name.partition("/")[0] for name in table)
+    shown = dict.fromkeys(
+        name if families[family := name.partition("/")[0]] <= 3 else f"{family}/..."
+        for name in table
+    )
+    raise UserError(f"no {kind} is called {name!r}; {hint} are {', '.join([*shown, *others])}")

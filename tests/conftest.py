@@ -51,9 +51,35 @@ def image_folder(tmp_path):
 @pytest.fixture
 def originals(tmp_path, monkeypatch):
     """A folder with MNIST's four files, small, whose checksums TFDS accepts."""
-    from helpers import accept_as_mnist, write_mnist
+    from helpers import accept, write_mnist
 
     folder = tmp_path / "originals"
     write_mnist(folder, seed=0)
-    accept_as_mnist(monkeypatch, folder)
+    accept(monkeypatch, "mnist", folder)
     return folder
+
+
+@pytest.fixture
+def serve():
+    """A function that serves a folder on this machine and returns its URL."""
+    import functools
+    import http.server
+    import threading
+
+    class QuietHandler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    servers = []
+
+    def start(folder):
+        handler = functools.partial(QuietHandler, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -231,13 +231,11 @@ def url_infos(folder, url):
     return {url + file.name: record(file) for file in sorted(folder.iterdir())}
 
 
-def accept_as_mnist(monkeypatch, folder, url=None):
-    """Let TFDS take the files in a folder for the original MNIST, and `url` for its address."""
-    from jaxcnn.data.tfds_builders import Mnist
+def accept(monkeypatch, name, folder, url="http://127.0.0.1:1/"):
+    """Let TFDS take the files in a folder for the original ones of a dataset, from `url`."""
+    from jaxcnn.data.tfds_originals import ORIGINALS
 
-    url = url or Mnist.URL
-    monkeypatch.setattr(Mnist, "URL", url)
-    monkeypatch.setattr(Mnist, "url_infos", url_infos(folder, url))
+    monkeypatch.setattr(ORIGINALS[name].base, "url_infos", url_infos(folder, url))
 
 
 def assert_same_examples(images, labels, expected_images, expected_labels):

@@ -24,6 +24,12 @@ def test_lookup_offers_the_nearest_names_and_all(name, others, message):
         lookup("model", name, TABLE, others=others)
 
 
+def test_lookup_lists_a_family_of_names_as_one():
+    table = {"mnist": 0, "cifar10_1/v4": 1, "cifar10_1/v6": 2, **{f"c/{i}": i for i in range(9)}}
+    with pytest.raises(UserError, match="there are mnist, cifar10_1/v4, cifar10_1/v6, c/...$"):
+        lookup("dataset", "x", table)
+
+
 def test_flag_is_the_field_on_the_command_line():
     assert flag("eval_batch_size") == "--eval-batch-size"
     assert flag("optimizer.learning_rate") == "--optimizer.learning-rate"

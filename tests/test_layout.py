@@ -32,6 +32,7 @@ ROOMS = {
     "models": ("alexnet", "cuda_convnet", "lenet", "lenet_1998", "network", "checks"),
     "data": (
         *("open", "stream", "decode", "sources", "folders", "datasets", "tfds_builders"),
+        *("tfds_originals", "originals"),
         *("preprocess", "augment", "transforms"),
     ),
     "distributed": ("mesh", "processes"),

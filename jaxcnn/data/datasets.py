@@ -1,6 +1,6 @@
 """Datasets by name, whole and in memory: uint8 images, int32 labels.
 
-`mnist5k` is part of a dependency. `mnist` and `cifar10` are those of tensorflow-datasets (TFDS):
+`mnist5k` is part of a dependency. The others are those of tensorflow-datasets (TFDS), and `qmnist`:
 they are read from TFDS's directory, and downloaded and prepared first if they are missing
 (`tfds_builders.py`). Decoded sets are cached, so that the next start reads plain arrays.
 """
@@ -26,6 +26,8 @@ from jaxcnn.paths import local_path
 
 PathLike = str | os.PathLike[str]
 
+Loader = Callable[[pathlib.Path | None, pathlib.Path | None], "Dataset"]
+
 _logger = logging.getLogger(__name__)
 
 
@@ -35,7 +37,7 @@ class Dataset:
 
     Attributes:
       name: name in `DATASETS`.
-      train_images: training images, pixels in 0..255.
+      train_images: training images, pixels in 0..255; none for a set that is for testing only.
       train_labels: indices into `class_names`.
       test_images: test images, never used in training.
       test_labels: indices into `class_names`.
@@ -65,8 +67,9 @@ def load(
       name: a key of `DATASETS`.
       data_dir: directory of TFDS's data; by default `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
         `mnist5k` needs none.
-      manual_dir: folder of the original files, which replace the download:
-        MNIST's four `.gz`, CIFAR-10's `cifar-10-binary.tar.gz`. Ignored if `data_dir` has the data.
+      manual_dir: folder of the original files, which replace the download, packed or unpacked:
+        MNIST's four files, CIFAR's archive in its binary or its Python version. Ignored if
+        `data_dir` has the data.
 
     Raises:
       UserError: there is no such dataset, its data is missing and cannot be downloaded, or a source
@@ -110,9 +113,22 @@ def _load_mnist5k(data_dir: pathlib.Path | None, manual_dir: pathlib.Path | None
 
 
 def _load_tfds(
-    data_dir: pathlib.Path | None, manual_dir: pathlib.Path | None, *, name: str, version: str
+    data_dir: pathlib.Path | None,
+    manual_dir: pathlib.Path | None,
+    *,
+    name: str,
+    version: str,
+    class_names: tuple[str, ...] | None = None,
 ) -> Dataset:
-    """Load a dataset of TFDS from our cache or from TFDS's files, which are prepared if missing."""
+    """Load a dataset of TFDS from our cache or from TFDS's files, which are prepared if missing.
+
+    Args:
+      data_dir: directory of TFDS's data, as given to `load`.
+      manual_dir: folder of the original files, as given to `load`.
+      name: name of the dataset, with its configuration as in "emnist/balanced".
+      version: version of TFDS's builder.
+      class_names: names of the labels, if TFDS only numbers them.
+    """
     data_dir = tfds_dir(data_dir)
     beside = data_dir / "array_record"  # used if `data_dir` holds tfrecord, which needs TensorFlow
     for place in (data_dir, beside):
@@ -121,9 +137,11 @@ def _load_tfds(
     from jaxcnn.data import tfds_builders  # late: importing TFDS takes most of a second
 
     builder = tfds_builders.prepared_builder(name, version, data_dir, beside, manual_dir)
-    train_images, train_labels = tfds_builders.read_split(builder, "train")
     test_images, test_labels = tfds_builders.read_split(builder, "test")
-    class_names = tuple(builder.info.features["label"].names)
+    train_images, train_labels = test_images[:0], test_labels[:0]
+    if "train" in builder.info.splits:
+        train_images, train_labels = tfds_builders.read_split(builder, "train")
+    class_names = class_names or tuple(builder.info.features["label"].names)
     dataset = Dataset(name, train_images, train_labels, test_images, test_labels, class_names)
     _write_cache(pathlib.Path(builder.data_dir), dataset)
     return dataset
@@ -133,7 +151,7 @@ def _cache_path(source: pathlib.Path) -> pathlib.Path:
     """Return the cache file for a folder of TFDS's files; it changes when they change."""
     files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in source.iterdir())
     key = hashlib.sha256(repr((str(source.resolve()), files)).encode()).hexdigest()[:16]
-    name, version = source.parts[-2:]
+    name, version = source.parts[-2:]  # of a dataset with configurations, the configuration
     return cache_dir("datasets") / f"{name}-{version}-{key}.npz"
 
 
@@ -168,9 +186,42 @@ def _write_cache(source: pathlib.Path, dataset: Dataset) -> None:
         _logger.warning("%s is not cached, so loading it stays slow (%s)", dataset.name, error)
 
 
+CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+EMNIST_CLASSES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
+MNIST_CORRUPTIONS = (
+    "identity shot_noise impulse_noise glass_blur motion_blur shear scale rotate brightness "
+    "translate stripe fog spatter dotted_line zigzag canny_edges"
+).split()
+CIFAR10_CORRUPTIONS = (
+    "gaussian_noise shot_noise impulse_noise defocus_blur frosted_glass_blur motion_blur zoom_blur "
+    "snow frost fog brightness contrast elastic pixelate jpeg_compression gaussian_blur saturate "
+    "spatter speckle_noise"
+).split()
+
+
+def _tfds(name: str, version: str, class_names: tuple[str, ...] | None = None) -> Loader:
+    return functools.partial(_load_tfds, name=name, version=version, class_names=class_names)
+
+
 # Called with `data_dir` and `manual_dir` as given to `load`.
-DATASETS: dict[str, Callable[[pathlib.Path | None, pathlib.Path | None], Dataset]] = {
+DATASETS: dict[str, Loader] = {
     "mnist5k": _load_mnist5k,
-    "mnist": functools.partial(_load_tfds, name="mnist", version="3.0.1"),
-    "cifar10": functools.partial(_load_tfds, name="cifar10", version="3.0.2"),
+    "mnist": _tfds("mnist", "3.0.1"),
+    "fashion_mnist": _tfds("fashion_mnist", "3.0.1"),
+    "kmnist": _tfds("kmnist", "3.0.1"),
+    "emnist/balanced": _tfds("emnist/balanced", "3.1.0", EMNIST_CLASSES),
+    "qmnist": _tfds("qmnist", "1.0.0"),
+    "cifar10": _tfds("cifar10", "3.0.2"),
+    "cifar100": _tfds("cifar100", "3.0.2"),
+} | {
+    name: _tfds(name, version, class_names)
+    for name, version, class_names in (
+        *(("cifar10_1/v4", "1.1.0", CIFAR10_CLASSES), ("cifar10_1/v6", "1.1.0", CIFAR10_CLASSES)),
+        *((f"mnist_corrupted/{kind}", "1.0.0", None) for kind in MNIST_CORRUPTIONS),
+        *(
+            (f"cifar10_corrupted/{kind}_{severity}", "1.0.0", CIFAR10_CLASSES)
+            for kind in CIFAR10_CORRUPTIONS
+            for severity in range(1, 6)
+        ),
+    )
 }

@@ -1,18 +1,15 @@
-"""tensorflow-datasets' MNIST and CIFAR-10, prepared and read without TensorFlow.
+"""Datasets of tensorflow-datasets (TFDS), prepared and read without TensorFlow.
 
-TFDS's own builders define the features, the addresses and the checksums. The subclasses here only
+TFDS's own builders define the features, the addresses and the checksums. The builders here only
 read the original files in another way, and store array_record.
 """
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import io
 import os
 import pathlib
-import tarfile
-import types
 
 import numpy as np
 import requests
@@ -23,62 +20,52 @@ from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.resource import get_dl_fname
 from tensorflow_datasets.core.file_adapters import FileFormat
-from tensorflow_datasets.image_classification import cifar, mnist
 
+from jaxcnn.data import originals
+from jaxcnn.data.tfds_originals import ORIGINALS
 from jaxcnn.errors import UserError
 from jaxcnn.files import open_regular
 
 _CONNECT_SECONDS = 10
 
 
-class Mnist(mnist.MNIST, skip_registration=True):  # type: ignore[call-arg]
-    """TFDS's MNIST, with its files unpacked by gzip and its images encoded by Pillow."""
+def builder_class(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
+    """Return TFDS's builder of a dataset, changed to read the original files without TensorFlow.
 
-    name = "mnist"
-    url_infos = mnist.MNIST.url_infos
+    Args:
+      name: a key of `ORIGINALS`.
+    """
+    original = ORIGINALS[name]
 
-    def _split_generators(self, dl_manager):
-        # Skip extraction, because TFDS needs TensorFlow for it.
-        return super()._split_generators(
-            types.SimpleNamespace(download_and_extract=dl_manager.download)
-        )
+    class Builder(original.base, skip_registration=True):  # type: ignore[call-arg, name-defined]
+        name = original.base.name
+        url_infos = original.base.url_infos
+        others: dict[str, bytes] | None = None  # contents of files that TFDS does not use
 
-    def _generate_examples(self, num_examples, data_path, label_path):
-        del num_examples  # the files hold it
-        examples = zip(_read_idx(data_path), _read_idx(label_path), strict=True)
-        for index, (image, label) in enumerate(examples):
-            yield index, {"image": _encode_png(image), "label": label}
-
-
-class Cifar10(cifar.Cifar10, skip_registration=True):  # type: ignore[call-arg]
-    """TFDS's CIFAR-10, with its archive unpacked by tarfile and its images encoded by Pillow."""
-
-    name = "cifar10"
-    url_infos = cifar.Cifar10.url_infos
-
-    def _split_generators(self, dl_manager):
-        source = self._cifar_info
-        with tarfile.open(dl_manager.download(source.url)) as archive:
-            files = {
-                member.name.removeprefix(source.prefix): archive.extractfile(member).read()
-                for member in archive
-                if member.isfile()
+        def _split_generators(self, dl_manager):
+            files = self.others or original.download(dl_manager)
+            for feature, file in original.class_names.items():
+                self.info.features[feature].names = files[file].decode().split()
+            return {
+                split: self._generate_examples(split, *original.parse(*map(files.get, names)))
+                for split, names in original.splits.items()
             }
-        self.info.features["label"].names = files[source.label_files[0]].decode().split()
-        return {
-            split: self._generate_examples(f"{split}_", b"".join(files[name] for name in names))
-            for split, names in (("train", source.train_files), ("test", source.test_files))
-        }
 
-    def _generate_examples(self, split_prefix, records):
-        rows = np.frombuffer(records, np.uint8).reshape(-1, 1 + 3 * 32 * 32)  # label, then planes
-        for index, row in enumerate(rows):
-            image = row[1:].reshape(3, 32, 32).transpose(1, 2, 0)
-            record = {"id": f"{split_prefix}{index:05d}", "image": _encode_png(image)}
-            yield index, record | {"label": row[0]}
+        def _generate_examples(self, split, images, labels):
+            features = self.info.features
+            if images.dtype != np.uint8 or images.shape[1:] != features["image"].shape:
+                raise ValueError(
+                    f"its images are {images.dtype} {images.shape[1:]}; expected uint8 "
+                    f"{features['image'].shape}"
+                )
+            for index, (image, row) in enumerate(zip(images, labels, strict=True)):
+                record = dict(zip(original.labels, row, strict=True))
+                record["image"] = _encode_png(image)
+                if "id" in features:
+                    record["id"] = f"{split}_{index:05d}"
+                yield index, record
 
-
-BUILDERS: dict[str, type[tfds.core.DatasetBuilder]] = {"mnist": Mnist, "cifar10": Cifar10}
+    return Builder
 
 
 def prepared_builder(
@@ -91,7 +78,7 @@ def prepared_builder(
     """Return a builder whose data is prepared and readable, in `data_dir` if possible.
 
     Args:
-      name: a key of `BUILDERS`.
+      name: a key of `ORIGINALS`.
       version: the version to read, or to prepare.
       data_dir: directory of TFDS's data.
       beside: directory to use if `data_dir` holds the data in a format that only TensorFlow reads.
@@ -105,7 +92,7 @@ def prepared_builder(
     if _is_prepared(builder) and not _is_readable(builder):
         builder = _builder(name, version, beside)
     if not _is_prepared(builder):
-        _prepare(builder, data_dir / "downloads", manual_dir)
+        _prepare(name, builder, data_dir / "downloads", manual_dir)
         builder = _builder(name, version, builder.data_dir_root)
     return builder
 
@@ -139,7 +126,8 @@ def read_split(
 
 def _builder(name: str, version: str, data_dir: str | os.PathLike[str]) -> tfds.core.DatasetBuilder:
     try:
-        return BUILDERS[name](data_dir=data_dir, version=version)
+        config = name.partition("/")[2] or None
+        return builder_class(name)(data_dir=data_dir, version=version, config=config)
     except json_format.ParseError as error:
         raise UserError(
             f"{pathlib.Path(data_dir, name, version)} is corrupt; "
@@ -162,7 +150,10 @@ def _is_readable(builder: tfds.core.DatasetBuilder) -> bool:
 
 
 def _prepare(
-    builder: tfds.core.DatasetBuilder, download_dir: pathlib.Path, manual_dir: pathlib.Path | None
+    name: str,
+    builder: tfds.core.DatasetBuilder,
+    download_dir: pathlib.Path,
+    manual_dir: pathlib.Path | None,
 ) -> None:
     """Write the dataset as array_record, from `manual_dir` or, without one, from downloads."""
     if builder.data_path.exists():
@@ -170,8 +161,13 @@ def _prepare(
             f"{builder.data_dir} is incomplete: it has no dataset_info.json; remove that folder to "
             "prepare the data again"
         )
+    sources = ORIGINALS[name].sources()
+    origin = manual_dir or os.path.dirname(next(iter(sources.values())))
     try:
-        _check_sources(builder, download_dir, manual_dir)
+        if manual_dir is not None:
+            builder.others = ORIGINALS[name].find_others(manual_dir)
+        if builder.others is None:
+            _check_sources(builder, sources, download_dir, manual_dir)
         builder.download_and_prepare(
             download_dir=download_dir,
             download_config=tfds.download.DownloadConfig(
@@ -181,31 +177,37 @@ def _prepare(
         )
     except NonMatchingChecksumError as error:
         message = " ".join(str(error).partition("To debug")[0].split())
-        raise UserError(f"{builder.name} cannot be prepared: {message}") from error
+        raise UserError(f"{name} cannot be prepared: {message}") from error
+    except ValueError as error:
+        message = " ".join(str(error).split())
+        raise UserError(f"{name} cannot be prepared from {origin}: {message}") from error
     except (OSError, tfds.download.DownloadError) as error:
         if _is_prepared(builder):
             return  # another process has prepared it meanwhile
-        files = ", ".join(info.filename for info in builder.url_infos.values())
-        origin = manual_dir or os.path.dirname(next(iter(builder.url_infos)))
         raise UserError(
-            f"{builder.name} {builder.version} is not in {builder.data_dir} and cannot be prepared "
-            f"from {origin} ({error}). Set --data-dir or TFDS_DATA_DIR to a directory where TFDS "
-            f"prepared it, or --manual-dir to a folder with {files}, or choose the dataset mnist5k "
-            "instead"
+            f"{name} {builder.version} is not in {builder.data_dir} and cannot be prepared from "
+            f"{origin} ({error}). Set --data-dir or TFDS_DATA_DIR to a directory where TFDS "
+            f"prepared it, or --manual-dir to a folder with {', '.join(sources)}, or choose the "
+            "dataset mnist5k instead"
         ) from error
 
 
 def _check_sources(
-    builder: tfds.core.DatasetBuilder, download_dir: pathlib.Path, manual_dir: pathlib.Path | None
+    builder: tfds.core.DatasetBuilder,
+    sources: dict[str, str],
+    download_dir: pathlib.Path,
+    manual_dir: pathlib.Path | None,
 ) -> None:
     """Raise OSError if an original file is missing and its server cannot be reached.
 
     TFDS itself tries an unreachable server ten times, for minutes, without a time limit.
     """
-    for url, info in builder.url_infos.items():
-        file = (manual_dir or download_dir / "manual") / info.filename
-        if _is_regular(file, info.size) or any(
-            download_dir.rglob(get_dl_fname(url, info.checksum))
+    for name, url in sources.items():
+        info = builder.url_infos.get(url)
+        downloaded = get_dl_fname(url, info.checksum) if info else name
+        file = (manual_dir or download_dir / "manual") / name
+        if _is_regular(file, info.size if info else originals.MAX_BYTES) or any(
+            download_dir.rglob(downloaded)
         ):
             continue
         if manual_dir is not None:
@@ -224,17 +226,9 @@ def _is_regular(path: pathlib.Path, size: int) -> bool:
     return True
 
 
-def _read_idx(path: pathlib.Path) -> np.ndarray:
-    """Read a gzipped IDX file: two zero bytes, type, rank, sizes, values."""
-    data = gzip.decompress(path.read_bytes())
-    rank = data[3]
-    shape = np.frombuffer(data, ">i4", count=rank, offset=4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(shape)
-
-
 def _encode_png(image: np.ndarray) -> bytes:
     png = io.BytesIO()
-    Image.fromarray(image).save(png, format="PNG")
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(png, format="PNG")
     return png.getvalue()
 
 

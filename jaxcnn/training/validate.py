@@ -57,6 +57,11 @@ def check_run_length(config: TrainConfig, num_examples: int) -> None:
     Raises:
       UserError: it does not.
     """
+    if not num_examples:
+        raise UserError(
+            f"{config.dataset} has no training images; expected a dataset to train on; "
+            "test a trained network on it"
+        )
     if config.batch_size > num_examples:
         raise UserError(
             f"`batch_size` is {config.batch_size:,}; expected at most {num_examples:,}, the images "

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from helpers import (
-    accept_as_mnist,
+    accept,
     assert_same_dataset,
     assert_same_examples,
     run_python,
@@ -107,7 +107,7 @@ def test_load_rebuilds_a_damaged_cache(tmp_path, own_cache, originals, caplog):
 def test_load_caches_each_data_dir_by_itself(tmp_path, monkeypatch):
     for place, seed in (("one", 1), ("two", 2)):
         write_mnist(tmp_path / f"originals-{place}", seed)
-        accept_as_mnist(monkeypatch, tmp_path / f"originals-{place}")
+        accept(monkeypatch, "mnist", tmp_path / f"originals-{place}")
         datasets.load(
             "mnist", data_dir=tmp_path / place, manual_dir=tmp_path / f"originals-{place}"
         )

@@ -2,14 +2,11 @@
 
 import functools
 import hashlib
-import http.server
 import importlib.util
 import io
 import json
 import os
 import pathlib
-import tarfile
-import threading
 import time
 
 import numpy as np
@@ -18,18 +15,16 @@ import pytest
 import tensorflow_datasets as tfds
 from helpers import (
     MNIST_FILES,
-    accept_as_mnist,
+    accept,
     assert_same_dataset,
     assert_same_examples,
     run_python,
-    url_infos,
     write_mnist,
 )
 
 from jaxcnn.data import datasets, sources, tfds_builders
+from jaxcnn.data.tfds_originals import ORIGINALS
 from jaxcnn.errors import UserError
-
-CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 
 
 def real_data(name):
@@ -48,56 +43,10 @@ def real_mnist_files():
     return folder
 
 
-def write_cifar10(folder, seed):
-    """Writes 5 x 4 + 4 random images as CIFAR-10's archive; returns the records in it."""
-    folder.mkdir()
-    rng = np.random.default_rng(seed)
-    records = rng.integers(0, 256, (24, 1 + 3072)).astype(np.uint8)
-    records[:, 0] %= 10
-    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
-    members = {name: records[4 * i : 4 * i + 4].tobytes() for i, name in enumerate(names)}
-    members["batches.meta.txt"] = "\n".join(CIFAR10_CLASSES).encode() + b"\n\n"
-    members["readme.html"] = b"<html>"
-    with tarfile.open(folder / "cifar-10-binary.tar.gz", "w:gz") as archive:
-        for name, content in reversed(members.items()):  # their order in the archive is no matter
-            member = tarfile.TarInfo("cifar-10-batches-bin/" + name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return records
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def serve():
-    """A function that serves a folder on this machine and returns its URL."""
-    servers = []
-
-    def start(folder):
-        handler = functools.partial(QuietHandler, directory=str(folder))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def test_builders_have_the_versions_of_tfds():
-    for name, builder in tfds_builders.BUILDERS.items():
-        assert datasets.DATASETS[name].keywords == {"name": name, "version": str(builder.VERSION)}
-
-
 def test_builders_prepare_mnist_from_manual_dir(tmp_path, monkeypatch):
     folder = tmp_path / "originals"
     train_images, train_labels, test_images, test_labels = write_mnist(folder, seed=0)
-    accept_as_mnist(monkeypatch, folder)
+    accept(monkeypatch, "mnist", folder)
     dataset = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=folder)
     assert_same_examples(
         dataset.train_images, dataset.train_labels, train_images[..., None], train_labels
@@ -110,23 +59,6 @@ def test_builders_prepare_mnist_from_manual_dir(tmp_path, monkeypatch):
     source = tfds.builder("mnist", data_dir=tmp_path / "data").as_data_source("train")
     images = np.stack([example["image"] for example in source])
     np.testing.assert_array_equal(images, dataset.train_images)
-
-
-def test_builders_prepare_cifar10_from_manual_dir(tmp_path, monkeypatch):
-    folder = tmp_path / "originals"
-    records = write_cifar10(folder, seed=0)
-    url = "https://www.cs.toronto.edu/~kriz/"
-    assert tfds_builders.Cifar10.url_infos.keys() == url_infos(folder, url).keys()
-    monkeypatch.setattr(tfds_builders.Cifar10, "url_infos", url_infos(folder, url))
-    dataset = datasets.load("cifar10", data_dir=tmp_path / "data", manual_dir=folder)
-    labels, planes = records[:, 0], records[:, 1:].reshape(24, 3, 1024)
-    # In the file red, green and blue follow one another; here a pixel's three values do.
-    images = np.stack([planes[:, 0], planes[:, 1], planes[:, 2]], axis=-1).reshape(24, 32, 32, 3)
-    assert_same_examples(dataset.train_images, dataset.train_labels, images[:20], labels[:20])
-    assert_same_examples(dataset.test_images, dataset.test_labels, images[20:], labels[20:])
-    assert dataset.class_names == CIFAR10_CLASSES
-    source = tfds.builder("cifar10", data_dir=tmp_path / "data").as_data_source("test")
-    assert sorted(example["id"] for example in source) == [b"test_0000%d" % i for i in range(4)]
 
 
 def test_builders_name_a_file_missing_from_manual_dir(tmp_path, originals):
@@ -145,7 +77,7 @@ def test_builders_refuse_a_fifo_in_manual_dir(tmp_path, originals):
 @pytest.mark.parametrize("route", ["manual_dir", "download"])
 def test_builders_refuse_a_tampered_file(tmp_path, monkeypatch, originals, serve, route):
     url = serve(originals)
-    accept_as_mnist(monkeypatch, originals, url)
+    accept(monkeypatch, "mnist", originals, url)
     manual_dir = originals if route == "manual_dir" else None
     tampered = originals / MNIST_FILES[0]
     original = tampered.read_bytes()
@@ -164,7 +96,7 @@ def test_builders_refuse_a_tampered_file(tmp_path, monkeypatch, originals, serve
 
 
 def test_builders_say_what_to_do_without_data_and_network(tmp_path, monkeypatch, originals):
-    accept_as_mnist(monkeypatch, originals, "http://127.0.0.1:1/")  # nobody listens there
+    accept(monkeypatch, "mnist", originals, "http://127.0.0.1:1/")  # nobody listens there
     start = time.monotonic()
     with pytest.raises(UserError) as error:
         datasets.load("mnist", data_dir=tmp_path / "data")
@@ -178,8 +110,8 @@ def test_builders_say_what_to_do_without_data_and_network(tmp_path, monkeypatch,
 
 def test_builders_use_a_finished_download(tmp_path, monkeypatch, originals, serve):
     url = serve(originals)
-    accept_as_mnist(monkeypatch, originals, url)
-    builder = tfds_builders.Mnist(data_dir=tmp_path / "data")
+    accept(monkeypatch, "mnist", originals, url)
+    builder = tfds_builders.builder_class("mnist")(data_dir=tmp_path / "data")
     config = tfds.download.DownloadConfig(max_examples_per_split=0)  # download only
     builder._make_download_manager(None, config).download(list(builder.url_infos))
     monkeypatch.setattr(
@@ -192,14 +124,14 @@ def test_builders_may_prepare_in_two_processes(tmp_path, monkeypatch, originals)
     load = functools.partial(
         datasets.load, "mnist", data_dir=tmp_path / "data", manual_dir=originals
     )
-    generate = tfds_builders.Mnist._split_generators
+    original = ORIGINALS["mnist"]
 
-    def another_comes_first(self, dl_manager):
-        monkeypatch.setattr(tfds_builders.Mnist, "_split_generators", generate)
+    def another_comes_first(*contents):
+        monkeypatch.setitem(ORIGINALS, "mnist", original)
         load()
-        return generate(self, dl_manager)
+        return original.parse(*contents)
 
-    monkeypatch.setattr(tfds_builders.Mnist, "_split_generators", another_comes_first)
+    monkeypatch.setitem(ORIGINALS, "mnist", original._replace(parse=another_comes_first))
     assert len(load().train_images) == 30
     assert os.listdir(tmp_path / "data" / "mnist") == ["3.0.1"]
 
@@ -279,7 +211,7 @@ def test_builders_prepare_beside_tfrecord_without_tensorflow(tmp_path, originals
 
 def test_builders_read_tfrecord_with_tensorflow(tmp_path, originals):
     pytest.importorskip("tensorflow")
-    tfds_builders.Mnist(data_dir=tmp_path / "tfrecord").download_and_prepare(
+    tfds_builders.builder_class("mnist")(data_dir=tmp_path / "tfrecord").download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=originals), file_format="tfrecord"
     )
     prepared = datasets.load("mnist", data_dir=tmp_path / "data", manual_dir=originals)
@@ -303,16 +235,16 @@ importlib.util.find_spec = lambda name, *args: name != "tensorflow" and ask(name
 sys.meta_path.insert(0, NoTensorFlow)
 import numpy as np
 from jaxcnn.data import datasets, tfds_builders
+from jaxcnn.data.tfds_originals import ORIGINALS
 tfds_builders.tfds.disable_progress_bar()
 data_dir, url, real_data_dir = sys.argv[1:]
-Mnist = tfds_builders.Mnist
-Mnist.url_infos = {i.replace(Mnist.URL, url): info for i, info in Mnist.url_infos.items()}
-Mnist.URL = url
+MNIST = ORIGINALS["mnist"].base
+MNIST.url_infos = {i.replace(MNIST.URL, url): info for i, info in MNIST.url_infos.items()}
 mnist = datasets.load("mnist", data_dir=data_dir)
 assert mnist.train_images.shape == (60000, 28, 28, 1) and mnist.train_labels.shape == (60000,)
 assert abs(mnist.train_images.mean() / 255 - 0.1307) < 5e-5
 
-theirs = Mnist(data_dir=real_data_dir)
+theirs = tfds_builders.builder_class("mnist")(data_dir=real_data_dir)
 images, labels = tfds_builders.read_split(theirs, "test")
 np.testing.assert_array_equal(mnist.test_images, images)
 np.testing.assert_array_equal(mnist.test_labels, labels)
@@ -333,7 +265,7 @@ for image, label in zip(mnist5k.test_images, mnist5k.test_labels):
     ],
 )
 def test_read_split_reads_what_tfds_prepared(name, mean, counts):
-    builder = tfds_builders.BUILDERS[name](data_dir=real_data(name))
+    builder = tfds_builders.builder_class(name)(data_dir=real_data(name))
     images, labels = tfds_builders.read_split(builder, "test")
     np.testing.assert_allclose(images.mean((0, 1, 2)) / 255, mean, atol=5e-5)
     np.testing.assert_array_equal(np.bincount(labels), counts)

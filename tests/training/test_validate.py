@@ -63,6 +63,11 @@ def test_check_run_length_refuses_a_run_without_an_update(config, message):
         validate.check_run_length(config, 64)
 
 
+def test_check_run_length_refuses_a_set_for_testing():
+    with pytest.raises(UserError, match="cifar10_1/v6 has no training images; expected a dataset"):
+        validate.check_run_length(TrainConfig(dataset="cifar10_1/v6"), 0)
+
+
 def test_check_run_length_accepts_the_shortest_runs():
     validate.check_run_length(TrainConfig(batch_size=64, epochs=1), 64)
     validate.check_run_length(optimizer(accumulate=12), 64)
