@@ -113,7 +113,7 @@ class Worker:
     """A process that does one job; see `worker`.
 
     Attributes:
-      facts: what the process reported when it was ready, and the variant.
+      facts: first reply of the process, with its device and versions, and the variant.
     """
 
     facts: dict[str, Any]

@@ -102,8 +102,8 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
       image_shape: height, width and channels of one image.
 
     Raises:
-      NotImplementedError: if the network is not a chain or has an operation that `trace` does not
-        know.
+      NotImplementedError: if the network is not a chain, or has an operation without a rule in
+        `trace`.
     """
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)

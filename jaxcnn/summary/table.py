@@ -33,7 +33,7 @@ def print_summary(
         "parameters": "parameters",
         **({"connections": "connections"} if "connections" in columns else {}),
         "multiply_adds": "mult-adds",
-        "receptive_field": "sees",
+        "receptive_field": "field",
     }
     table = Table("layer", "operation", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings.values():
@@ -62,8 +62,7 @@ def print_summary(
     add("total", "", totals, total)
     console.print(table)
     console.print(
-        "For one image, forward; sees: the height and width of a unit's receptive field in the "
-        "input."
+        "For one image, forward. field: height and width of a unit's receptive field in the input."
     )
     console.print(_tpu_use(summary))
     if published:

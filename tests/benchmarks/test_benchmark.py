@@ -32,7 +32,7 @@ from jaxcnn.summary.summarize import summarize
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.step import train_step
 
-# Programs that run once: compile them fast.
+# Compile fast, because each program runs once.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -107,7 +107,7 @@ def test_figures_by_hand(comparison):
     ours, linen, torch = found.values()
     assert ours.images_per_second == 80 and ours.step_ms == 125  # the median of 8, 6 and 9 steps
     assert ours.ratios == (1, 1, 1)
-    assert ours.gflops == 8  # 10^9 a step
+    assert ours.gflops == 8  # 10^9 per step
     assert ours.of_matmul == 0.5  # 8/16, 6/16, 9/8
     assert ours.peak_mib == 310 and ours.compile_seconds == 1.5
     assert linen.images_per_second == 30 and linen.ratios == (3, 2, 4)
@@ -202,7 +202,9 @@ def test_epoch_is_that_of_the_training_script(monkeypatch, capsys):
     assert "epoch 1: test accuracy" in said and "epoch 2: test accuracy" in said
     assert "epoch 3" not in said
     summary = summarize(MODELS["lenet5"](), (28, 28, 1))
-    multiply_adds = 3 * summary.multiply_adds - 28 * 28 * 6 * 5 * 5  # none for the images' gradient
+    multiply_adds = (
+        3 * summary.multiply_adds - 28 * 28 * 6 * 5 * 5
+    )  # without the gradient of the images
     assert prepared.flops == 2 * multiply_adds * 32
     jax_sides.prepare_linen(job).run(1)
     for refused in (
@@ -225,7 +227,7 @@ def test_prepare_jaxcnn_stops_when_the_loss_is_not_finite(monkeypatch):
 
 
 class FakeWorker:
-    """Steps a second by side and variant; None is a side that fails."""
+    """Steps per second by side and variant; None for a side that fails."""
 
     RATES = {
         **{("jaxcnn", ""): 6, ("linen", ""): 2, ("matmul", ""): 1},
@@ -321,7 +323,7 @@ def test_worker_says_why_it_died(code, message, tmp_path, monkeypatch):
 
 
 def benchmark(path, *flags):
-    """Run a short benchmark of LeNet-5; return its JSON and what it printed."""
+    """Run a short benchmark of LeNet-5; return its JSON and its output."""
     flags = [*flags, "--rounds", 1, "--seconds", 0.1, "--against", "linen", "--json", path]
     done = run_script("benchmark.py", "lenet5", *flags)
     assert done.returncode == 0 and done.stderr == "", done.stderr

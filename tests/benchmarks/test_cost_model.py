@@ -1,4 +1,4 @@
-"""Predicted times of a step, and the costs they are made of."""
+"""Predicted times of a step, and the costs behind them."""
 
 import dataclasses
 import functools
@@ -37,7 +37,7 @@ compiled = functools.cache(
     lambda batch_size, num: compiled_step("lenet5", batch_size, jax.devices()[:num])
 )
 
-CHIP = Chip("a chip", flops=200, bandwidth=10)  # 100 attained
+CHIP = Chip("a chip", flops=200, bandwidth=10)  # half of 200 is attainable: 100
 COSTS = Costs(flops_per_image=300, bytes_per_image=20, fixed_bytes=40, gradient_bytes=8)
 RING = Link(bandwidth=2, latency=0.5, switched=False)
 SWITCH = Link(bandwidth=4, latency=0.25, switched=True)
@@ -58,7 +58,7 @@ def test_costs_of_weak_and_strong_scaling():
     costs = costs_of(one, strong)
     of_images = costs.flops_per_image * 16
     assert one.flops - strong.flops == pytest.approx(of_images / 2)
-    assert of_images == pytest.approx(one.flops, rel=0.1)  # the rest is the update's
+    assert of_images == pytest.approx(one.flops, rel=0.1)  # the rest is the optimizer's update
     assert strong.bytes_moved == pytest.approx(costs.fixed_bytes + 8 * costs.bytes_per_image)
     assert 4 * 61_706 < costs.fixed_bytes < one.bytes_moved
 
@@ -66,7 +66,7 @@ def test_costs_of_weak_and_strong_scaling():
 def test_costs_of_counts_the_useful_operations():
     costs = costs_of(compiled(16, 1), compiled(16, 2))
     summary = summarize(MODELS["lenet5"](), (28, 28, 1))
-    # Nobody asks for the gradient of the images.
+    # The gradient of the images is not computed.
     useful = 2 * (3 * summary.multiply_adds - summary.layers[0].multiply_adds)
     assert costs.flops_per_image == pytest.approx(useful, rel=0.05)
 
@@ -89,7 +89,7 @@ def test_costs_of_two_programs_by_hand():
 
 
 def test_all_reduce_seconds_by_hand():
-    # Of 8 bytes over 4: six quarters are sent.
+    # 8 bytes over 4 chips: each sends 2 * 3/4 of them.
     assert RING.all_reduce_seconds(8, 4) == 12 / 2 + 6 * 0.5
     assert SWITCH.all_reduce_seconds(8, 4) == 12 / 4 + 4 * 0.25
     grid = System(CHIP, ((4, SWITCH), (2, RING)))
@@ -106,7 +106,7 @@ def test_predict_a_step_by_hand():
     assert (found.network, found.step, found.limit) == (0, 8, "memory")
     found = predict(COSTS, System(CHIP), 5)
     assert (found.step, found.limit) == (15, "compute")
-    # 3 s an image without end, so 6 at half speed: 4 + 2b = 6b for the memory, 9 = 6b for the ring.
+    # The limit is 3 s per image, so half speed is 6: 4 + 2b = 6b for memory, 9 = 6b for the ring.
     assert half_speed_batch(COSTS, System(CHIP)) == 1
     assert half_speed_batch(COSTS, ring) == 4 * 1.5
     memory_bound = dataclasses.replace(COSTS, flops_per_image=100)  # 4 + 2b = 4b
@@ -165,9 +165,9 @@ def test_measure_scale_from_programs_to_tables(monkeypatch):
     monkeypatch.setattr(scaling, "compare", compare)
     monkeypatch.setattr(scaling, "NUM_DEVICES", (1, 2))
     monkeypatch.setattr(scaling, "compiled_step", lambda _, size, all: compiled(size, len(all)))
-    monkeypatch.setattr(jax.config, "update", lambda name, value: None)  # there are devices
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)  # JAX already has devices
     found = measure_scale("lenet5", 16, rounds=3, seconds=1, say=lambda line: None)
-    assert "peak_mib" not in json.dumps(found)  # they would count from this process's
+    assert "peak_mib" not in json.dumps(found)  # it starts at this process's peak
     assert [row["batch_size"] for row in found["weak"] + found["strong"]] == [16, 32, 16, 16]
     here = found["here"]
     assert here["flops"] == 2e9 and here["bandwidth"] == 2 * 2**28 / 0.25

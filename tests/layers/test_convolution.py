@@ -1,4 +1,4 @@
-"""The convolution against XLA's, its gradients, and how it is lowered."""
+"""The convolution compared with XLA's, its gradients, and its lowerings."""
 
 import functools
 
@@ -24,9 +24,9 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 ours = functools.partial(conv_general_dilated, dimension_numbers=NHWC)
 xla = functools.partial(lax.conv_general_dilated, dimension_numbers=NHWC)
 
-# One of each kind: images, kernel, strides, padding, groups. The larger batches lie side by side
-# where channels are few, go beyond the images that a kernel's gradient takes at once, and do not
-# fill the last of them.
+# One of each kind: images, kernel, strides, padding, groups. The larger batches are stored
+# batch-minor if channels are few, and are no multiple of the images in a chunk of a kernel's
+# gradient.
 LAYERS = {
     "LeNet-5's C1": ((17, 28, 28, 1), (5, 5, 1, 6), (1, 1), "SAME", 1),
     "LeNet-5's C3": ((17, 14, 14, 6), (5, 5, 6, 16), (1, 1), "VALID", 1),
@@ -47,7 +47,7 @@ def normal(shape, seed=0):
 
 
 def assert_agrees_with_xla(image_shape, kernel_shape, strides, padding, groups):
-    """In its output, and in both gradients for some gradient of the output."""
+    """Compare the outputs, and both gradients for a gradient of the outputs."""
     images, kernel = normal(image_shape), normal(kernel_shape, seed=1)
 
     def output_and_gradients(conv):
@@ -176,11 +176,11 @@ def test_conv_general_dilated_inside_loops():
     assert_close(gradient, expected_gradient, 1e-4)
 
 
-# Which lowering
+# Lowerings
 
 
 def exported(model, image_shape, platform):
-    """The training step of a network, as a program for a platform."""
+    """Return the training step of a network, as a program for a platform."""
     model = MODELS[model](num_classes=10)
     create = functools.partial(create_state, model, optax.sgd(0.1), image_shape)
     state = jax.eval_shape(create, jax.random.key(0))
@@ -198,10 +198,10 @@ def exported(model, image_shape, platform):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_conv_general_dilated_is_xlas_on_gpu(name):
-    # One forwards, one for the kernel and, but in the first layer, one for the images.
+    # One forward, one for the kernel and, except in the first layer, one for the images.
     layers = {"alexnet": 5, "alexnet-32": 5, "alexnet-2012": 5}
     program = exported(name, IMAGE_SHAPES[name], "cuda")
-    if name == "cuda-convnet-11pct":  # its local layers are convolutions of a kind, too
+    if name == "cuda-convnet-11pct":  # its local layers contain convolutions, too
         assert program.count("stablehlo.convolution") >= 3 * 2 - 1
     else:
         assert program.count("stablehlo.convolution") == 3 * layers.get(name, 3) - 1
@@ -240,7 +240,7 @@ def test_conv_general_dilated_is_xlas_on_tpu():
 
 def test_conv_general_dilated_is_ours_on_cpu():
     program = exported("lenet5", IMAGE_SHAPES["lenet5"], "cpu")
-    # Those of the kernels' gradients of C1 and C3 only.
+    # Only those of the kernel gradients of C1 and C3.
     assert program.count("stablehlo.convolution") == 2
 
 

@@ -1,4 +1,4 @@
-"""The convolution, however JAX calls it: ways of calling x layers, compared with lax's own.
+"""The convolution compared with lax's own, for each combination of layer and way of calling.
 
 By default every way meets one or two layers; `pytest -m slow` tries all.
 """

@@ -18,7 +18,7 @@ from jaxcnn.layers.normalization import (
     torch_lrn,
 )
 
-# The function and what is left to say, then the formula's a, n, beta and k in full.
+# A function and its remaining arguments, then the formula's a, n, beta and k.
 ACROSS_CHANNELS = {
     "paper": (paper_lrn, {}, (1e-4, 5, 0.75, 2)),
     "cuda-convnet": (cuda_convnet_lrn, dict(size=9, alpha=1e-3, beta=0.6), (1e-3 / 9, 9, 0.6, 1)),
@@ -44,7 +44,7 @@ CASES = [
 
 
 def formula(x, cotangent, a, n, beta, k, within_maps):
-    """The formula and its gradient, one output after the other, in float64."""
+    """Compute the formula and its gradient, one output after the other, in float64."""
     y, gradient = np.zeros(x.shape), np.zeros(x.shape)
     for place in itertools.product(*map(range, x.shape)):
         window = [slice(i, i + 1) for i in place]
@@ -64,7 +64,7 @@ def formula(x, cotangent, a, n, beta, k, within_maps):
 @pytest.mark.parametrize("function, constants, full, within_maps", CASES)
 def test_local_response_norm_equals_the_formula(function, constants, full, within_maps):
     rng = np.random.default_rng(0)
-    x = rng.normal(0, full[0] ** -0.5, (2, 6, 5, 11))  # large enough for the squares to count
+    x = rng.normal(0, full[0] ** -0.5, (2, 6, 5, 11))  # large enough that the squares matter
     cotangent = rng.normal(size=x.shape)
 
     @jax.jit

@@ -28,7 +28,7 @@ dilations = st.integers(1, 3)
 
 
 def ones_conv(x, kernel, pads, stride=1, dilation=1):
-    """A convolution of `[height, width]` with `[height, width]`, by lax."""
+    """Convolve `[height, width]` with `[height, width]`, by lax."""
     return lax.conv_general_dilated(
         x[None, None], kernel[None, None], (stride,) * 2, pads, rhs_dilation=(dilation,) * 2
     )[0, 0]
@@ -102,7 +102,7 @@ def test_full_lets_every_pixel_meet_every_tap_exactly_once(kernel_size, dilation
     pads = resolve_padding("FULL", kernel_size, kernel_dilation=dilation, input_size=image.shape)
 
     @jax.jit
-    def times_met(kernel):  # d/d pixel of the sum of all outputs: how often the kernel met it
+    def times_met(kernel):  # d/d pixel of the sum of all outputs: number of taps over it
         return jax.grad(lambda x: ones_conv(x, kernel, pads, dilation=dilation).sum())(image)
 
     num_taps = kernel_size[0] * kernel_size[1]
@@ -172,12 +172,12 @@ def test_per_dimension():
     [
         (32, 5, {}, 28),  # LeNet-5, C1
         (227, 11, {"strides": 4}, 55),  # AlexNet, conv1: 227 pixels, where the paper says 224
-        (224, 11, {"strides": 4, "padding": 2}, 55),  # torchvision's way to the same 55
+        (224, 11, {"strides": 4, "padding": 2}, 55),  # torchvision, also 55
         (55, 3, {"strides": 2}, 27),
         (7, 3, {"kernel_dilation": 2}, 3),
         (6, 3, {"strides": 2}, 2),
         (6, 3, {"strides": 2, "ceil_mode": True}, 3),  # starts 0 2 4
-        (6, 2, {"strides": 3, "ceil_mode": True}, 2),  # starts 0 3, and 6 would be outside
+        (6, 2, {"strides": 3, "ceil_mode": True}, 2),  # starts 0 3; a start at 6 is outside
         (2, 3, {"strides": 2, "ceil_mode": True}, 1),
         (1, 2, {"strides": 2, "padding": 1, "ceil_mode": True}, 1),  # 2 is past input and low pad
     ],
@@ -323,7 +323,7 @@ NUMPY_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "ci
 @pytest.mark.parametrize("num_batch_dims", [0, 1, 2])
 def test_pad_agrees_with_numpy_and_leaves_batch_and_channels_alone(mode, num_batch_dims):
     x = np.arange(2 * 3 * 4 * 3 * 2.0).reshape((2, 3)[:num_batch_dims] + (4, 3, -1))
-    widths = ((0, 0),) * num_batch_dims + ((1, 6), (2, 2), (0, 0))  # 6 is more than there is
+    widths = ((0, 0),) * num_batch_dims + ((1, 6), (2, 2), (0, 0))  # 6 is wider than the image
     expected = np.pad(x, widths, mode=NUMPY_MODES[mode])
     chex.assert_trees_all_close(pad(x, ((1, 6), 2), mode=mode), expected.astype(np.float32))
 

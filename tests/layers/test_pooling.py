@@ -15,7 +15,7 @@ from jaxcnn.layers.padding import resolve_padding
 
 
 def jitted(pool_fn):
-    """The same, compiled as a whole: operation by operation, the tests would take minutes."""
+    """Return the function compiled, because the tests take minutes operation by operation."""
 
     @functools.wraps(pool_fn)
     def run(inputs, *args, **kwargs):
@@ -39,18 +39,18 @@ GRID = jnp.arange(16.0).reshape(4, 4, 1)
 
 
 def away_from_ties(shape):
-    """Distinct values, half a unit apart and never 0, so that no kink is near."""
+    """Return distinct values, half a unit apart and never 0, so that no kink is near."""
     values = np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape)
     return jnp.asarray((values - values.size / 2 + 0.5) / 2, jnp.float32)
 
 
 def gradient_of(pool_fn, *args, **kwargs):
-    """The gradient, with respect to the inputs, of half the sum of the squares of the outputs."""
+    """Return the gradient by the inputs of half the sum of the squares of the outputs."""
     return jax.jit(jax.grad(lambda x: (pool_fn(x, *args, **kwargs) ** 2).sum() / 2))
 
 
 def windows_1d(x, window, stride, pads, dilation, ceil_mode):
-    """The elements of each window of a list, None for padding: what the definitions say, by loops.
+    """Return the elements of each window of a list, None for padding, by loops.
 
     A window of `ceil_mode` may reach past the padding, there it holds "beyond".
     """
@@ -161,7 +161,7 @@ def test_agrees_with_loops(pool_name, size, window, stride, dilation, padding, c
 @pytest.mark.parametrize(("window", "strides"), [((3, 2), (2, 1)), ((3, 3), None)])
 def test_agrees_with_linen(window, strides, padding):
     ours = (window, strides, padding)
-    theirs = (window, strides or window, padding)  # linen's strides would default to 1
+    theirs = (window, strides or window, padding)  # linen's strides default to 1
 
     @jax.jit
     def pool_both_ways(x):
@@ -286,11 +286,11 @@ def test_maxima_of_booleans_are_refused():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_sums_are_held_in_float32(dtype):
-    x = jnp.ones((1, 64, 64, 1), dtype)  # a sum of ones in bfloat16 gets no further than 256
+    x = jnp.ones((1, 64, 64, 1), dtype)  # a sum of ones in bfloat16 stops at 256
     for pooled in (avg_pool(x, 64), global_avg_pool(x), adaptive_avg_pool(x, 1)):
         chex.assert_trees_all_equal(pooled.ravel(), jnp.ones(1, dtype))
     chex.assert_trees_all_equal(lp_pool(x, 64).ravel(), jnp.full(1, 64, dtype))
-    x = (away_from_ties((1, 7, 7, 9)) / 7).astype(dtype)  # rounding between the axes would show
+    x = (away_from_ties((1, 7, 7, 9)) / 7).astype(dtype)  # reveals rounding between the axes
     chex.assert_trees_all_equal(adaptive_avg_pool(x, 1), avg_pool(x, 7))
 
 
@@ -329,7 +329,7 @@ def test_lp_pool_at_zero():
     chex.assert_trees_all_equal(gradient_of(lp_pool, (3,))(x), x)
     hessian_of_norm = jax.jit(jax.hessian(lambda x: lp_pool(x[:, None], (3,)).sum()))
     hessian = hessian_of_norm(jnp.array([3.0, 0.0, 4.0]))
-    # (I - u u^T) / |x| with u = x / |x|: the zero in the middle curves like any other.
+    # (I - u u^T) / |x| with u = x / |x|: the zero in the middle is no exception.
     expected = (np.eye(3) - np.outer([0.6, 0, 0.8], [0.6, 0, 0.8])) / 5
     chex.assert_trees_all_close(hessian, expected.astype(np.float32), atol=1e-6)
     at_zero = gradient_of(lp_pool, (2,), p=1)(jnp.array([[0.0], [-1.0]]))  # the norm is 1
@@ -436,7 +436,7 @@ def test_the_adaptive_maximum_keeps_integers_and_the_first_of_equals():
     chex.assert_trees_all_equal(gradient, np.array([[0, 1], [0, 0]], np.float32))
 
 
-# The general function, and what it refuses
+# The general function and its errors
 
 
 def test_pool_takes_any_reduction_and_keeps_the_order():

@@ -144,7 +144,7 @@ def test_initial_parameters_have_the_stds_of_the_source(name, fields, stds, bias
     model, image_shape = MODELS[name](**fields), IMAGE_SHAPES[name]
 
     @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-    def statistics(key):  # compiled together: kernels that nobody asks for are not drawn
+    def statistics(key):  # compiled together, so that unused kernels are not drawn
         params = model.init(key, jnp.zeros((1, *image_shape)))["params"]
         kernels = {layer: params[layer]["kernel"].std() for layer in stds}
         return kernels, {layer: params[layer]["bias"] for layer in params}

@@ -1,4 +1,4 @@
-"""LeNet-5 as the paper of 1998 has it."""
+"""LeNet-5 of the paper of 1998."""
 
 from functools import partial
 
@@ -46,9 +46,9 @@ CONNECTIONS = {
 
 MODEL = LeNet1998()
 
-# Every program here runs a few times at most: compile it fast.
+# Compile fast, because each program runs a few times at most.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-# Near a digit, between two, and as far from all as at first.
+# Near a digit, between two, and as far from all as with initial parameters.
 OUTPUTS = -np.array(
     [
         [0.5, 40, 60, 45, 70, 33, 50, 80, 44, 61],
@@ -78,7 +78,7 @@ def params(state):
 
 
 def layers_and_inputs(params):
-    """Each layer by itself and what it is given: name -> (function, array)."""
+    """Return each layer and its input: name -> (function, array)."""
     layers = {}
 
     def record(next_fun, args, kwargs, context):
@@ -96,7 +96,7 @@ def layers_and_inputs(params):
 def test_lenet_1998_has_the_connections_of_the_paper(params):
     counts = {}
     for name, (layer, inputs) in layers_and_inputs(params).items():
-        jacobian = jit(jax.jacrev(layer))(inputs)  # 0 where an output does not see an input
+        jacobian = jit(jax.jacrev(layer))(inputs)  # 0 where an output does not depend on an input
         num_biased = layer(inputs).size if "bias" in params.get(name, {}) else 0
         counts[name] = np.count_nonzero(jacobian) + num_biased
     assert counts == CONNECTIONS
@@ -105,7 +105,7 @@ def test_lenet_1998_has_the_connections_of_the_paper(params):
 
 @jit
 def connected_maps(params):
-    """Whether a map of S2 [6, ...] is seen by a map of C3 [..., 16]."""
+    """Return whether a map of C3 [..., 16] is connected to a map of S2 [6, ...]."""
     c3 = TableConv(TABLE_I)
     jacobian = jax.jacrev(lambda s2: c3.apply({"params": params["C3"]}, s2))(jnp.ones((1, 5, 5, 6)))
     return (jacobian[0, 0, 0, :, 0] != 0).any((1, 2)).T
@@ -125,7 +125,7 @@ def test_table_conv_is_connected_as_in_table_i(state):
 
 def test_lenet_1998_by_hand(params):
     images, _ = images_and_labels(3)
-    # Larger than at first, so that every layer tells.
+    # Larger than initial parameters, so that every layer affects the result.
     params = jax.tree.map(lambda leaf: 4 * leaf, params)
     c3, weights = (
         np.zeros((5, 5, 6, 16), np.float32),
@@ -159,7 +159,7 @@ def test_lenet_1998_by_hand(params):
 
     outputs = jit(MODEL.apply)({"params": params}, images)
     np.testing.assert_allclose(outputs, reference(params, images), rtol=1e-5)
-    assert np.ptp(outputs, axis=0).min() > 0.5  # the images are told apart
+    assert np.ptp(outputs, axis=0).min() > 0.5  # the outputs distinguish the images
 
 
 def test_squash_by_hand():
@@ -230,7 +230,7 @@ def test_loss_fn_ignores_far_classes():
     far = [80.0, 70.0, *[90.0] * 8]
     np.testing.assert_allclose(gradient(far), [1, *[0] * 9], atol=1e-6)
     near = gradient([5.0, 0.5, *[90.0] * 8])
-    assert near[0] > 0.9 and near[1] < -0.5  # descent draws the right one in and pushes the wrong
+    assert near[0] > 0.9 and near[1] < -0.5  # descent pulls in the right one
 
 
 @pytest.mark.parametrize("layer", FAN_IN)

@@ -23,8 +23,8 @@ LENET5_MODERN = {"C1": 624, "C3": 19_232, "C5": 57_672, "output": 730}
 # LeCun et al. 1998, section II.B; the bitmaps behind F6 are fixed.
 LENET_1998 = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
 
-# Krizhevsky et al. 2012, from the paper's figure 2; a unit of conv2, conv4 and conv5 sees half of
-# the maps below it. conv2: 256 * (5 * 5 * 48 + 1).
+# Krizhevsky et al. 2012, from the paper's figure 2; a unit of conv2, conv4 and conv5 is
+# connected to half of the maps below it. conv2: 256 * (5 * 5 * 48 + 1).
 ALEXNET_2012 = {
     **{"conv1": 34_944, "conv2": 307_456, "conv3": 885_120, "conv4": 663_936, "conv5": 442_624},
     **{"fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000},
@@ -64,7 +64,7 @@ NUM_PARAMETERS = {
     "cuda-convnet-11pct": CUDA_CONVNET_11PCT,
 }
 
-# What the names say: the activation, and linen's pooling.
+# Activation and pooling of each name, with linen's pooling.
 LENET5_VARIANTS = {
     "lenet5": (nn.sigmoid, linen_pooling.avg_pool),
     "lenet5-tanh": (nn.tanh, linen_pooling.avg_pool),
@@ -113,7 +113,7 @@ def test_models_have_as_many_parameters_in_all():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", MODELS)
 def test_models_keep_float32_parameters_in_any_precision(name, dtype):
-    num_classes = 10 if "1998" in name else 7  # it has bitmaps of ten digits
+    num_classes = 10 if "1998" in name else 7  # ten bitmaps
     model = MODELS[name](num_classes=num_classes, dtype=dtype)
     logits, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images(3, name))
     chex.assert_shape(logits, (3, num_classes))

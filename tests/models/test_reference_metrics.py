@@ -50,7 +50,7 @@ RTOL = Metrics(loss=1e-4, gradient_norm=1e-4, parameter_norm=1e-5, next_loss=1e-
 BATCH_SIZE = 8
 LARGE = "alexnet", "alexnet-2012"
 SHAPES = IMAGE_SHAPES | {"alexnet": (64, 64, 3)}  # the smallest image is 63x63
-# The initial kernels of 1e-4 suit pixels in 0..255; with smaller pixels the logits would be 0.
+# The initial kernels of 1e-4 are for pixels in 0..255; with smaller pixels the logits are near 0.
 SCALE = {"cuda-convnet-18pct": 64.0, "cuda-convnet-11pct": 64.0}
 
 MESSAGE = """{name}: the metrics of one training step changed. Expected and actual:
@@ -60,7 +60,7 @@ If the change is meant, say why in the commit and replace the network's row of R
     python tests/models/test_reference_metrics.py {name}"""
 
 
-# These programs run once or twice: compile them fast.
+# Compile fast, because each program runs once or twice.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 

@@ -60,6 +60,6 @@ def test_scale_by_diagonal_curvature_divides_by_mu_and_the_curvature():
     curvature = {"flat": jnp.array([0.0, 0.5]), "steep": jnp.array([7.5])}
     state = optax.tree_utils.tree_set(state, curvature=curvature)
     expected = {"flat": jnp.array([-0.2, 0.2]), "steep": jnp.array([-0.1])}
-    for _ in range(2):  # the curvature stays
+    for _ in range(2):  # the curvature is unchanged
         updates, state = tx.update(grads, state, params)
         chex.assert_trees_all_close(updates, expected, rtol=1e-6)

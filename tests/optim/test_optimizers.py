@@ -1,4 +1,4 @@
-"""Optimizers against the papers' loops and PyTorch's."""
+"""Optimizers compared with the papers' loops and with PyTorch."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def make_tx(*arguments, **options):
 
 
 def path(config, grads):
-    """Where a parameter is after each step, from 0 on."""
+    """Return a parameter after each step, starting from 0."""
     tx = make_tx(config, make_schedule(config, steps_per_epoch=2, total_steps=len(grads)))
     param = jnp.zeros(())
     state, params = tx.init(param), []
@@ -42,7 +42,7 @@ def path(config, grads):
 
 
 def rates(total_steps, **fields):
-    """The rate at each step, two steps to an epoch."""
+    """Return the rate at each step, with two steps per epoch."""
     config = OptimizerConfig(learning_rate=8.0, **fields)
     schedule = make_schedule(config, steps_per_epoch=2, total_steps=total_steps)
     return [float(schedule(step)) for step in range(total_steps)]
@@ -75,7 +75,7 @@ def test_make_optimizer_adam_by_hand():
 
 
 def matrix_path(config, grads=GRADS, params=START):
-    """Where a matrix, or a tree of them with the gradients `grads`, is after each step."""
+    """Return a matrix, or a tree of them with the gradients `grads`, after each step."""
     schedule = make_schedule(config, steps_per_epoch=2, total_steps=len(grads))
     tx = make_tx(config, schedule)
     state, places = tx.init(params), []
@@ -200,7 +200,7 @@ def test_make_optimizer_clips_gradients_together_first():
     places = matrix_path(config, [grads], params)  # 6 and 8 become 3 and 4
     assert (places["a"].item(), places["b"].item()) == (-3, 10 - 4 - 1)
     grads = jax.tree.map(lambda leaf: leaf / 2, grads)
-    assert matrix_path(config, [grads], params)["a"].item() == -3  # of norm 5: as it is
+    assert matrix_path(config, [grads], params)["a"].item() == -3  # norm 5 is not clipped
 
 
 def test_make_optimizer_accumulates_the_mean_of_gradients():

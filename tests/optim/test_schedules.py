@@ -8,7 +8,7 @@ from jaxcnn.optim.schedules import make_schedule
 
 
 def rates(total_steps, **fields):
-    """The rate at each step, two steps to an epoch."""
+    """Return the rate at each step, with two steps per epoch."""
     config = OptimizerConfig(learning_rate=8.0, **fields)
     schedule = make_schedule(config, steps_per_epoch=2, total_steps=total_steps)
     return [float(schedule(step)) for step in range(total_steps)]

@@ -13,7 +13,7 @@ from jaxcnn.layers.pooling import avg_pool, max_pool
 from jaxcnn.models import IMAGE_SHAPES, MODELS
 from jaxcnn.summary.summarize import summarize
 
-# Compile fast: these programs run once.
+# Compile fast, because each program runs once.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -68,8 +68,10 @@ def test_summarize_counts_multiply_adds_of_groups_local_layers_and_table_i():
 
 def test_summarize_pads_to_units_of_128():
     padded = column("alexnet-2012", "padded_multiply_adds")
-    assert padded["conv1"] == 55 * 55 * 11 * 11 * 128 * 128  # of 3 channels, to 96
-    assert padded["conv2"] == 27 * 27 * 5 * 5 * 2 * 128 * 128  # twice of 48, to 128
+    assert padded["conv1"] == 55 * 55 * 11 * 11 * 128 * 128  # 3 channels and 96 features, padded
+    assert (
+        padded["conv2"] == 27 * 27 * 5 * 5 * 2 * 128 * 128
+    )  # two groups of 48 channels and 128 features, padded
     assert padded["conv3"] == column("alexnet-2012", "multiply_adds")["conv3"]
     assert padded["fc8"] == 4096 * 1024
     assert padded["pool1"] == 0

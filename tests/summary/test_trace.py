@@ -101,7 +101,7 @@ def test_trace_keeps_height_and_width_apart():
     assert_interval(rows, interval(1, [0], [3]))  # rows 0..2 and 1..3
     assert_interval(columns, interval(2, [0, 2, 4], [1, 3, 5]))
     assert_interval(maps, interval(3, [0] * 5, [1] * 5))  # both input maps, for each output map
-    assert result.fan_in == 3 * 2 * 2  # a maximum adds nothing
+    assert result.fan_in == 3 * 2 * 2  # a maximum does not change the fan-in
     assert cost.multiply_adds == 2 * 3 * 5 * (3 * 2 * 2)
     assert cost.padded_multiply_adds == 2 * 3 * (3 * 2) * 128 * 128
 
@@ -244,7 +244,7 @@ def test_receptive_fields_of_a_random_stack_agree_with_padding_arithmetic(stack,
 
     try:
         result, _ = trace(network, (1, size, 1))
-    except ValueError:  # a pool has windows that hold nothing but padding
+    except ValueError:  # a window of a pool holds padding only
         assume(False)
     traced = result.dependence[1]
     first = field.start[0] + field.strides[0] * np.arange(result.shape[1])
@@ -252,5 +252,5 @@ def test_receptive_fields_of_a_random_stack_agree_with_padding_arithmetic(stack,
     inside = (first >= 0) & (last < size)
     np.testing.assert_array_equal(traced.first[inside], first[inside])
     np.testing.assert_array_equal(traced.last[inside], last[inside])
-    # A border, also one between two layers, only makes a field smaller.
+    # A border, including one between two layers, can only make a field smaller.
     assert np.all(traced.first >= first) and np.all(traced.last <= last)

@@ -6,8 +6,8 @@ r + 1 products suffice:
 
     y = A' [(G g) * (B d)]
 
-For rows and columns both, the four outputs of a 2x2 tile take 16 products where a 3x3 kernel has
-36, and 36 where a 5x5 kernel has 100. Over many channels, each is a product of matrices.
+In two dimensions, the four outputs of a 2x2 tile take 16 products instead of 36 for a 3x3 kernel,
+and 36 instead of 100 for a 5x5 kernel. Over many channels, each of them is a matrix product.
 
 Tiles and products take 4 to 9 times the memory of images and outputs. If they need more than
 MAX_BYTES, the batch is split into microbatches. `docs/design/cpu-convolution.md` lists timings and

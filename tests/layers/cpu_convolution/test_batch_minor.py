@@ -75,7 +75,7 @@ def test_agrees_with_xla(data):
     jax.tree.map(assert_close, actual, expected)
 
 
-@pytest.mark.parametrize("taps", [(3, 3), (5, 4)])  # written out, and from patches
+@pytest.mark.parametrize("taps", [(3, 3), (5, 4)])  # explicit sum, and from patches
 def test_many_kernels_by_vmap(taps):
     images, kernels = normal(4, 8, 9, 2), normal(3, *taps, 2, 5)
     actual = jax.jit(jax.vmap(batch_minor.convolve, (None, 0)))(images, kernels)
@@ -110,7 +110,7 @@ def test_activations_keep_the_batch_minor_layout():
     assert {"[16,28,28,6]{0,2,1,3}", "[16,14,14,6]{0,2,1,3}"} <= set(fusions)  # C1 and S2
 
 
-@pytest.mark.parametrize("taps", [3, 5])  # written out, and from patches
+@pytest.mark.parametrize("taps", [3, 5])  # explicit sum, and from patches
 def test_result_of_a_program_is_read_as_it_is_by_later_operations(taps):
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(16, 8, 9, 3)), jnp.float32)

@@ -33,7 +33,7 @@ MANY = MAX_GRADIENT_CHANNELS + 1
 
 
 @pytest.mark.parametrize("batch", [GRADIENT_IMAGES - 1, GRADIENT_IMAGES, GRADIENT_IMAGES + 1])
-@pytest.mark.parametrize("rows", [5, 6])  # only an even number is taken in pairs
+@pytest.mark.parametrize("rows", [5, 6])  # an even number is split into pairs
 @pytest.mark.parametrize(
     ("channels", "features"),
     [(2, MAX_PHASED_FEATURES), (2, MAX_PHASED_FEATURES + 1), (MANY, 3), (3, MANY)],

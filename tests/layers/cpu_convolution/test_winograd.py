@@ -15,7 +15,7 @@ from jaxcnn.layers.cpu_convolution.winograd import (
 
 
 def exact(images, kernel):
-    """The convolution in float64, as sums over the kernel's places."""
+    """Convolve in float64, as sums over the positions of the kernel."""
     taps = len(kernel)
     rows, columns = images.shape[1] - taps + 1, images.shape[2] - taps + 1
     return sum(
@@ -79,7 +79,9 @@ def test_microbatches_give_the_same_in_less_memory(taps, monkeypatch):
     whole = jax.jit(both).lower(images, kernel, gradient).compile()
     monkeypatch.setattr(module, "MAX_BYTES", 10**6)
     split = jax.jit(lambda *arrays: both(*arrays)).lower(images, kernel, gradient).compile()
-    assert 2 < len(module._microbatches(images, kernel.shape)) < 20  # zeros fill up the last one
+    assert (
+        2 < len(module._microbatches(images, kernel.shape)) < 20
+    )  # the last one is padded with zeros
     arrays = images, kernel, gradient
     for actual, expected in zip(split(*arrays), whole(*arrays), strict=True):
         assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
