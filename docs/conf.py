@@ -7,7 +7,7 @@ project = "jaxcnn"
 release = version = importlib.metadata.version("jaxcnn")
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "jupyter_execute"]  # both are written by the build
+exclude_patterns = ["_build", "jupyter_execute"]  # outputs of the build
 html_theme = "furo"
 html_title = "jaxcnn"
 html_show_copyright = False
@@ -16,7 +16,7 @@ html_css_files = ["site.css"]
 highlight_language = "none"  # most blocks without a language are shell commands
 toc_object_entries = False
 
-# The notebook takes minutes: show the outputs that it was committed with.
+# The notebook takes minutes to run, so its committed outputs are shown.
 nb_execution_mode = "off"
 myst_heading_anchors = 4
 
@@ -25,7 +25,7 @@ autodoc_typehints = "none"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
-# Stands for a colon while napoleon runs, which takes "text: text" of an attribute for its type.
+# Replaces a colon while napoleon runs, because napoleon reads "text: text" of an attribute as a type.
 COLON = "\ue000"
 
 
@@ -49,11 +49,11 @@ def _literal_block(table):
 
 
 def restore_colons(app, what, name, obj, options, lines):
-    """Put the colons back that `translate_markdown` hid from napoleon."""
+    """Restore the colons that `translate_markdown` replaced."""
     lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
 def setup(app):
-    """Run one before and one after napoleon, whose priority is 500."""
+    """Connect one function before and one after napoleon, whose priority is 500."""
     app.connect("autodoc-process-docstring", translate_markdown, priority=400)
     app.connect("autodoc-process-docstring", restore_colons, priority=600)

@@ -38,7 +38,7 @@ class Network(Protocol):
 
 
 def has_dtype(model: nn.Module) -> bool:
-    """Return whether the network's computation type is an attribute."""
+    """Return whether the network has an attribute `dtype`."""
     return hasattr(model, "dtype")
 
 
