@@ -25,7 +25,7 @@ autodoc_typehints = "none"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
-# Replaces a colon while napoleon runs, because napoleon reads "text: text" of an attribute as a type.
+# Replaces a colon while napoleon runs, because it reads "text: text" of an attribute as a type.
 COLON = "\ue000"
 
 
