@@ -41,7 +41,7 @@ WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 # Format of config.json, and the fields that each format added. A file of an earlier format takes
 # their defaults; any other missing field is an error. Raise FORMAT to add a field. Formats below
 # FIRST_RECORDED did not record their number.
-FORMAT = FIRST_RECORDED = 6
+FORMAT, FIRST_RECORDED = 7, 6
 ADDED: dict[int, tuple[str, ...]] = {
     2: (
         *("transforms", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.rate_steps"),
@@ -55,6 +55,7 @@ ADDED: dict[int, tuple[str, ...]] = {
     ),
     4: ("optimizer.layer_decays",),
     5: ("hold_out", "channels", "max_value"),
+    7: ("class_weights",),
 }
 
 # Fields that may change from one start of a run to the next without changing its numbers.
@@ -132,8 +133,8 @@ class TrainConfig:
     """1 (grey) or 3 (color) for streamed images. By default 3 for a folder, and as stored by
     TFDS."""
     max_value: Annotated[float | None, POSITIVE_OR_NONE] = None
-    """Largest value of streamed pixels of more than 8 bits. By default as each file says; 4095 for
-    12-bit data in 16-bit files."""
+    """Largest value of 9- to 32-bit pixels. Of streamed images, by default as each file says; 4095
+    for 12-bit data in 16-bit files."""
     hold_out: Annotated[float, FRACTION] = 0.0
     """Fraction of a folder's images to test on. For DIR/train/CLASS/ or DIR/CLASS/ without a folder
     of test images; a hash of the file name decides."""
@@ -161,6 +162,9 @@ class TrainConfig:
     label_smoothing: Annotated[float, FRACTION] = 0.0
     """Fraction of a label spread over all classes. In [0, 1), in training only (Szegedy et al.
     2016); evaluation reports the cross-entropy of the labels themselves."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Class weights in the loss. `balanced` multiplies the training loss of an example by the mean
+    size of a class, divided by the size of its class; evaluation does not use weights."""
     ema_decay: Annotated[float, FRACTION] = 0.0
     """Decay of averaged parameters; 0 is no average. In [0, 1); smaller in the first steps. The
     exponential moving average is evaluated instead of the parameters."""

@@ -30,7 +30,7 @@ GROUPS = {
     "Network": "model dtype",
     "Optimizer": "optimizer.name optimizer.learning_rate optimizer.schedule optimizer.warmup_epochs"
     " optimizer.rate_steps optimizer.momentum optimizer.nesterov optimizer.weight_decay"
-    " optimizer.accumulate label_smoothing ema_decay",
+    " optimizer.accumulate label_smoothing class_weights ema_decay",
     "Evaluation": "eval_views eval_every_epochs eval_batch_size",
     "Devices": "model_axis multihost coordinator num_processes process_id",
 }

@@ -67,7 +67,7 @@ def list_folder(folder: Path, *, hold_out: float = 0.0) -> Folder:
     """
     if not folder.is_dir():
         state = "is no folder" if os.path.lexists(folder) else "does not exist"
-        raise UserError(f"{folder} {state}; set --dataset folder:DIR to a folder of images")
+        raise UserError(f"{folder} {state}; set `dataset` to folder:DIR with a folder of images")
     train_folder, test_folder = _splits(folder, hold_out)
     class_names = _class_names(train_folder)
     train = [_images(train_folder / name) for name in class_names]
@@ -105,7 +105,7 @@ def _splits(folder: Path, hold_out: float) -> tuple[Path, Path | None]:
         has_train = train.is_dir() and _class_folders(train)
         if any(_class_folders(test) for test in tests):
             raise UserError(
-                f"--hold-out is {hold_out}, but {folder} has {tests[0].name}; remove one of the two"
+                f"`hold_out` is {hold_out}, but {folder} has {tests[0].name}; remove one of the two"
             )
         root = train if has_train else folder
         if _class_folders(root):
@@ -128,7 +128,7 @@ def _splits(folder: Path, hold_out: float) -> tuple[Path, Path | None]:
     raise UserError(
         f"{folder} has the folders {', '.join(map(shown, names[:5]))}{more}; expected images in "
         "train/CLASS/ and in val/CLASS/ or test/CLASS/; for a folder of classes without test "
-        "images, set --hold-out 0.1"
+        "images, set `hold_out` to 0.1"
     )
 
 

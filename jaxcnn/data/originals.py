@@ -52,7 +52,7 @@ def find_unpacked(folder: Path, names: Iterable[str]) -> dict[str, Path] | None:
             found[place] = paths
     if len(found) > 1:
         raise ValueError(
-            f"{' and '.join(map(str, sorted(found)))} have the files; set --manual-dir to one"
+            f"{' and '.join(map(str, sorted(found)))} have the files; set `manual_dir` to one"
         )
     return next(iter(found.values()), None)
 

@@ -70,7 +70,7 @@ def make_preprocess(
             images = images.reshape(-1, *images.shape[2:])
         if len(images) != num_views:
             raise ValueError(
-                f"{views} views need a crop; expected one in --transforms that is smaller than the "
+                f"{views} views need a crop; expected one in `transforms` that is smaller than the "
                 "images"
             )
         return normalize(images)

@@ -95,7 +95,7 @@ class Files:
 
     def __init__(self, files: folders.Files) -> None:
         self.paths = files.paths
-        self._labels = np.array(files.labels, np.int32)  # smaller than a list of objects
+        self.labels = np.array(files.labels, np.int32)  # smaller than a list of objects
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -104,7 +104,7 @@ class Files:
         path = self.paths[row]
         with self.open(row) as file:
             try:
-                return Encoded(file.read(MAX_BYTES), int(self._labels[row]), path)
+                return Encoded(file.read(MAX_BYTES), int(self.labels[row]), path)
             except OSError as error:
                 raise RunError(f"cannot read {path}: {error.strerror}") from error
 
@@ -158,7 +158,7 @@ def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
         ) from None
     except (tfds.core.DatasetNotFoundError, ValueError) as error:  # ValueError: an invalid name
         raise UserError(
-            f"there is no prepared dataset {name!r} in {data_dir}; set --data-dir or TFDS_DATA_DIR "
+            f"there is no prepared dataset {name!r} in {data_dir}; set `data_dir` or TFDS_DATA_DIR "
             f"to the directory that holds it ({error})"
         ) from None
     if not has_random_access(builder):

@@ -27,11 +27,13 @@ class StreamedDataset:
       train_images: training images.
       test_images: test images, never used in training.
       class_names: name of each label.
+      train_labels: labels of the training images, or None if they are stored with the images.
     """
 
     train_images: Images
     test_images: Images
     class_names: tuple[str, ...]
+    train_labels: Int[np.ndarray, " num_train"] | None = None
 
     is_streamed: ClassVar[bool] = True
 
@@ -80,7 +82,8 @@ def load(
         )
         for examples in (source.train, source.test)
     )
-    return StreamedDataset(train, test, source.class_names)
+    labels = source.train.labels if isinstance(source.train, sources.Files) else None
+    return StreamedDataset(train, test, source.class_names, labels)
 
 
 def first_images(

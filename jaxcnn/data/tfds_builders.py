@@ -186,8 +186,8 @@ def _prepare(
             return  # another process has prepared it meanwhile
         raise UserError(
             f"{name} {builder.version} is not in {builder.data_dir} and cannot be prepared from "
-            f"{origin} ({error}). Set --data-dir or TFDS_DATA_DIR to a directory where TFDS "
-            f"prepared it, or --manual-dir to a folder with {', '.join(sources)}, or choose the "
+            f"{origin} ({error}). Set `data_dir` or TFDS_DATA_DIR to a directory where TFDS "
+            f"prepared it, or `manual_dir` to a folder with {', '.join(sources)}, or choose the "
             "dataset mnist5k instead"
         ) from error
 

@@ -29,7 +29,14 @@ from jaxcnn.training import memory, validate
 from jaxcnn.training.device_loops import predict
 from jaxcnn.training.feed import Feed, Predictions, evaluation_arguments
 from jaxcnn.training.resident import ResidentFeed
-from jaxcnn.training.step import Metrics, TrainState, create_state, mean_metrics, zero_metrics
+from jaxcnn.training.step import (
+    Metrics,
+    TrainState,
+    balanced_weights,
+    create_state,
+    mean_metrics,
+    zero_metrics,
+)
 from jaxcnn.workdir.metadata import Evaluation
 
 if TYPE_CHECKING:
@@ -170,15 +177,17 @@ class Experiment:
         image_key: jax.Array,
     ) -> TrainState:
         """Create the state on the devices, for images as the preprocessing returns them."""
-        config = self.config
+        config, class_weights = self.config, self._class_weights()
         try:
             raw = jax.ShapeDtypeStruct((1, *self.dataset.train_images.shape[1:]), np.uint8)
             jax.eval_shape(self.preprocess.train, image_key, raw)
             to_views = functools.partial(self.preprocess.evaluate, views=config.eval_views)
             image_shape = jax.eval_shape(to_views, raw).shape[1:]
-            smoothing = config.label_smoothing
             create = functools.partial(
-                create_state, model, tx, image_shape, label_smoothing=smoothing
+                create_state,
+                *(model, tx, image_shape),
+                label_smoothing=config.label_smoothing,
+                class_weights=class_weights,
             )
             state_like = jax.eval_shape(create, init_key)
         except (TypeError, ValueError) as error:
@@ -192,6 +201,16 @@ class Experiment:
         options = {"xla_backend_optimization_level": 0} if on_cpu else None
         sharding = mesh.state_sharding(state_like, self.mesh, network.model_axis(model))
         return mesh.jit(create, self.mesh, sharding, compiler_options=options)(init_key)
+
+    def _class_weights(self) -> tuple[float, ...] | None:
+        if self.config.class_weights == "none":
+            return None
+        if (labels := self.dataset.train_labels) is None:
+            raise UserError(
+                f"`class_weights` is {self.config.class_weights}, but the sizes of the classes of "
+                f"{self.config.dataset} are unknown; expected a folder or a dataset in memory"
+            )
+        return balanced_weights(labels, len(self.dataset.class_names))
 
     def _make_feed(self, keys: tuple[jax.Array, jax.Array, jax.Array]) -> Feed:
         make: Callable[..., Feed] = ResidentFeed

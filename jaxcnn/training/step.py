@@ -89,6 +89,7 @@ def create_state(
     key: jax.Array,
     *,
     label_smoothing: float = 0.0,
+    class_weights: tuple[float, ...] | None = None,
 ) -> TrainState:
     """Create a training state at step 0.
 
@@ -98,11 +99,14 @@ def create_state(
       image_shape: shape of one image, without the batch dimension.
       key: random key of the initial parameters.
       label_smoothing: smoothing of the labels in training, in [0, 1); for cross-entropy only.
+      class_weights: factor on the training loss of the examples of each class.
     """
     params = model.init(key, jnp.zeros((1, *image_shape), jnp.float32))["params"]
     loss_fn = eval_loss_fn = network.loss_fn(model) or cross_entropy
     if label_smoothing:
         loss_fn = _smoothing_loss(label_smoothing)
+    if class_weights is not None:
+        loss_fn = _weighted_loss(loss_fn, class_weights)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         apply_fn=model.apply,
@@ -117,6 +121,29 @@ def create_state(
 @functools.cache  # one object for equal arguments, because jit compares functions by identity
 def _smoothing_loss(smoothing: float) -> Callable[[Any, jax.Array], jax.Array]:
     return functools.partial(smoothed_cross_entropy, smoothing=smoothing)
+
+
+@functools.cache
+def _weighted_loss(
+    loss_fn: Callable[[Any, jax.Array], jax.Array], weights: tuple[float, ...]
+) -> Callable[[Any, jax.Array], jax.Array]:
+    def weighted(outputs: Any, labels: jax.Array) -> jax.Array:
+        return jnp.asarray(weights, jnp.float32)[labels] * loss_fn(outputs, labels)
+
+    return weighted
+
+
+def balanced_weights(labels: Int[np.ndarray, " examples"], num_classes: int) -> tuple[float, ...]:
+    """Return the mean size of a class divided by the size of each class, as scikit-learn does.
+
+    The mean weight of an example is 1, so the learning rate keeps its meaning.
+
+    Args:
+      labels: labels of the training set.
+      num_classes: number of classes, those without examples included.
+    """
+    sizes = np.bincount(labels, minlength=num_classes)
+    return tuple((len(labels) / (num_classes * np.maximum(sizes, 1))).tolist())
 
 
 def zero_metrics() -> Metrics:

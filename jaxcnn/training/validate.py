@@ -7,7 +7,7 @@ from flax import linen as nn
 from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
 from jaxcnn.data import open as data
-from jaxcnn.errors import UserError, flag, lookup
+from jaxcnn.errors import UserError, lookup
 from jaxcnn.models import MODELS, network
 
 MAX_STEPS = 2**31 - 1  # a step is an int32 on the device
@@ -39,14 +39,14 @@ def validated(
 def _check_dataset_fields(config: TrainConfig) -> None:
     if config.hold_out and not config.dataset.startswith("folder:"):
         raise UserError(
-            f"--hold-out is {config.hold_out}, but {config.dataset} has test images; it applies to "
+            f"`hold_out` is {config.hold_out}, but {config.dataset} has test images; it applies to "
             "folder:DIR only; remove it"
         )
     for name in ("channels", "max_value"):
         value = getattr(config, name)
         if value is not None and not config.dataset.startswith(data.STREAMED):
             raise UserError(
-                f"{flag(name)} is {value}, but {config.dataset} is not streamed; it applies to "
+                f"`{name}` is {value}, but {config.dataset} is not streamed; it applies to "
                 "folder:DIR and tfds:NAME only; remove it"
             )
 
@@ -101,6 +101,11 @@ def check_network(config: TrainConfig, model: nn.Module) -> None:
         raise UserError(
             f"`label_smoothing` only applies to cross-entropy, but {config.model} has a loss of "
             "its own; set it to 0"
+        )
+    if config.optimizer.name == "diagonal-lm" and config.class_weights != "none":
+        raise UserError(
+            f"`class_weights` is {config.class_weights}, but the curvature of diagonal-lm has no "
+            "weights; set `class_weights` to none or choose another rule"
         )
     if config.optimizer.name == "diagonal-lm" and not network.code_fn(model):
         raise UserError(

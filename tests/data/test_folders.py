@@ -72,10 +72,10 @@ def test_list_folder_follows_links_but_no_loops(make_files, tmp_path):
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ((), "data does not exist; set --dataset"),
+        ((), "data does not exist; set `dataset`"),
         (("images/cat/1.png",), "has the folders images; expected images in train/CLASS/"),
-        (("cat/1.png", "dog/1.png"), "has the folders cat, dog; .*set --hold-out 0.1"),
-        (TRAIN, "has the folders train; expected .*set --hold-out 0.1"),
+        (("cat/1.png", "dog/1.png"), "has the folders cat, dog; .*set `hold_out` to 0.1"),
+        (TRAIN, "has the folders train; expected .*set `hold_out` to 0.1"),
         (("val/cat/1.png",), "has the folders val; expected images in train"),
         (
             ("1.png", "2.png"),
@@ -96,7 +96,7 @@ def test_list_folder_refuses_another_layout(paths, message, make_files):
 
 def test_list_folder_refuses_a_file_and_an_unreadable_folder(make_files, monkeypatch):
     folder = make_files(*TRAIN, "val/cat/1.png")
-    with pytest.raises(UserError, match="1.png is no folder; set --dataset"):
+    with pytest.raises(UserError, match="1.png is no folder; set `dataset`"):
         list_folder(folder / TRAIN[0])
 
     def deny(path):
@@ -145,7 +145,7 @@ def test_list_folder_takes_train_for_a_class_among_classes(make_files):
 
 
 def test_list_folder_refuses_to_hold_out_beside_test_images(make_files):
-    with pytest.raises(UserError, match="--hold-out is 0.1, but .* has val; remove one"):
+    with pytest.raises(UserError, match="`hold_out` is 0.1, but .* has val; remove one"):
         list_folder(make_files(*TRAIN, "val/cat/1.png"), hold_out=0.1)
     with pytest.raises(UserError, match="cat has no folders of classes; .*single class"):
         list_folder(make_files(*TRAIN) / "train" / "cat", hold_out=0.1)

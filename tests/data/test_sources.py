@@ -54,7 +54,7 @@ def test_open_source_streams_what_load_loads():
 
 
 def test_open_source_names_a_missing_set_of_tfds(tmp_path):
-    with pytest.raises(UserError, match="no prepared dataset 'imagenet2012' in .*; set --data-dir"):
+    with pytest.raises(UserError, match="no prepared dataset 'imagenet2012' in .*; set `data_dir`"):
         load("tfds:imagenet2012", data_dir=tmp_path, size=8, min_size=1, on_bad_image="skip")
     for name in ("", "oxford-pets", "mnist:3.0"):  # no names of TFDS's
         with pytest.raises(UserError, match=f"no prepared dataset '{name}' in .*TFDS_DATA_DIR to"):

@@ -102,7 +102,7 @@ def test_builders_say_what_to_do_without_data_and_network(tmp_path, monkeypatch,
         datasets.load("mnist", data_dir=tmp_path / "data")
     assert time.monotonic() - start < 5
     message = str(error.value)
-    for part in ("mnist 3.0.1", str(tmp_path / "data"), "127.0.0.1", "--data-dir", "--manual-dir"):
+    for part in ("mnist 3.0.1", str(tmp_path / "data"), "127.0.0.1", "`data_dir`", "`manual_dir`"):
         assert part in message
     assert "mnist5k" in message and "\n" not in message
     assert not (tmp_path / "data").exists()

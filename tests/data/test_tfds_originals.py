@@ -367,7 +367,7 @@ def test_originals_refuse_corrupt_files(name, file, content, message, tmp_path, 
 def test_originals_refuse_to_choose_between_folders(tmp_path, monkeypatch):
     sets = write_packed("kmnist", tmp_path / "FashionMNIST")
     shutil.copytree(tmp_path / "FashionMNIST", tmp_path / "KMNIST" / "raw")
-    with pytest.raises(UserError, match="FashionMNIST and .*KMNIST/raw have the files; set --man"):
+    with pytest.raises(UserError, match="FashionMNIST and .*KMNIST/raw have the files; set `man"):
         datasets.load("kmnist", data_dir=tmp_path / "data", manual_dir=tmp_path)
     folder = tmp_path / "KMNIST"  # verified by TFDS's checksums wherever they are found
     with pytest.raises(UserError, match="has the sha256 checksum .*; expected"):

@@ -202,6 +202,14 @@ def test_experiment_smooths_labels(linear):
     assert losses[0] < losses[1]
 
 
+def test_experiment_balances_classes(linear):
+    experiment = Experiment(dataclasses.replace(linear, class_weights="balanced"))
+    labels = experiment.dataset.train_labels
+    losses = experiment.state.loss_fn(jnp.zeros((len(labels), 10)), jnp.asarray(labels))
+    sums = np.bincount(labels, losses, minlength=10)
+    np.testing.assert_allclose(sums, len(labels) / 10 * np.log(10), rtol=1e-4)
+
+
 def test_experiment_accumulates_two_batches_into_one(linear):
     accumulated = dataclasses.replace(linear.optimizer, accumulate=2)
     whole, expected, expected_metrics = trained(dataclasses.replace(linear, batch_size=32), 2)

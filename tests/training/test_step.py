@@ -55,6 +55,35 @@ def test_smoothed_cross_entropy_equals_pytorch_in_float32():
     chex.assert_trees_all_close(losses, expected, rtol=1e-5)
 
 
+def test_balanced_weights_are_inverse_to_the_sizes_of_classes():
+    weights = step.balanced_weights(np.array([0, 0, 0, 2]), 3)
+    assert weights == pytest.approx((4 / 9, 4 / 3, 4 / 3))  # a class without examples counts as one
+    labels = np.repeat([0, 1, 2], [5, 3, 2])
+    weights = np.array(step.balanced_weights(labels, 3))
+    assert weights[labels].mean() == pytest.approx(1)
+    np.testing.assert_allclose(np.bincount(labels) * weights, [10 / 3] * 3)
+
+
+def test_train_step_weights_the_loss_of_a_class_and_eval_step_does_not():
+    batch = a_batch() | {"label": jnp.array([0, 1, 1, 2])}
+    tx = optax.sgd(0.1)
+    create = functools.partial(step.create_state, Tiny(), tx, (4, 4, 1), jax.random.key(0))
+    plain, weighted = create(), create(class_weights=(3.0, 1.0, 0.0))
+    assert weighted.loss_fn is create(class_weights=(3.0, 1.0, 0.0)).loss_fn  # jit's key
+    # As if the first example were there three times, and the last not at all.
+    repeated = jax.tree.map(lambda x: x[np.array([0, 0, 0, 1, 2])], batch)
+    expected, expected_metrics = step.train_step(plain, repeated, KEY)
+    actual, metrics = step.train_step(weighted, batch, KEY)
+    updates = [
+        jax.tree.map(jnp.subtract, state.params, plain.params) for state in (actual, expected)
+    ]
+    scaled = jax.tree.map(lambda leaf: leaf * jnp.float32(5 / 4), updates[1])  # of 5, of 4 examples
+    chex.assert_trees_all_close(updates[0], scaled, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(metrics["loss"], expected_metrics["loss"], rtol=1e-5)
+    masked = batch | {"mask": jnp.ones(BATCH_SIZE, bool)}
+    chex.assert_trees_all_equal(step.eval_step(plain, masked), step.eval_step(weighted, masked))
+
+
 def test_train_step_smooths_labels_and_eval_step_does_not():
     batch, mask = a_batch(), {"mask": jnp.ones(BATCH_SIZE, bool)}
     create = functools.partial(step.create_state, Tiny(), optax.sgd(0.0), (4, 4, 1))

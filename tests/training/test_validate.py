@@ -33,10 +33,10 @@ def test_validated_takes_any_label_for_what_is_given(field):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"hold_out": 0.1}, "--hold-out is 0.1, but mnist has test images"),
+        ({"hold_out": 0.1}, "`hold_out` is 0.1, but mnist has test images"),
         ({"hold_out": 0.1, "dataset": "tfds:mnist"}, "it applies to folder:DIR only"),
-        ({"channels": 1}, "--channels is 1, but mnist is not streamed"),
-        ({"max_value": 4095.0}, "--max-value is 4095.0, but mnist is not streamed"),
+        ({"channels": 1}, "`channels` is 1, but mnist is not streamed"),
+        ({"max_value": 4095.0}, "`max_value` is 4095.0, but mnist is not streamed"),
     ],
 )
 def test_validated_refuses_options_of_other_datasets(fields, message):
@@ -77,6 +77,11 @@ def test_check_run_length_accepts_the_shortest_runs():
 @pytest.mark.parametrize(
     ("fields", "model", "message"),
     [
+        (
+            {"optimizer": OptimizerConfig(name="diagonal-lm"), "class_weights": "balanced"},
+            MODELS["lenet5-1998"](),
+            "`class_weights` is balanced, but the curvature",
+        ),
         ({"dtype": "bfloat16"}, Tiny(), "`dtype` is bfloat16"),
         ({"label_smoothing": 0.1}, MODELS["lenet5-1998"](), "`label_smoothing` only applies"),
         ({"optimizer": OptimizerConfig(name="diagonal-lm")}, MODELS["lenet5"](), "diagonal-lm"),
