@@ -52,6 +52,7 @@ def one_line_errors() -> Iterator[None]:
         sys.stdout.flush()  # inside the block, because the reader may have closed the pipe
     except (UserError, RunError) as error:
         message = re.sub("`([a-z][a-z0-9_.]*)`", lambda name: flag(name[1]), str(error))
+        message = re.sub(r"\s*\n\s*", " ", message.strip())
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:  # the reader closed the pipe (e.g. `| head`)
@@ -95,7 +96,7 @@ def output_file(name: str, path: Path) -> Path:
     Raises:
       UserError: the path is empty, a URL or a folder, or its folder does not exist.
     """
-    path = local_path(path, name)
+    path = local_path(path, f"`{name}`")
     if path.is_dir():  # as is the empty path
         raise UserError(f"`{name}` is {str(path)!r}, a folder; name a file to write")
     if not path.parent.is_dir():

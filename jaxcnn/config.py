@@ -7,16 +7,15 @@ the checkpoints as `config.json`, and a folder refuses a run whose config is ano
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-import operator
 import os
+import re
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from jaxcnn import records
 from jaxcnn.data import transforms
-from jaxcnn.data.transforms import Transform
-from jaxcnn.errors import UserError, flag
+from jaxcnn.data.transforms import SIDE, Transform
+from jaxcnn.errors import UserError
 from jaxcnn.records import Bound
 
 
@@ -27,12 +26,19 @@ class OnlyWith:
     rules: tuple[str, ...]
 
 
-AT_LEAST_1 = Bound(lambda value: value >= 1, "at least 1")
+COUNT = Bound(lambda value: 1 <= value < 2**31, "in [1, 2^31)")
 FRACTION = Bound(lambda value: 0 <= value < 1, "in [0, 1)")
 POSITIVE = Bound(lambda value: 0 < value < math.inf, "positive and finite")
 NOT_NEGATIVE = Bound(lambda value: 0 <= value < math.inf, "finite and not negative")
+MEAN = Bound(lambda value: abs(value) <= 1e6, "in [-1e6, 1e6]")
+STD = Bound(lambda value: 1e-6 <= value <= 1e6, "in [1e-6, 1e6]")
 SEED = Bound(lambda value: 0 <= value < 2**32, "in [0, 2^32)")
 
+COUNT_OR_NONE = Bound(lambda value: value is None or 1 <= value < 2**31, "in [1, 2^31)")
+INDEX_OR_NONE = Bound(lambda value: value is None or 0 <= value < 2**31, "in [0, 2^31)")
+ADDRESS_OR_NONE = Bound(
+    lambda value: value is None or bool(re.fullmatch(r"\S+:[0-9]{1,5}", value)), "HOST:PORT"
+)
 GREY_OR_COLOR = Bound(lambda value: value in (None, 1, 3), "1 or 3")
 POSITIVE_OR_NONE = Bound(lambda value: value is None or 0 < value < math.inf, "positive and finite")
 
@@ -85,7 +91,7 @@ class OptimizerConfig:
     run."""
     warmup_epochs: Annotated[float, NOT_NEGATIVE] = 0.0
     """Epochs of linear warm-up from 0. They precede the schedule."""
-    rate_steps: tuple[tuple[float, float], ...] = ()
+    rate_steps: tuple[tuple[Annotated[float, NOT_NEGATIVE], Annotated[float, POSITIVE]], ...] = ()
     """Fraction of the rate from an epoch on. Pairs of an epoch and the fraction of learning_rate;
     for the schedule `steps`."""
     momentum: Annotated[float, FRACTION, OnlyWith(("sgd", "sgd-2012"))] = 0.9
@@ -95,7 +101,7 @@ class OptimizerConfig:
     weight_decay: Annotated[float, NOT_NEGATIVE, WITH_DECAY] = 0.0
     """Weight decay. `sgd` and `sgd-2012` add it, times the parameter, to the gradient; `adamw`
     subtracts it, times the parameter and the learning rate, as in PyTorch."""
-    layer_decays: Annotated[tuple[tuple[str, float], ...], WITH_DECAY] = ()
+    layer_decays: Annotated[tuple[tuple[str, Annotated[float, NOT_NEGATIVE]], ...], WITH_DECAY] = ()
     """Decay of single layers. Pairs of a layer, such as conv1, and the decay that replaces
     weight_decay in it."""
     decay_biases: Annotated[bool, WITH_DECAY] = False
@@ -104,7 +110,7 @@ class OptimizerConfig:
     clip_norm: Annotated[float, NOT_NEGATIVE] = 0.0
     """Largest norm of the gradients; 0 is no limit. Gradients of a larger global norm are scaled
     down before anything else."""
-    accumulate: Annotated[int, AT_LEAST_1] = 1
+    accumulate: Annotated[int, COUNT] = 1
     """Batches averaged for one update. An incomplete group at the end of the run is not used."""
     mu: Annotated[float, POSITIVE, OnlyWith(("diagonal-lm",))] = 0.02
     """Constant added to the curvature. A parameter's step is divided by the sum."""
@@ -124,10 +130,10 @@ class TrainConfig:
     """mnist5k, mnist, cifar10, ..., folder:DIR, tfds:NAME. An unknown name lists all. `folder:DIR`
     reads images from DIR/train/CLASS/ and DIR/val/CLASS/ or DIR/test/CLASS/, `tfds:NAME` a prepared
     dataset of TFDS; these two are streamed and may be larger than memory."""
-    stream_size: Annotated[int, AT_LEAST_1] = 256
+    stream_size: Annotated[int, SIDE] = 256
     """Height and width of streamed images, in pixels. The shorter side is scaled to it, and the
     square at the centre is kept."""
-    stream_min_size: Annotated[int, AT_LEAST_1] = 32
+    stream_min_size: Annotated[int, SIDE] = 32
     """Least shorter side of a streamed image. In pixels; a smaller image is bad."""
     channels: Annotated[int | None, GREY_OR_COLOR] = None
     """1 (grey) or 3 (color) for streamed images. By default 3 for a folder, and as stored by
@@ -145,19 +151,19 @@ class TrainConfig:
     transforms: tuple[Transform, ...] = ()
     """resize, crop, flip, affine, pca-color, cutout. Applied in the order given, before the pixels
     are normalized; `crop:size=24,padding=4` sets fields."""
-    pixel_mean: tuple[float, ...] = (0.5,)
+    pixel_mean: tuple[Annotated[float, MEAN], ...] = (0.5,)
     """Mean of pixels in [0, 1]; is subtracted. One value, or one for each channel."""
-    pixel_std: tuple[float, ...] = (0.5,)
+    pixel_std: tuple[Annotated[float, STD], ...] = (0.5,)
     """Standard deviation of pixels; divides them. One value, or one for each channel; a mean and a
     deviation of 0.5 bring pixels to [-1, 1]."""
 
     # Optimization
     optimizer: OptimizerConfig = OptimizerConfig()
     """The update rule and its learning rate."""
-    batch_size: Annotated[int, AT_LEAST_1] = 64
+    batch_size: Annotated[int, COUNT] = 64
     """Images in a training step. The images of an epoch that do not fill a batch are not used in
     it."""
-    epochs: Annotated[int, AT_LEAST_1] = 10
+    epochs: Annotated[int, COUNT] = 10
     """Passes over the training set."""
     label_smoothing: Annotated[float, FRACTION] = 0.0
     """Fraction of a label spread over all classes. In [0, 1), in training only (Szegedy et al.
@@ -175,18 +181,18 @@ class TrainConfig:
     augmentation and dropout."""
 
     # Evaluation, logs and checkpoints
-    log_every_steps: Annotated[int, AT_LEAST_1] = 100
+    log_every_steps: Annotated[int, COUNT] = 100
     """Steps between log lines. Training metrics are means over these steps, or over those since the
     last evaluation."""
-    eval_every_epochs: Annotated[int, AT_LEAST_1] = 1
+    eval_every_epochs: Annotated[int, COUNT] = 1
     """Epochs between evaluations. Each uses the whole test set and saves a checkpoint; the last
     step is always evaluated."""
-    eval_batch_size: Annotated[int, AT_LEAST_1, FREE] = 1000
+    eval_batch_size: Annotated[int, COUNT, FREE] = 1000
     """Images in an evaluation step. Every view counts as an image; does not change the result."""
     eval_views: Literal[1, 2, 5, 10] = 1
     """Views averaged for a test image. 1 is the central crop; 2 adds its mirror image; 5 is the
     centre and the four corners; 10 is these and their mirror images."""
-    checkpoint_every_steps: Annotated[int, AT_LEAST_1] = 500
+    checkpoint_every_steps: Annotated[int, COUNT] = 500
     """Steps between checkpoints. Evaluations save one, too."""
 
     # Devices and processes
@@ -194,13 +200,13 @@ class TrainConfig:
     """Join the other processes of the run. They are found by the settings of a TPU slice, SLURM or
     Kubernetes, or by the next three fields. Under SLURM's `srun` and on a TPU slice of GKE,
     processes join without it."""
-    coordinator: Annotated[str | None, LAUNCH] = None
+    coordinator: Annotated[str | None, ADDRESS_OR_NONE, LAUNCH] = None
     """Address of process 0."""
-    num_processes: Annotated[int | None, LAUNCH] = None
+    num_processes: Annotated[int | None, COUNT_OR_NONE, LAUNCH] = None
     """Number of processes."""
-    process_id: Annotated[int | None, LAUNCH] = None
+    process_id: Annotated[int | None, INDEX_OR_NONE, LAUNCH] = None
     """Index of this process, from 0."""
-    model_axis: Annotated[int, AT_LEAST_1, LAUNCH] = 1
+    model_axis: Annotated[int, COUNT, LAUNCH] = 1
     """Devices that split AlexNet's dense layers. Each holds a part of fc6 and fc7."""
 
     # Places
@@ -260,17 +266,6 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
     return records.plain(fields)
 
 
-def settled(config: TrainConfig) -> TrainConfig:
-    """Return the config as a run reads it back: NumPy's numbers become Python's, lists tuples.
-
-    Raises:
-      UserError: a field has a value that JSON cannot hold, or is out of its bounds.
-    """
-    check(config)
-    launch = {name: getattr(config, name) for name in marked(TrainConfig, LAUNCH)}
-    return dataclasses.replace(from_dict(to_dict(config)), **launch)
-
-
 def to_json(config: TrainConfig) -> str:
     """Return the text of config.json; `from_json` reads it."""
     return records.dumps(to_dict(config))
@@ -303,7 +298,6 @@ def from_dict(record: dict[str, Any]) -> TrainConfig:
         fields, TrainConfig, optional=added_later | marked(TrainConfig, LAUNCH)
     )
     config = dataclasses.replace(config, transforms=tuple(map(transforms.from_text, texts)))
-    check(config)
     records.check_seal(record)
     return config
 
@@ -320,28 +314,6 @@ def _format(fields: dict[str, Any]) -> int:
     return version
 
 
-def check(config: TrainConfig) -> None:
-    """Check what can be known without the data.
-
-    Raises:
-      UserError: a field is out of its bounds, or does not go with another one.
-    """
-    try:
-        to_json(config)
-    except TypeError as error:
-        raise UserError(f"a field has a value that config.json cannot hold: {error}") from None
-    _check_fields(config)
-    _check_fields(config.optimizer, "optimizer.")
-    for name in ("coordinator", "num_processes", "process_id"):
-        if getattr(config, name) is not None and not config.multihost:
-            raise UserError(f"{flag(name)} is {getattr(config, name)}: it goes with --multihost")
-    _check_optimizer(config.optimizer, config.epochs)
-    if not all(math.isfinite(mean) for mean in config.pixel_mean):
-        raise UserError(f"--pixel-mean is {config.pixel_mean}: every value must be finite")
-    if not all(0 < std < math.inf for std in config.pixel_std):
-        raise UserError(f"--pixel-std is {config.pixel_std}: every value must be positive")
-
-
 def field_types(cls: type) -> dict[str, tuple[Any, ...]]:
     """Return the type of each field, followed by its marks."""
     hints = get_type_hints(cls, include_extras=True)
@@ -349,65 +321,6 @@ def field_types(cls: type) -> dict[str, tuple[Any, ...]]:
         name: (get_args(hint) if get_origin(hint) is Annotated else (hint,))
         for name, hint in hints.items()
     }
-
-
-def _check_fields(config: Any, prefix: str = "") -> None:
-    """Check each field by its own annotation; a call from Python comes unchecked."""
-    for name, (kind, *marks) in field_types(type(config)).items():
-        value, label = getattr(config, name), flag(prefix + name)
-        if get_origin(kind) is Literal and value not in get_args(kind):
-            choices = ", ".join(map(str, get_args(kind)))
-            raise UserError(f"{label} is {value!r}: it must be one of {choices}")
-        for mark in marks:
-            if isinstance(mark, Bound):
-                if kind is int:
-                    _check_whole(label, value)
-                if not mark.contains(value):
-                    raise UserError(f"{label} is {value}: it must be {mark.text}")
-
-
-def _check_whole(label: str, value: Any) -> None:
-    try:
-        operator.index(value)
-    except TypeError:
-        raise UserError(f"{label} is {value!r}: it must be a whole number") from None
-
-
-def _check_optimizer(optimizer: OptimizerConfig, epochs: int) -> None:
-    for name, (_, *marks) in field_types(OptimizerConfig).items():
-        value, default = getattr(optimizer, name), getattr(OptimizerConfig, name)
-        for mark in marks:
-            if isinstance(mark, OnlyWith) and optimizer.name not in mark.rules and value != default:
-                raise UserError(
-                    f"{flag('optimizer.' + name)} is {value}, and {optimizer.name} has none: "
-                    f"choose --optimizer.name {' or '.join(mark.rules)}, or have it at {default}"
-                )
-    layers = [layer for layer, _ in optimizer.layer_decays]
-    decays = [decay for _, decay in optimizer.layer_decays]
-    if len({*layers}) < len(layers) or not all(0 <= decay < math.inf for decay in decays):
-        raise UserError(
-            f"--optimizer.layer-decays is {optimizer.layer_decays}: it must be pairs of a layer, "
-            "each once, and a number that is finite and not negative"
-        )
-    if optimizer.decay_biases and not any((optimizer.weight_decay, *decays)):
-        raise UserError("--optimizer.decay-biases goes with an --optimizer.weight-decay above 0")
-    if not 0 <= optimizer.warmup_epochs < epochs:
-        raise UserError(
-            f"--optimizer.warmup-epochs is {optimizer.warmup_epochs}: "
-            f"it must be in [0, {epochs}), the epochs of the run"
-        )
-    starts = [optimizer.warmup_epochs, *(epoch for epoch, _ in optimizer.rate_steps)]
-    ascending = all(start < following for start, following in itertools.pairwise(starts))
-    if not ascending or not all(0 < part < math.inf for _, part in optimizer.rate_steps):
-        raise UserError(
-            f"--optimizer.rate-steps is {optimizer.rate_steps}: it must be pairs of an epoch and a "
-            "positive number, the epochs ascending, the first after the warm-up"
-        )
-    if bool(optimizer.rate_steps) != (optimizer.schedule == "steps"):
-        raise UserError(
-            f"--optimizer.schedule is {optimizer.schedule} and --optimizer.rate-steps "
-            f"{optimizer.rate_steps}: the one needs the other"
-        )
 
 
 def _flat(config: TrainConfig) -> dict[str, Any]:

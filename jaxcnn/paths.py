@@ -9,27 +9,27 @@ from pathlib import Path
 from jaxcnn.errors import UserError
 
 
-def local_path(path: str | os.PathLike[str], name: str) -> Path:
+def local_path(path: str | os.PathLike[str], label: str) -> Path:
     """Return a path of the local file system, with a leading `~` expanded.
 
     Args:
       path: path as the user wrote it.
-      name: name of the argument or field, for the message.
+      label: argument or field for the message, such as "`workdir`".
 
     Raises:
       UserError: the path is empty or a URL, or the home folder that it names is unknown.
     """
     text = os.fspath(path)
     if not text or "\0" in text:
-        raise UserError(f"`{name}` is {text!r}; expected a path")
+        raise UserError(f"{label} is {text!r}; expected a path")
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):  # pathlib turns gs://a into gs:/a
         raise UserError(
-            f"`{name}` is {text!r}, a URL; expected a path of the local file system; mount a "
+            f"{label} is {text!r}, a URL; expected a path of the local file system; mount a "
             "bucket as a folder first, for example with gcsfuse"
         )
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
         raise UserError(
-            f"`{name}` is {text!r}, and this home folder is unknown; write the whole path"
+            f"{label} is {text!r}, and this home folder is unknown; write the whole path"
         )
     return Path(expanded)

@@ -146,7 +146,7 @@ def convert(value: Any, kind: Any, name: str = "", *, optional: Collection[str] 
         return _convert_fields(value, kind, name, optional)
     if not _is_scalar(value, kind):
         raise _misfit(name, value, NAMES[kind])
-    return value
+    return float(value) if kind is float else value
 
 
 def _is_scalar(value: Any, kind: type) -> bool:

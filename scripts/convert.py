@@ -1,7 +1,6 @@
 """Convert weights from and to PyTorch: python scripts/convert.py RUN FILE, or FILE RUN."""
 
 import dataclasses
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -9,14 +8,15 @@ import tyro
 from jaxcnn.cli import one_line_errors, placeholder, text_argument
 from jaxcnn.data.transforms import Transform, from_text, to_text
 from jaxcnn.errors import UserError, lookup
+from jaxcnn.paths import local_path
 from jaxcnn.presets import PRESETS
 
 TransformArgument = text_argument(Transform, from_text, to_text, metavar="NAME[:FIELD=VALUE,...]")
 
 
 def main(
-    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN-OR-FILE")],
-    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE-OR-RUN")],
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN-OR-FILE")],
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE-OR-RUN")],
     step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,
     preset: Annotated[str | None, placeholder("PRESET")] = None,
     model: Annotated[str | None, placeholder("MODEL")] = None,
@@ -49,10 +49,11 @@ def main(
     """
     from jaxcnn.interop.weight_files import EXTENSIONS, is_weight_file
 
-    from_file, to_file = (is_weight_file(p) and not p.is_dir() for p in (source, target))
+    paths = local_path(source, "the source"), local_path(target, "the target")
+    from_file, to_file = (is_weight_file(path) and not path.is_dir() for path in paths)
     if from_file == to_file:
         raise UserError(
-            f"the arguments are {str(source)!r} and {str(target)!r}; expected the folder of a run "
+            f"the arguments are {source!r} and {target!r}; expected the folder of a run "
             f"and a file that ends in {' or '.join(EXTENSIONS)}, in either order"
         )
     replaced = {"model": model, "dataset": dataset, "transforms": transforms}
@@ -69,10 +70,10 @@ def main(
     from jaxcnn.interop.runs import export_run, import_run  # late, because they import jax
 
     if to_file:
-        step = export_run(source, target, step=step, data_dir=data_dir, manual_dir=manual_dir)
+        step = export_run(*paths, step=step, data_dir=data_dir, manual_dir=manual_dir)
         print(f"Written: {target}, the parameters of {source} at step {step:,}")
     else:
-        import_run(source, target, base.name(config))
+        import_run(*paths, base.name(config))
         print(f"Written: {target}, a run of step 0; python scripts/evaluate.py {target}")
 
 

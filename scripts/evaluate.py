@@ -1,6 +1,5 @@
 """Evaluate a trained run: python scripts/evaluate.py RUN."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -9,7 +8,7 @@ from jaxcnn.cli import one_line_errors, placeholder
 
 
 def main(
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,
     views: Annotated[Literal[1, 2, 5, 10] | None, placeholder("1|2|5|10")] = None,
     image: int = 0,

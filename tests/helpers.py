@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
+from hypothesis import strategies as st
 from PIL import Image
 
+from jaxcnn.data import transforms
 from jaxcnn.distributed import mesh
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.models import IMAGE_SHAPES, MODELS
@@ -136,6 +138,25 @@ def tiny_train_set():
     rng = np.random.default_rng(0)
     images = rng.integers(255, size=(18, 4, 4, 1), dtype=np.uint8)
     return images, rng.integers(3, size=18, dtype=np.int32)
+
+
+# Every transform, with values inside the bounds of its fields.
+TRANSFORMS = st.one_of(
+    st.builds(transforms.Resize, st.integers(1, 8192)),
+    st.integers(1, 8192).flatmap(
+        lambda size: st.builds(transforms.RandomCrop, st.just(size), st.integers(0, size - 1))
+    ),
+    st.builds(transforms.HorizontalFlip),
+    st.builds(
+        transforms.Affine,
+        st.floats(0, 180),
+        st.floats(0, 8192),
+        st.floats(0, 1, exclude_max=True),
+        st.floats(0, 90, exclude_max=True),
+    ),
+    st.builds(transforms.PCAColor, st.floats(0, 10)),
+    st.builds(transforms.Cutout, st.integers(1, 8192)),
+)
 
 
 # Folders of images, and streams; see also the fixture `image_folder`.

@@ -27,6 +27,7 @@ ROOMS = {
     "workdir": ("folder", "lock", "checkpoints", "metadata", "metrics_log"),
     "usage": (),
     "presets": (),
+    "config_checks": (),
     "config": (),
     "summary": ("figure", "table", "published", "summarize", "trace", "dependence"),
     "models": ("alexnet", "cuda_convnet", "lenet", "lenet_1998", "network", "checks"),

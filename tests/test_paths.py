@@ -23,10 +23,10 @@ def no_home(monkeypatch):
 
 def test_local_path_expands_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
-    assert local_path("~/runs", "workdir") == pathlib.Path("/home/me/runs")
-    assert local_path("~", "workdir") == pathlib.Path("/home/me")
+    assert local_path("~/runs", "`workdir`") == pathlib.Path("/home/me/runs")
+    assert local_path("~", "`workdir`") == pathlib.Path("/home/me")
     for same in ("runs/a:b", "./~x", "/a/b", "a", ".", "a b/[c]", pathlib.Path("x")):
-        assert local_path(same, "workdir") == pathlib.Path(os.path.normpath(same))
+        assert local_path(same, "`workdir`") == pathlib.Path(os.path.normpath(same))
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,16 @@ def test_local_path_expands_the_home_folder(monkeypatch):
 @pytest.mark.parametrize("kind", [str, pathlib.Path])
 def test_local_path_refuses_a_url(url, kind):
     with pytest.raises(UserError, match="^`workdir` is .*, a URL; expected a path .* gcsfuse$"):
-        local_path(kind(url), "workdir")
+        local_path(kind(url), "`workdir`")
 
 
 @pytest.mark.parametrize("path", ["", "a\0b"])
 def test_local_path_refuses_what_is_no_path(path):
     with pytest.raises(UserError, match="`workdir` is .*; expected a path$"):
-        local_path(path, "workdir")
+        local_path(path, "`workdir`")
 
 
 def test_local_path_refuses_an_unknown_home(no_home):
     for path in ("~/runs", "~", "~nosuchuser/x"):
         with pytest.raises(UserError, match="home folder is unknown; write the whole path"):
-            local_path(path, "workdir")
+            local_path(path, "`workdir`")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.config import check
+from jaxcnn.config_checks import settled
 from jaxcnn.data.datasets import DATASETS
 from jaxcnn.data.preprocess import make_preprocess
 from jaxcnn.data.sources import PREFIXES
@@ -21,7 +21,7 @@ def test_presets_are_named_carded_and_can_be_built(name):
     config = PRESETS[name].config
     assert config.preset == name and PRESETS[name].card
     assert config.dataset in DATASETS or config.dataset.startswith(PREFIXES)
-    check(config)
+    settled(config)
     size, channels = STORED.get(config.dataset, (config.stream_size, 3))
     stored = jax.ShapeDtypeStruct((4, size, size, channels), np.uint8)
     sample = np.random.default_rng(0).integers(256, size=(4, 8, 8, channels), dtype=np.uint8)

@@ -54,7 +54,10 @@ def run_in_this_process(script, arguments, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--views", "10"], "10 views need one crop among the transforms, smaller than the images"),
+        (
+            ["--views", "10"],
+            "10 views need a crop; expected one in",
+        ),
         (["--image", "1000"], "--image is 1000: the test set has images 0 to 999"),
     ],
 )
@@ -106,12 +109,12 @@ def test_train_names_another_model_or_dataset_custom(flags, preset, monkeypatch)
             ["lenet5-mnits"],
             "no preset is called 'lenet5-mnits'; did you mean lenet5-mn",
         ),
-        ("train.py", ["--epochs", "0"], "--epochs is 0: it must be at least 1"),
+        ("train.py", ["--epochs", "0"], "--epochs is 0; expected in [1, 2^31)"),
         ("train.py", ["--model", "resnet"], "no model is called 'resnet'"),
         (
             "train.py",
             ["--transforms", "crop:sise=24"],
-            "'sise=24' in 'crop:sise=24' is not a field of crop with its value; it takes size: int",
+            "'crop:sise=24' has 'sise=24'; expected fields of crop, each once: crop:size=32",
         ),
         ("train.py", ["--transforms", "flap"], "no transform is called 'flap'; did you mean flip"),
         ("evaluate.py", ["no-such-folder"], "no-such-folder holds no run"),

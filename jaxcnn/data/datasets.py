@@ -77,8 +77,8 @@ def load(
     """
     loader = lookup("dataset", name, DATASETS)
     return loader(
-        None if data_dir is None else local_path(data_dir, "data_dir"),
-        None if manual_dir is None else local_path(manual_dir, "manual_dir"),
+        None if data_dir is None else local_path(data_dir, "`data_dir`"),
+        None if manual_dir is None else local_path(manual_dir, "`manual_dir`"),
     )
 
 
@@ -86,7 +86,7 @@ def tfds_dir(data_dir: PathLike | None) -> pathlib.Path:
     """Return TFDS's data directory: `data_dir`, else `TFDS_DATA_DIR`, else TFDS's own default."""
     if data_dir is None:
         data_dir = os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return local_path(data_dir, "data_dir")
+    return local_path(data_dir, "`data_dir`")
 
 
 def _load_mnist5k(data_dir: pathlib.Path | None, manual_dir: pathlib.Path | None) -> Dataset:

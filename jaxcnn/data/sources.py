@@ -85,7 +85,7 @@ def open_source(name: str, data_dir: datasets.PathLike | None, *, hold_out: floa
     """
     kind, _, place = name.partition(":")
     if kind == "folder":
-        listed = folders.list_folder(local_path(place, "dataset"), hold_out=hold_out)
+        listed = folders.list_folder(local_path(place, "`dataset`"), hold_out=hold_out)
         return Source(Files(listed.train), Files(listed.test), listed.class_names, 3)
     return _open_tfds(place, datasets.tfds_dir(data_dir))
 
@@ -159,7 +159,7 @@ def _open_tfds(name: str, data_dir: pathlib.Path) -> Source:
     except (tfds.core.DatasetNotFoundError, ValueError) as error:  # ValueError: an invalid name
         raise UserError(
             f"there is no prepared dataset {name!r} in {data_dir}; set `data_dir` or TFDS_DATA_DIR "
-            f"to the directory that holds it ({error})"
+            f"to the directory that holds it ({str(error).splitlines()[0]})"
         ) from None
     if not has_random_access(builder):
         raise UserError(

@@ -8,62 +8,68 @@ are not at their defaults: `crop:size=24`, `affine:degrees=10.0,translate=2.0`, 
 from __future__ import annotations
 
 import dataclasses
-import operator
-from typing import get_type_hints
+from typing import Annotated, Any, get_type_hints
 
+from jaxcnn import records
 from jaxcnn.errors import UserError, lookup
+from jaxcnn.records import Bound
+
+MAX_PIXELS = 8192  # of a side
+
+SIDE = Bound(lambda value: 1 <= value <= MAX_PIXELS, f"in [1, {MAX_PIXELS}]")
+DISTANCE = Bound(lambda value: 0 <= value <= MAX_PIXELS, f"in [0, {MAX_PIXELS}]")
 
 
 @dataclasses.dataclass(frozen=True)
 class Resize:
-    """Bilinear, to a square."""
+    """Bilinear resize to a square."""
 
-    size: int = 224
+    size: Annotated[int, SIDE] = 224
     """Height and width, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RandomCrop:
-    """A square at a random place; in evaluation the one at the centre."""
+    """Crop of a square at a random place; in evaluation the square at the centre."""
 
-    size: int = 32
+    size: Annotated[int, SIDE] = 32
     """Height and width, in pixels."""
-    padding: int = 0
-    """Pixels of 0 that are added on each side first, in training only."""
+    padding: Annotated[int, DISTANCE] = 0
+    """Pixels of 0 added on each side before the crop, in training only; less than `size`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HorizontalFlip:
-    """Left for right, with probability 1/2; training only."""
+    """Mirror image with probability 1/2, in training only."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    """Turned, shifted, scaled and slanted about the centre; training only."""
+    """Random rotation, shift, scale and shear about the centre, in training only."""
 
-    degrees: float = 0.0
-    """The largest rotation."""
-    translate: float = 0.0
-    """The largest shift along each axis, in pixels."""
-    scale: float = 0.0
-    """The largest change of size: 0.1 is from 0.9 to 1.1."""
-    shear: float = 0.0
-    """The largest slant, in degrees."""
+    degrees: Annotated[float, Bound(lambda value: 0 <= value <= 180, "in [0, 180]")] = 0.0
+    """Largest rotation, in degrees."""
+    translate: Annotated[float, DISTANCE] = 0.0
+    """Largest shift along each axis, in pixels."""
+    scale: Annotated[float, Bound(lambda value: 0 <= value < 1, "in [0, 1)")] = 0.0
+    """Largest change of scale: 0.1 draws a factor from 0.9 to 1.1."""
+    shear: Annotated[float, Bound(lambda value: 0 <= value < 90, "in [0, 90)")] = 0.0
+    """Largest shear, in degrees."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PCAColor:
-    """Colours along the training set's principal components; training only."""
+    """Random shift of colours along the training set's principal components, in training only."""
 
-    std: float = 0.1
-    """Of the normal number that each component is multiplied by."""
+    std: Annotated[float, Bound(lambda value: 0 <= value <= 10, "in [0, 10]")] = 0.1
+    """Standard deviation of the factor that multiplies each component."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Cutout:
-    """A square of `pixel_mean`, 0 once normalized, at a random place; training only."""
+    """Square of `pixel_mean`, 0 once normalized, at a random place, in training only."""
 
-    size: int = 8
+    size: Annotated[int, SIDE] = 8
     """Height and width, in pixels."""
 
 
@@ -83,27 +89,19 @@ def to_text(transform: Transform) -> str:
     """Return a transform as text; `from_text` reads it.
 
     Raises:
-      UserError: it is not one of TRANSFORMS, or a field has a value of another type, such as a size
-        of 2.5.
+      UserError: the value is not one of TRANSFORMS, or a field has a value of another type or out
+        of its bounds, such as a size of 2.5.
     """
     names = [name for name, kind in TRANSFORMS.items() if isinstance(transform, kind)]
     if not names:
         raise UserError(
-            f"{transform!r} is no transform, as jaxcnn.data.transforms.HorizontalFlip() is"
+            f"{transform!r} is not a transform; expected a value such as "
+            "jaxcnn.data.transforms.HorizontalFlip()"
         )
-    types, fields = get_type_hints(type(transform)), []
-    for field in dataclasses.fields(transform):
-        given, kind = getattr(transform, field.name), types[field.name]
-        try:
-            # Of 10, of NumPy's 10, the same text as of 10.0.
-            value = operator.index(given) if kind is int else kind(given)
-            fits = value == given or value != value  # a NaN
-        except (TypeError, ValueError):
-            fits = False
-        if not fits:
-            raise UserError(f"the {field.name} of {transform} must be of type {kind.__name__}")
-        if repr(value) != repr(field.default):  # -0.0 is not 0.0
-            fields.append(f"{field.name}={value!r}")
+    fields = []
+    for name, value in _checked_fields(names[0], transform).items():
+        if repr(value) != repr(getattr(type(transform), name)):  # -0.0 is not 0.0
+            fields.append(f"{name}={value!r}")
     return f"{names[0]}:{','.join(fields)}" if fields else names[0]
 
 
@@ -111,20 +109,44 @@ def from_text(text: str) -> Transform:
     """Return the transform that a text describes.
 
     Raises:
-      UserError: there is no transform of that name, or a field is unknown or not a number.
+      UserError: there is no transform of that name, or a field is unknown, repeated, not a number
+        or out of its bounds.
     """
-    name, _, rest = text.partition(":")
+    name, colon, rest = text.partition(":")
     kind = lookup("transform", name, TRANSFORMS)
     types = get_type_hints(kind)
-    fields = {}
-    for item in filter(None, rest.split(",")):
+    fields: dict[str, Any] = {}
+    for item in rest.split(",") if colon else ():
         field, _, value = item.partition("=")
         try:
+            if field in fields:
+                raise ValueError
             fields[field] = types[field](value)
         except (KeyError, ValueError):
-            takes = ", ".join(f"{name}: {type_.__name__}" for name, type_ in types.items())
+            takes = ",".join(f"{name}={getattr(kind, name)}" for name in types)
             raise UserError(
-                f"{item!r} in {text!r} is not a field of {name} with its value; it takes "
-                f"{takes or 'nothing'}, as in {to_text(kind())!r}"
+                f"{text!r} has {item!r}; expected "
+                + (f"fields of {name}, each once: {name}:{takes}" if takes else f"only {name!r}")
             ) from None
-    return kind(**fields)
+    transform = kind(**fields)
+    _checked_fields(name, transform)
+    return transform
+
+
+def _checked_fields(name: str, transform: Transform) -> dict[str, Any]:
+    """Return the fields of a transform as plain numbers."""
+    fields = {}
+    for field, kind in get_type_hints(type(transform), include_extras=True).items():
+        given, default = getattr(transform, field), getattr(type(transform), field)
+        try:
+            value = records.plain(given)
+        except TypeError:
+            value = repr(given)
+        # A float that was given as 10 has the text of 10.0.
+        fields[field] = type(default)(records.convert(value, kind, f"{field} of {name}"))
+    if isinstance(transform, RandomCrop) and fields["padding"] >= fields["size"]:
+        raise UserError(
+            f"padding of {name} is {fields['padding']}; expected less than its size, "
+            f"{fields['size']}, because a crop may not miss the image"
+        )
+    return fields

@@ -72,7 +72,7 @@ def evaluate_run(
         such image, or the views cannot be cut.
       RunError: the checkpoint is corrupt.
     """
-    workdir = local_path(workdir, "run")
+    workdir = local_path(workdir, "the run")
     processes.check_devices()
     config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
     with Checkpoints(workdir / "checkpoints", config) as checkpoints:

@@ -49,7 +49,7 @@ def export_run(
         data cannot be read, or the file cannot be written.
       RunError: the checkpoint is corrupt.
     """
-    run, file = local_path(run, "source"), local_path(file, "target")
+    run, file = local_path(run, "the source"), local_path(file, "the target")
     processes.check_devices()
     config = workdirs.read_config(run, data_dir=data_dir, manual_dir=manual_dir)
     lookup("convertible model", config.model, TORCH_NAMES)  # before the data is loaded
@@ -75,7 +75,7 @@ def import_run(file: Path, run: Path, config: TrainConfig) -> None:
         data cannot be read, or the folder holds a run or cannot be written.
       RunError: the checkpoint cannot be written.
     """
-    file, run = local_path(file, "source"), local_path(run, "target")
+    file, run = local_path(file, "the source"), local_path(run, "the target")
     processes.check_devices()
     config = validated(dataclasses.replace(config, workdir=str(run)))
     entries = read_weights(file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flax import linen as nn
 
 from jaxcnn import config as configs
+from jaxcnn import config_checks
 from jaxcnn.config import TrainConfig
 from jaxcnn.data import open as data
 from jaxcnn.errors import UserError, lookup
@@ -27,7 +28,7 @@ def validated(
       UserError: a field has a wrong type or is out of range, fields contradict each other, or there
         is no such model or dataset.
     """
-    config = configs.settled(config)
+    config = config_checks.settled(config)
     if not model_is_given:
         lookup("model", config.model, MODELS)
     if not dataset_is_given:

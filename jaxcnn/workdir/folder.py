@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, TypedDict
 
 from jaxcnn import config as configs
 from jaxcnn import records
-from jaxcnn.config import AT_LEAST_1, NOT_NEGATIVE, SEED, TrainConfig
+from jaxcnn.config import COUNT, NOT_NEGATIVE, SEED, TrainConfig
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
 from jaxcnn.paths import local_path
@@ -26,11 +27,11 @@ class Result(TypedDict):
     num_parameters: int
     dataset: str
     seed: Annotated[int, SEED]
-    epochs: Annotated[int, AT_LEAST_1]
-    steps: Annotated[int, AT_LEAST_1]
+    epochs: Annotated[int, COUNT]
+    steps: Annotated[int, COUNT]
     test_accuracy: Annotated[float, Bound(lambda value: 0 <= value <= 1, "in [0, 1]")]
     test_loss: float
-    num_test_examples: Annotated[int, AT_LEAST_1]
+    num_test_examples: Annotated[int, COUNT]
     train_seconds: Annotated[float, NOT_NEGATIVE]
     compile_seconds: Annotated[float, NOT_NEGATIVE]
     examples_per_second: Annotated[float, NOT_NEGATIVE]
@@ -50,17 +51,18 @@ def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
       UserError: the folder cannot be written or has a name that Orbax cannot read, another process
         trains in it, or it holds a checkpoint or a result of a run with another config.
     """
-    workdir = local_path(config.workdir or f"runs/{config.preset}-seed{config.seed}", "workdir")
-    if any(character in str(workdir.absolute()) for character in "[]\\"):
+    workdir = local_path(config.workdir or f"runs/{config.preset}-seed{config.seed}", "`workdir`")
+    # Orbax (0.12.4 and 0.12.8 with etils 1.15) looks for its files by a pattern with this path.
+    if any("\\" in part or not fnmatchcase(part, part) for part in workdir.absolute().parts):
         raise UserError(
-            f"the run's folder is {workdir.absolute()}, and checkpoints below a path with [, ] or "
-            "\\ cannot be read again; choose another --workdir"
+            f"`workdir` is {str(workdir.absolute())!r}; expected a path without \\ and without "
+            "brackets around a name, because Orbax cannot read checkpoints there"
         )
     if (workdir / "result.json").exists():
         _refuse_another_run(config, workdir)
         yield workdir
         return
-    is_new = not workdir.exists()
+    new_folders = [path for path in (workdir, *workdir.parents) if not path.exists()]
     with contextlib.ExitStack() as stack:
         try:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -70,8 +72,8 @@ def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
             raise UserError(
                 f"cannot write in {workdir}: {error.strerror}; choose another --workdir"
             ) from None
-        if is_new:
-            stack.callback(_remove_if_empty, workdir)
+        if new_folders:
+            stack.callback(_remove_if_empty, new_folders)
         if _has_come_to_something(workdir):
             _refuse_another_run(config, workdir)
         yield workdir
@@ -97,8 +99,8 @@ def read_config(
         ) from None
     return dataclasses.replace(
         config,
-        data_dir=data_dir or config.data_dir,
-        manual_dir=manual_dir or config.manual_dir,
+        data_dir=config.data_dir if data_dir is None else data_dir,
+        manual_dir=config.manual_dir if manual_dir is None else manual_dir,
     )
 
 
@@ -123,12 +125,14 @@ def read_result(workdir: Path) -> Result | None:
         ) from None
 
 
-def _remove_if_empty(workdir: Path) -> None:
-    """Remove a new folder in which nothing was written, such as that of a refused run."""
+def _remove_if_empty(new_folders: list[Path]) -> None:
+    """Remove a new run folder and its new parents if nothing was written, as by a refused run."""
+    workdir = new_folders[0]
     if {path.name for path in workdir.iterdir()} <= {".lock"}:
         (workdir / ".lock").unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another process has written there meanwhile
-            workdir.rmdir()
+            for folder in new_folders:
+                folder.rmdir()
 
 
 def _has_come_to_something(workdir: Path) -> bool:
