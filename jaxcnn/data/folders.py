@@ -58,8 +58,8 @@ def list_folder(folder: Path, *, hold_out: float = 0.0) -> Folder:
     Args:
       folder: directory with train/CLASS/* and one of TEST_NAMES, such as val/CLASS/*; to hold out
         images, directory with train/CLASS/* or CLASS/*.
-      hold_out: fraction of the images of each class that become test images. A hash of the file's
-        name decides, so an image stays in its split when others are added.
+      hold_out: fraction of the images of each class that become test images. A hash of the class
+        and the file name decides, so an image stays in its split when others are added.
 
     Raises:
       UserError: the layout is another one, a class has no training images, or a folder cannot be
@@ -72,7 +72,9 @@ def list_folder(folder: Path, *, hold_out: float = 0.0) -> Folder:
     class_names = _class_names(train_folder)
     train = [_images(train_folder / name) for name in class_names]
     if test_folder is None:
-        splits = [_hold_out(paths, hold_out) for paths in train]
+        splits = [
+            _hold_out(name, paths, hold_out) for name, paths in zip(class_names, train, strict=True)
+        ]
         train, test = [kept for kept, _ in splits], [held_out for _, held_out in splits]
     else:
         if unknown := sorted(set(_class_names(test_folder)) - set(class_names)):
@@ -132,12 +134,12 @@ def _splits(folder: Path, hold_out: float) -> tuple[Path, Path | None]:
     )
 
 
-def _hold_out(paths: list[str], fraction: float) -> tuple[list[str], list[str]]:
+def _hold_out(class_name: str, paths: list[str], fraction: float) -> tuple[list[str], list[str]]:
     """Split the images of a class; each part gets at least one, the first the only one."""
     if len(paths) < 2:
         return paths, []
     limit = fraction * 2**64
-    hashes = {path: _hash(os.path.basename(path)) for path in paths}
+    hashes = {path: _hash(f"{class_name}/{os.path.basename(path)}") for path in paths}
     held_out = {path for path, value in hashes.items() if value < limit}
     first, *_, last = sorted(paths, key=hashes.__getitem__)
     held_out = (held_out | {first}) - {last}

@@ -120,6 +120,9 @@ def test_list_folder_holds_out_a_part_of_each_class(prefix, make_files):
     for label in range(3):
         assert 4 <= listed.test.labels.count(label) <= 18
     assert listed.class_names == CLASSES
+    assert 16 <= len(listed.test.paths) <= 44
+    rows = {tuple(name[-7:] for name in names(listed.test, folder) if c in name) for c in CLASSES}
+    assert len(rows) == 3  # equal file names are not held out from all classes
 
 
 def test_list_folder_holds_out_the_same_images_when_others_are_added(make_files, tmp_path):
