@@ -12,6 +12,7 @@ from rich.markup import escape
 from jaxcnn.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 console = Console(highlight=False)
@@ -28,6 +29,22 @@ def make_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def set_log_scale(axes: Axes) -> None:
+    """Give axes a logarithmic y-axis with plain labels, such as 0.6, where there is room."""
+    from matplotlib.ticker import LogFormatter
+
+    class PlainLogFormatter(LogFormatter):
+        """Label the ticks that LogFormatter labels."""
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return f"{x:g}" if super().__call__(x, pos) else ""
+
+    axes.set_yscale("log")
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(PlainLogFormatter(minor_thresholds=(3, 0.7)))
+    axes.grid(alpha=0.3, which="both")
 
 
 def save_figure(figure: Figure, path: Path) -> None:

@@ -62,6 +62,7 @@ def help_page(preset: str, columns: int | None = None) -> str:
     for name, entry in PRESETS.items():
         lines += _entry(name, entry.card.splitlines()[0], columns)
     lines += _entry("--list", "print the card of every preset", columns)
+    lines += _entry("--seeds N ...", "train with each seed; print mean and spread", columns)
     lines += _entry("PRESET --help", "this page with the values of another preset", columns)
     lines += _entry("--help-all", "print every flag with its whole description", columns)
     fields = dict(_fields(PRESETS[preset].config))

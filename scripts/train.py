@@ -30,6 +30,9 @@ class Arguments(TrainConfig):
     transforms: tuple[TransformArgument, ...] = ()
     """resize, crop, flip, affine, pca-color, cutout. Applied in the order given, before the pixels
     are normalized."""
+    seeds: tuple[int, ...] = ()
+    """Train once with each of these seeds, and print mean and spread. On a CPU the seeds share the
+    cores."""
 
 
 def main() -> None:
@@ -51,9 +54,19 @@ def main() -> None:
             default=Arguments(**vars(preset.config)),
             args=["--help" if argument == "--help-all" else argument for argument in arguments],
         )
-        from jaxcnn.training.train import train_and_evaluate  # late, because it imports jax
+        fields = dict(vars(parsed))
+        seeds = fields.pop("seeds")
+        config = preset.name(TrainConfig(**fields))
+        # Late, because these import jax.
+        if seeds:
+            from jaxcnn.evaluation.compare import compare_runs
+            from jaxcnn.training.seeds import train_seeds
 
-        train_and_evaluate(preset.name(TrainConfig(**vars(parsed))))
+            compare_runs(train_seeds(config, seeds))
+        else:
+            from jaxcnn.training.train import train_and_evaluate
+
+            train_and_evaluate(config)
 
 
 if __name__ == "__main__":

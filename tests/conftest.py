@@ -13,11 +13,12 @@ import jax
 import jaxtyping
 import pytest
 
-# Shapes and types of annotations are checked at each call of these modules. Not of public functions
-# that check their arguments themselves: their tests pass wrong ones. Nor where an annotation
-# computes with sizes ("height-taps+1"), which jaxtyping evaluates for results only.
-CHECKED = ("optim", "evaluation.metrics", "evaluation.probes", "training.step")
-CHECKED += ("training.device_loops", "training.resident", "training.streamed")
+# Shapes and types of annotations are checked at each call of these modules: those that compute with
+# arrays and that nobody calls with wrong arguments or with stand-ins. Public functions check their
+# arguments themselves, and their tests pass wrong ones. An annotation that computes with sizes
+# ("height-taps+1") works for results only, so `cpu_convolution` is left out, too.
+CHECKED = ("evaluation.metrics", "evaluation.probes", "evaluation.table", "optim", "summary")
+CHECKED += ("training.device_loops", "training.resident", "training.step", "training.streamed")
 jaxtyping.install_import_hook([f"jaxcnn.{name}" for name in CHECKED], "annotation_checker.check")
 
 jax.config.update("jax_num_cpu_devices", 2)

@@ -17,10 +17,19 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A name that is not in a package's list may be imported by the package alone.
 ROOMS = {
     "benchmarks": (),
-    "evaluation": ("evaluate", "pictures", "table", "probes", "metrics"),
+    "evaluation": ("evaluate", "compare", "pictures", "table", "probes", "metrics"),
     "interop": ("runs", "torch_weights", "weight_files"),
     "training": (
-        *("train", "progress", "experiment", "resident", "streamed", "feed", "device_loops"),
+        *(
+            "seeds",
+            "train",
+            "progress",
+            "experiment",
+            "resident",
+            "streamed",
+            "feed",
+            "device_loops",
+        ),
         *("step", "microbatch", "signals", "validate", "report", "memory"),
     ),
     "optim": ("optimizers", "schedules", "curvature"),

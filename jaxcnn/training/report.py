@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jaxcnn.report import console, make_figure, save_figure
+from jaxcnn.report import console, make_figure, save_figure, set_log_scale
 from jaxcnn.workdir.folder import Result
 from jaxcnn.workdir.metrics_log import read_metrics
 
@@ -52,14 +52,6 @@ def print_result(result: Result, workdir: Path) -> None:
 
 def save_curves(workdir: Path, path: Path) -> None:
     """Draw loss and error of both sets over the epochs, from `metrics.jsonl`."""
-    from matplotlib.ticker import LogFormatter
-
-    class PlainLogFormatter(LogFormatter):
-        """Labels what LogFormatter has room for, as 0.6 and not 6e-01."""
-
-        def __call__(self, x: float, pos: int | None = None) -> str:
-            return f"{x:g}" if super().__call__(x, pos) else ""
-
     metrics: list[Any] = [*read_metrics(workdir)]
     figure = make_figure(9, 3.6)
     for axes, name, label in zip(
@@ -75,9 +67,7 @@ def save_curves(workdir: Path, path: Path) -> None:
             y = 100 * (1 - y) if name == "accuracy" else y
             style = "o-" if split == "test" or len(points) == 1 else "-"
             axes.plot(x, np.where(y > 0, y, np.nan), color + style, markersize=3, label=split)
-        axes.set(xlabel="epoch", ylabel=label, yscale="log")
-        for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            set_formatter(PlainLogFormatter(minor_thresholds=(3, 0.7)))
-        axes.grid(alpha=0.3, which="both")
+        axes.set(xlabel="epoch", ylabel=label)
+        set_log_scale(axes)
         axes.legend(frameon=False)
     save_figure(figure, path)

@@ -1,0 +1,75 @@
+"""Several seeds from one command."""
+
+import dataclasses
+import json
+import signal
+import time
+
+import pytest
+from helpers import run_script, start_script
+
+from jaxcnn import PRESETS
+from jaxcnn.errors import UserError
+from jaxcnn.training.seeds import train_seeds
+
+MNIST5K = PRESETS["lenet5-mnist5k"].config
+
+
+@pytest.mark.parametrize(
+    ("fields", "seeds", "message"),
+    [
+        ({}, (0, 1, 0), "`seeds` are 0 1 0; expected each once"),
+        ({}, (0, -1), "seed.*-1"),
+        ({"model_axis": 2}, (0, 1), "start each seed by itself"),
+    ],
+)
+def test_train_seeds_refuses_before_anything_starts(fields, seeds, message, tmp_path):
+    config = dataclasses.replace(MNIST5K, workdir=str(tmp_path / "runs"), **fields)
+    with pytest.raises(UserError, match=message):
+        train_seeds(config, seeds)
+    assert not (tmp_path / "runs").exists()
+
+
+def accuracies(folder):
+    results = (json.loads(path.read_text()) for path in sorted(folder.glob("*/result.json")))
+    return [result["test_accuracy"] for result in results]
+
+
+@pytest.mark.slow
+def test_seeds_train_as_each_by_itself(tmp_path):
+    done = run_script("train.py", "--epochs", 2, "--workdir", tmp_path, "--seeds", 1, 5)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"seed1", "seed5"}
+    alone = tmp_path / "alone" / "5"
+    assert run_script("train.py", "--epochs", 2, "--seed", 5, "--workdir", alone).returncode == 0
+    assert accuracies(tmp_path)[1] == pytest.approx(accuracies(tmp_path / "alone")[0], abs=0.002)
+    assert f"{100 * sum(accuracies(tmp_path)) / 2:.2f} ± " in done.stdout
+
+
+@pytest.mark.slow
+def test_seeds_stop_on_a_signal_and_continue(tmp_path):
+    command = ["train.py", "--epochs", 12, "--workdir", tmp_path, "--seeds", 0, 1]
+    process = start_script(*command)
+    while len(list(tmp_path.glob("*/metrics.jsonl"))) < 2:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors == (
+        "error: stopped by SIGTERM; the same command continues from the checkpoints\n"
+    )
+    assert not list(tmp_path.glob("*/result.json"))
+    done = run_script(*command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Going on from the checkpoint") == 2
+    assert min(accuracies(tmp_path)) > 0.9
+
+
+@pytest.mark.slow
+def test_seeds_name_the_one_that_failed(tmp_path):
+    run_script("train.py", "--epochs", 1, "--workdir", tmp_path / "seed1")  # of seed 0
+    done = run_script("train.py", "--epochs", 1, "--workdir", tmp_path, "--seeds", 0, 1)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: seed 1: ") and "seed is 0 there and 1" in done.stderr
+    assert len(accuracies(tmp_path)) == 2  # seed 0 is finished all the same
