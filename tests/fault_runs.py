@@ -1,0 +1,145 @@
+"""Runs into which tests/faults inject faults, and their comparison with an undisturbed one."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import signal
+import tempfile
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from helpers import CLASSES, run_script, save_image, start_script
+
+TIMES = {"train_seconds", "compile_seconds", "total_seconds", "examples_per_second"}
+OF_A_PLACE = {"workdir", "sha256"}  # the digest covers the times
+
+FLAGS = ("--epochs", 1, "--checkpoint-every-steps", 10, "--log-every-steps", 5)
+
+
+@functools.cache
+def folder_of_images():
+    """Return a folder with 90 training and 9 test images."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-test-images-"))
+    for i in range(99):
+        split = "train" if i < 90 else "val"
+        save_image(folder / split / CLASSES[i % 3] / f"{i}.png", 40 + i % 5, 40, seed=i)
+    return folder
+
+
+def variants():
+    """Return the arguments of several kinds of runs by name."""
+    streamed = ("--dataset", f"folder:{folder_of_images()}", "--stream-size", 28, "--channels", 1)
+    of_1998 = ("--dataset", "mnist5k", "--optimizer.learning-rate", 0.0005)
+    return {
+        "in memory": ("lenet5-mnist5k", *FLAGS),
+        "averaged": ("lenet5-mnist5k", *FLAGS, "--ema-decay", 0.9),
+        "accumulated": ("lenet5-mnist5k", *FLAGS, "--optimizer.accumulate", 3),
+        "diagonal-lm": ("lenet5-1998-minibatch-mnist", *of_1998, *FLAGS),
+        "streamed": ("lenet5-mnist5k", *streamed, *FLAGS, "--epochs", 20, "--batch-size", 30),
+    }
+
+
+def arrays(state_folder):
+    """Return the arrays of a checkpoint, by name, as bytes."""
+    tree = ocp.StandardCheckpointHandler().metadata(state_folder).tree
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        restored = checkpointer.restore(
+            state_folder, args=ocp.args.PyTreeRestore(restore_args=as_numpy)
+        )
+    leaves = jax.tree_util.tree_leaves_with_path(restored)
+    return {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
+
+
+def without(record, names):
+    """Return a JSON value without the fields in `names`, at any depth."""
+    if isinstance(record, dict):
+        return {key: without(value, names) for key, value in record.items() if key not in names}
+    return record
+
+
+def content(folder):
+    """Return everything that a run leaves behind, except times and places."""
+    kept = {"log": (folder / "metrics.jsonl").read_bytes()}
+    for name in ("config.json", "result.json"):
+        kept[name] = without(json.loads((folder / name).read_bytes()), TIMES | OF_A_PLACE)
+    for step in (folder / "checkpoints").iterdir():
+        metadata = json.loads((step / "metadata" / "metadata").read_bytes())
+        log_digest = metadata["progress"].pop("log")
+        metadata = without(metadata, TIMES | OF_A_PLACE)
+        kept[f"checkpoint {step.name}"] = (metadata, log_digest, arrays(step / "state"))
+    return kept
+
+
+@functools.cache
+def undisturbed(arguments):
+    """Return the `content` of a run that nothing disturbs."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-test-undisturbed-")) / "run"
+    done = run_script("train.py", *arguments, "--workdir", folder)
+    assert done.returncode == 0, done.stderr
+    return content(folder)
+
+
+@dataclasses.dataclass
+class Tally:
+    """Counts of what faults did; each run is finished and compared with an undisturbed one."""
+
+    fault: str
+    arguments: tuple = ("lenet5-mnist5k", *FLAGS)
+    injected: int = 0
+    lost: list = dataclasses.field(default_factory=list)
+    wrong: list = dataclasses.field(default_factory=list)
+    tracebacks: list = dataclasses.field(default_factory=list)
+
+    def start(self, folder, **environment):
+        """Start the run in a folder."""
+        return start_script("train.py", *self.arguments, "--workdir", folder, **environment)
+
+    def end(self, process, note):
+        """Wait for a process; count a traceback, and more lines of errors than one."""
+        _, errors = process.communicate(timeout=240)
+        lines = [line for line in errors.splitlines() if not line.startswith("WARNING")]
+        if "Traceback" in errors or len(lines) > 1:
+            self.tracebacks.append((note, errors[-2000:]))
+        return process.returncode, errors
+
+    def finish(self, folder, note, starts=3):
+        """Start the run again until it is finished; count it if it is lost or differs."""
+        self.injected += 1
+        for _ in range(starts):
+            status, errors = self.end(self.start(folder), note)
+            if status == 0:
+                break
+        else:
+            self.lost.append((note, errors[-2000:]))
+            return
+        expected, found = undisturbed(self.arguments), content(folder)
+        differing = [key for key in expected.keys() | found if expected.get(key) != found.get(key)]
+        if differing:
+            self.wrong.append((note, differing))
+
+    def assert_nothing_happened(self):
+        """Print a line of the table; assert that nothing was lost, wrong or a traceback."""
+        print(
+            f"\n| {self.fault} | {self.injected} | {len(self.lost)} | {len(self.wrong)} "
+            f"| {len(self.tracebacks)} |"
+        )
+        assert not (self.lost or self.wrong or self.tracebacks), self
+
+
+def wait_for_step(folder, step, process):
+    """Wait until a run has a checkpoint of `step` or later, or has ended."""
+    while process.poll() is None:
+        names = [path.name for path in folder.glob("checkpoints/*") if path.name.isdigit()]
+        if any(int(name) >= step for name in names):
+            return
+        time.sleep(0.001)
+
+
+def kill(process):
+    """Kill a process with -9."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
