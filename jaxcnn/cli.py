@@ -26,27 +26,21 @@ def one_line_errors() -> Iterator[None]:
     A name in backquotes in the message of a `UserError` is printed as a flag. A closed standard
     output counts as /dev/null, and characters that its encoding lacks are printed as `?`.
 
-    Ctrl-C ends the process at once with status 130 and leaves temporary folders behind. A
-    KeyboardInterrupt raised in the middle of an import or a callback would print a traceback or be
-    lost.
+    Ctrl-C, SIGTERM and SIGHUP end the process at once with one line and leave temporary folders
+    behind. A KeyboardInterrupt raised in the middle of an import or a callback would print a
+    traceback or be lost.
 
     Raises:
       SystemExit: 2 for a `UserError`, 1 for an `OSError` or a `RunError`; 128 plus the number of
         the signal that stopped a run.
     """
-
-    def end(*_: object) -> None:
-        if sys.stdout.isatty():
-            os.write(1, b"\x1b[?25h")  # shows the cursor, which a progress bar hides
-        os.write(2, b"interrupted\n")
-        os._exit(130)
-
     _prepare_output()
     # Only the main thread may set a handler; a signal that is ignored stays ignored.
-    before = None
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        before = signal.signal(signal.SIGINT, end)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, _end)
     try:
         yield
         sys.stdout.flush()  # inside the block, because the reader may have closed the pipe
@@ -65,8 +59,18 @@ def one_line_errors() -> Iterator[None]:
         print("interrupted", file=sys.stderr)
         raise SystemExit(130) from None
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: object) -> None:
+    name = signal.Signals(number).name
+    message = "interrupted" if number == signal.SIGINT else f"stopped by {name}"
+    with contextlib.suppress(OSError):  # the terminal may have hung up
+        if sys.stdout.isatty():
+            os.write(1, b"\x1b[?25h")  # shows the cursor, which a progress bar hides
+        os.write(2, f"{message}\n".encode())
+    os._exit(128 + number)
 
 
 def _prepare_output() -> None:

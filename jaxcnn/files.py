@@ -78,10 +78,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(file.fileno())  # or a power cut may leave the new name without the content
         os.replace(temporary, path)
         sync(path.parent)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
+        # The error of a full disk does not name the file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def open_regular(path: str | os.PathLike[str], *, max_bytes: int) -> BinaryIO:

@@ -8,7 +8,9 @@ does; it is stored in the metadata, which has a digest of its own.
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -35,11 +37,20 @@ from jaxcnn.workdir.metadata import (
 )
 
 NUM_LATEST = 2  # kept besides the best
+SPACE_OF_METADATA = 2**16  # bytes of a checkpoint besides its arrays
 DELETED = ".deleted"  # extension of the folder of a checkpoint while it is deleted
 
 State = TypeVar("State")
 
 _log = logging.getLogger(__name__)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # Orbax logs the traceback of a failed write in each of its threads; `wait` raises it.
+    return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)
+
+
+logging.getLogger("absl").addFilter(_is_news)
 
 
 class Checkpoints:
@@ -115,6 +126,7 @@ class Checkpoints:
         step = int(state.step)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
+            self._check_space(state)
             self._saving = step
             self._checkpointer.save(
                 self._directory / str(step),
@@ -264,6 +276,14 @@ class Checkpoints:
             raise DamagedCheckpoint(f"{where} is damaged: its checksum differs from the saved one")
         return restored, metadata["progress"]
 
+    def _check_space(self, state: Any) -> None:
+        # Orbax notices a full disk, too, but its threads print hundreds of lines about it.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + SPACE_OF_METADATA
+        free = shutil.disk_usage(self._directory).free
+        if processes.is_process_0() and free < needed:
+            reason = os.strerror(errno.ENOSPC)
+            raise OSError(f"{reason}; {needed:,} bytes are needed, and {free:,} are free")
+
     def _sync_files(self) -> None:
         """Flush the checkpoint that is being written; Orbax renames it to its step afterwards."""
         for folder in self._directory.glob(f"{self._saving}.*"):
@@ -296,7 +316,13 @@ class Checkpoints:
         processes.barrier()
 
     def _cannot_write(self, error: Exception) -> RunError:
-        return RunError(f"cannot write a checkpoint in {self._directory}: {first_line(error)}")
+        reason = first_line(error)
+        if os.strerror(errno.ENOSPC) in str(error) and not isinstance(error, OSError):
+            reason = os.strerror(errno.ENOSPC)  # TensorStore's line names many files
+        return RunError(
+            f"cannot write a checkpoint in {self._directory}: {reason}; the checkpoints before it "
+            "are kept, and the same command continues from them"
+        )
 
 
 def _ranked(readable: Mapping[int, Metadata]) -> list[int]:

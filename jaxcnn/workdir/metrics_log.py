@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 from jaxcnn import records
 from jaxcnn.config import NOT_NEGATIVE
-from jaxcnn.errors import UserError
+from jaxcnn.errors import RunError, UserError
 from jaxcnn.files import sync, write_atomically
 
 if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+    from tensorboardX.event_file_writer import EventsWriter
 
 _log = logging.getLogger(__name__)
 
@@ -70,17 +72,23 @@ class MetricsLog:
                 "checkpoint; lines were lost or changed, and the curves lack them",
                 *(self._path, self._lines, step, expected["lines"]),
             )
-        self._events: SummaryWriter | None = None
+        self._events: EventsWriter | None = None
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Append a line; steps must be in ascending order."""
+        """Append a line; steps must be in ascending order.
+
+        Raises:
+          RunError: the line cannot be written.
+        """
         line = json.dumps({"step": step, **metrics}).encode() + b"\n"
-        with self._path.open("ab") as file:
-            file.write(line)
+        try:
+            with self._path.open("ab") as file:
+                file.write(line)
+            self._write_events(step, metrics)
+        except OSError as error:  # of a full disk, which does not name the file
+            raise RunError(f"cannot write {self._path}: {error.strerror}") from error
         self._lines += 1
         self._hash.update(line)
-        for name, value in metrics.items():
-            self._tensorboard().add_scalar(name, value, step)
 
     def sync(self) -> LogDigest:
         """Flush the log to the disk; return its length and digest, for a checkpoint."""
@@ -90,21 +98,30 @@ class MetricsLog:
         return self._digest()
 
     def close(self) -> None:
-        """Flush the events of TensorBoard."""
+        """Close the events of TensorBoard, which `write` has flushed."""
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):  # `write` has raised it
+                self._events.close()
 
     def _digest(self) -> LogDigest:
         return {"lines": self._lines, "sha256": self._hash.hexdigest()}
 
-    def _tensorboard(self) -> SummaryWriter:
-        # Imported at the first line: it takes seconds where torch is installed.
-        if self._events is None:
-            from tensorboardX import SummaryWriter
+    def _write_events(self, step: int, metrics: dict[str, float]) -> None:
+        # Imported at the first line: it takes seconds where torch is installed. SummaryWriter would
+        # write in a thread, where the error of a full disk is lost.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
 
-            purge_step = self._step + 1 if self._step else None
-            self._events = SummaryWriter(str(self._workdir), purge_step=purge_step)
-        return self._events
+        if self._events is None:
+            self._events = EventsWriter(str(self._workdir / "events"))
+            if self._step:  # TensorBoard drops what an earlier start wrote past this step
+                session = SessionLog(status=SessionLog.START)
+                self._events.write_event(Event(step=self._step + 1, session_log=session))
+        for name, value in metrics.items():
+            event = Event(wall_time=time.time(), step=step, summary=scalar(name, value))
+            self._events.write_event(event)
+        self._events.flush()
 
 
 def read_metrics(workdir: Path) -> list[Line]:

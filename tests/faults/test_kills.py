@@ -70,7 +70,9 @@ def test_stopped_by_signals(count, tmp_path):
     for i in range(count):
         folder = tmp_path / str(i)
         process = tally.start(folder)
-        time.sleep(rng.uniform(1.5, 8))
+        while not folder.exists() and process.poll() is None:  # Python and its imports
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 8))
         number = rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
         process.send_signal(number)
         if i % 2:

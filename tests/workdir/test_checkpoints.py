@@ -162,7 +162,7 @@ def breaks_tasks(test):
 @breaks_tasks
 def test_save_says_what_cannot_be_written(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with pytest.raises(RunError, match=r"^cannot write a checkpoint in .*checkpoints: .+$"):
+    with pytest.raises(RunError, match=r"^cannot write a checkpoint in .*checkpoints: .+; the che"):
         with Checkpoints(tmp_path / "checkpoints") as checkpoints:
             resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # as if the disk were full
             try:
