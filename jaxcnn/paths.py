@@ -19,6 +19,8 @@ def local_path(path: str | os.PathLike[str], label: str) -> Path:
     Raises:
       UserError: the path is empty or a URL, or the home folder that it names is unknown.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"{label} is {path!r:.60}; expected a path")
     text = os.fspath(path)
     if not text or "\0" in text:
         raise UserError(f"{label} is {text!r}; expected a path")

@@ -38,7 +38,7 @@ def test_local_path_refuses_a_url(url, kind):
         local_path(kind(url), "`workdir`")
 
 
-@pytest.mark.parametrize("path", ["", "a\0b"])
+@pytest.mark.parametrize("path", ["", "a\0b", None, 5])
 def test_local_path_refuses_what_is_no_path(path):
     with pytest.raises(UserError, match="`workdir` is .*; expected a path$"):
         local_path(path, "`workdir`")

@@ -58,7 +58,7 @@ def run_in_this_process(script, arguments, monkeypatch):
             ["--views", "10"],
             "10 views need a crop; expected one in",
         ),
-        (["--image", "1000"], "--image is 1000: the test set has images 0 to 999"),
+        (["--image", "1000"], "--image is 1000; expected the index of a test image, 0 to 999"),
     ],
 )
 def test_evaluate_refuses_what_the_run_does_not_fit(

@@ -78,9 +78,7 @@ def evaluate_run(
     with Checkpoints(workdir / "checkpoints", config) as checkpoints:
         if views is not None:
             config = dataclasses.replace(config, eval_views=views)
-            config = validated(
-                config, model_is_given=model is not None, dataset_is_given=dataset is not None
-            )
+            config = validated(config, dataset=dataset, model=model)
         checkpoints.resolve_step(step)  # before the data is loaded
         experiment = Experiment(config, dataset=dataset, model=model)
         class_names = experiment.dataset.class_names
@@ -124,8 +122,10 @@ def evaluate_run(
 
 
 def _check_image(image: int, num_images: int) -> None:
-    if not 0 <= image < num_images:
-        raise UserError(f"--image is {image}: the test set has images 0 to {num_images - 1:,}")
+    if not isinstance(image, int) or not 0 <= image < num_images:
+        raise UserError(
+            f"`image` is {image!r}; expected the index of a test image, 0 to {num_images - 1:,}"
+        )
 
 
 def draw(

@@ -75,8 +75,7 @@ class Experiment:
         Raises:
           UserError: an unknown name, data that cannot be read, or fields that do not fit the data.
         """
-        given = {"model_is_given": model is not None, "dataset_is_given": dataset is not None}
-        validate.validated(config, **given)  # before the data is loaded
+        config = validate.validated(config, dataset=dataset, model=model)  # before data is loaded
         if config.compilation_cache:
             _use_compilation_cache()
         if dataset is None:

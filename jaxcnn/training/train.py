@@ -71,8 +71,7 @@ def train_and_evaluate(
       Interrupted: the process received SIGINT or SIGTERM; a checkpoint was saved.
     """
     started = time.perf_counter()
-    given = {"model_is_given": model is not None, "dataset_is_given": dataset is not None}
-    config = validated(config, **given)
+    config = validated(config, dataset=dataset, model=model)
     others = processes.initialize(
         config.multihost, config.coordinator, config.num_processes, config.process_id
     )

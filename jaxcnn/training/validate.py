@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flax import linen as nn
 
 from jaxcnn import config as configs
@@ -14,24 +16,32 @@ from jaxcnn.models import MODELS, network
 MAX_STEPS = 2**31 - 1  # a step is an int32 on the device
 
 
-def validated(
-    config: TrainConfig, *, model_is_given: bool = False, dataset_is_given: bool = False
-) -> TrainConfig:
+def validated(config: TrainConfig, *, dataset: Any = None, model: Any = None) -> TrainConfig:
     """Return the config as a run keeps it, after all checks that need no data.
 
     Args:
       config: the config.
-      model_is_given: whether `model` is only a label, because the caller passes a network.
-      dataset_is_given: whether `dataset` is only a label, because the caller passes a dataset.
+      dataset: the caller's dataset, if there is one; `config.dataset` is then only a label.
+      model: the caller's network, if there is one; `config.model` is then only a label.
 
     Raises:
-      UserError: a field has a wrong type or is out of range, fields contradict each other, or there
-        is no such model or dataset.
+      UserError: a field has a wrong type or is out of range, fields contradict each other, there is
+        no such model or dataset, or the caller's is of another type.
     """
     config = config_checks.settled(config)
-    if not model_is_given:
+    if model is None:
         lookup("model", config.model, MODELS)
-    if not dataset_is_given:
+    elif not isinstance(model, nn.Module):
+        raise UserError(
+            f"the model is {model!r:.60}; expected a Flax module, such as MODELS['lenet5'](); "
+            "a name belongs into the config"
+        )
+    if dataset is not None and not hasattr(dataset, "train_images"):
+        raise UserError(
+            f"the dataset is {dataset!r:.60}; expected a Dataset; a name or a folder, as "
+            "folder:DIR, belongs into the config"
+        )
+    if dataset is None:
         data.check_name(config.dataset)
         _check_dataset_fields(config)
     return configs.with_whole_paths(config)

@@ -2,11 +2,14 @@
 
 import dataclasses
 import os
+import pathlib
 
+import numpy as np
 import pytest
 from helpers import Tiny
 
 from jaxcnn.config import OptimizerConfig, TrainConfig
+from jaxcnn.data.datasets import Dataset
 from jaxcnn.errors import UserError
 from jaxcnn.models import MODELS
 from jaxcnn.training import validate
@@ -27,7 +30,21 @@ def test_validated_takes_any_label_for_what_is_given(field):
     config = dataclasses.replace(TrainConfig(), **{field: "mine"})
     with pytest.raises(UserError, match=f"no {field} is called 'mine'"):
         validate.validated(config)
-    assert validate.validated(config, **{f"{field}_is_given": True}) == config
+    given = {"model": Tiny(), "dataset": Dataset("mine", *4 * [np.zeros(0)], ())}[field]
+    assert validate.validated(config, **{field: given}) == config
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"dataset": wrong} for wrong in ("mnist", pathlib.Path("images"), 3)),
+        *({"model": wrong} for wrong in ("lenet5", MODELS["lenet5"], 3)),
+    ],
+)
+def test_validated_refuses_what_is_no_dataset_and_no_network(given):
+    (name,) = given
+    with pytest.raises(UserError, match=f"^the {name} is .*; expected a .* belongs into the conf"):
+        validate.validated(TrainConfig(), **given)
 
 
 @pytest.mark.parametrize(
