@@ -154,12 +154,12 @@ def _eight_bits(image: Image.Image, max_value: float | None) -> Image.Image:
     if not 0 <= pixels.min() <= pixels.max() <= limit:  # or a NaN
         raise ValueError(
             f"its pixels are in [{pixels.min()}, {pixels.max()}]; expected at most {limit}; "
-            "set --max-value"
+            "set `max_value`"
         )
     if max_value is None and limit == 2**16 - 1 and image.format != "PPM" and pixels.max() < 2**14:
         raise ValueError(
             f"its 16-bit pixels are at most {pixels.max()}, as if it held data of fewer bits; "
-            "set --max-value, such as 4095 for 12 bits or 65535 for 16"
+            "set `max_value`, such as 4095 for 12 bits or 65535 for 16"
         )
     num_values = limit + 1 if pixels.dtype.kind in "iu" else limit
     return Image.fromarray(np.minimum(pixels * (256 / num_values), 255).astype(np.uint8))
@@ -223,7 +223,7 @@ def largest_value(image: Image.Image) -> int:
     if image.mode != "F" and image.format in ("PNG", "PPM"):  # Pillow scales both to 16 bits
         return 2**16 - 1
     raise ValueError(
-        f"the range of its pixels is unknown (Pillow's mode {image.mode}); set --max-value"
+        f"the range of its pixels is unknown (Pillow's mode {image.mode}); set `max_value`"
     )
 
 

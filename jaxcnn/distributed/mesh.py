@@ -23,7 +23,7 @@ def device_mesh(model_axis: int = 1) -> Mesh:
     num_devices = jax.device_count()
     if num_devices % model_axis:
         raise UserError(
-            f"--model-axis {model_axis} does not divide the {num_devices} devices there are"
+            f"`model_axis` is {model_axis}; expected a divisor of {num_devices}, the number of devices"
         )
     shape = num_devices // model_axis, model_axis
     return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
@@ -64,8 +64,8 @@ def state_sharding(state: Any, mesh: Mesh, specs: Mapping[str, PartitionSpec]) -
     shardings = jax.tree_util.tree_map_with_path(sharding, state)
     if num_devices > 1 and (not shares or any(shares)):
         raise UserError(
-            f"--model-axis {num_devices}: this network has no fc6 and fc7, as AlexNet has, "
-            f"whose units divide by {num_devices}"
+            f"`model_axis` is {num_devices}; it requires a network with fc6 and fc7, such as "
+            f"AlexNet, whose units divide by {num_devices}; set it to 1"
         )
     return shardings
 
@@ -130,7 +130,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     if batch_size % mesh.size:
         nearest = max(1, round(batch_size / mesh.size)) * mesh.size
         raise UserError(
-            f"--batch-size {batch_size} does not divide over {mesh.size} devices (of GPUs, "
-            "CUDA_VISIBLE_DEVICES=0 leaves one; JAX_PLATFORMS=cpu is the CPU); "
-            f"the nearest that does is {nearest}"
+            f"`batch_size` is {batch_size}; expected a multiple of {mesh.size}, the number of "
+            f"devices; the nearest is {nearest} (CUDA_VISIBLE_DEVICES=0 leaves one GPU, "
+            "JAX_PLATFORMS=cpu the CPU)"
         )

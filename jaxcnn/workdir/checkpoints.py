@@ -356,7 +356,7 @@ def _check_same_tree(expected: Any, stored: Any, where: Path) -> None:
         if ours.get(name) != theirs.get(name):
             raise ForeignCheckpoint(
                 f"{where} is of another model: {name} is {theirs.get(name, 'absent')} there, "
-                f"{ours.get(name, 'absent')} here; choose another --workdir"
+                f"{ours.get(name, 'absent')} here; choose another `workdir`"
             )
 
 

@@ -70,7 +70,7 @@ def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
                 stack.enter_context(lock(workdir))
         except OSError as error:
             raise UserError(
-                f"cannot write in {workdir}: {error.strerror}; choose another --workdir"
+                f"cannot write in {workdir}: {error.strerror}; choose another `workdir`"
             ) from None
         if new_folders:
             stack.callback(_remove_if_empty, new_folders)
@@ -148,10 +148,10 @@ def _refuse_another_run(config: TrainConfig, workdir: Path) -> None:
         theirs = configs.with_whole_paths(read_config(workdir))
         if text := configs.describe_differences(config, theirs):
             raise UserError(
-                f"{workdir} holds a run of another config: {text}; choose another --workdir"
+                f"{workdir} holds a run of another config: {text}; choose another `workdir`"
             )
     elif (workdir / "result.json").exists():  # checkpoints say themselves whose they are
         raise UserError(
             f"{workdir} holds a result.json but no config.json, which says of which run it is; "
-            "choose another --workdir"
+            "choose another `workdir`"
         )

@@ -45,7 +45,7 @@ def lock(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(
-                f"another process is training in {folder}; choose another --workdir"
+                f"another process is training in {folder}; choose another `workdir`"
             ) from None
         except OSError as error:
             if error.errno not in UNSUPPORTED:
@@ -67,7 +67,7 @@ def _lock_file(path: Path) -> Iterator[None]:
     except FileExistsError:
         raise UserError(
             f"{path} says that another process is training in {path.parent} "
-            f"({_describe(path)}); choose another --workdir, or delete that file if it is not so"
+            f"({_describe(path)}); choose another `workdir`, or delete that file if it is not so"
         ) from None
     try:
         with open(descriptor, "w") as file:

@@ -92,13 +92,13 @@ def read_metadata(where: Path, config: TrainConfig | None) -> Metadata:
     if metadata["config"] is not None:
         theirs = configs.from_dict(metadata["config"])
         if text := configs.describe_differences(config, theirs):
-            raise ForeignCheckpoint(f"{where} is of another run: {text}; choose another --workdir")
+            raise ForeignCheckpoint(f"{where} is of another run: {text}; choose another `workdir`")
     elif metadata["format_version"] == 1:
         config_file = where.parent.with_name("config.json")
         if not config_file.exists():
             raise ForeignCheckpoint(
                 f"{config_file} is missing, and {where}, of an earlier version, does not say of "
-                "which run it is; restore that file or choose another --workdir"
+                "which run it is; restore that file or choose another `workdir`"
             )
     return metadata
 

@@ -123,7 +123,7 @@ def test_images_of_twelve_bits_are_scaled_as_the_file_says(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_images_of_twelve_bits_in_sixteen_need_a_largest_value(suffix, tmp_path):
     path = save_constant(tmp_path / f"image.{suffix}", 2048)
-    with pytest.raises(UserError, match=f"image.{suffix} is .* at most 2048, .*set --max-value"):
+    with pytest.raises(UserError, match=f"image.{suffix} is .* at most 2048, .*set `max_value`"):
         decoded(path)
     assert decoded(path, max_value=4095) == decoded(path, 3, max_value=4095) == 128
     assert decoded(path, max_value=65535) == 8
@@ -137,7 +137,7 @@ def test_images_of_floats_are_scaled_by_a_largest_value(tmp_path):
     assert decoded(save_constant(path, 0.5, np.float32), max_value=1.0) == 128
     assert decoded(save_constant(path, 1.0, np.float32), max_value=1.0) == 255
     for value in (1.5, -0.5, np.nan):
-        with pytest.raises(UserError, match="set --max-value"):
+        with pytest.raises(UserError, match="set `max_value`"):
             decoded(save_constant(path, value, np.float32), max_value=1.0)
     assert decoded(save_constant(tmp_path / "eight.png", 90, np.uint8), max_value=1.0) == 90
 

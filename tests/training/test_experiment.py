@@ -318,12 +318,12 @@ def test_experiment_refuses_views_without_a_crop(config):
 def test_experiment_evaluates_batches_that_do_not_divide(config):
     experiment = Experiment(dataclasses.replace(config, batch_size=1))
     assert 0 <= experiment.evaluate(experiment.state)["accuracy"] <= 1
-    with pytest.raises(UserError, match="--batch-size 1 does not divide over 2 devices"):
+    with pytest.raises(UserError, match="`batch_size` is 1; expected a multiple of 2"):
         experiment.compile()
 
 
 def test_experiment_refuses_a_model_axis_without_split_layers(config):
-    with pytest.raises(UserError, match="^--model-axis 2: this network has no fc6"):
+    with pytest.raises(UserError, match="^`model_axis` is 2; it requires a network with fc6"):
         Experiment(dataclasses.replace(config, model_axis=2))
 
 

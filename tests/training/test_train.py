@@ -258,7 +258,7 @@ def test_train_stops_when_values_are_not_finite(checkpoint_every_steps, what, tm
     [
         ({"batch_size": 0}, "--batch-size is 0"),
         ({"batch_size": 4002}, "larger than the training set of mnist5k, 4,000"),
-        ({"batch_size": 63}, "does not divide over 2 devices.*64"),
+        ({"batch_size": 63}, "is 63; expected a multiple of 2.* nearest is 64"),
         ({"epochs": -1}, "--epochs is -1"),
         ({"model": "lenet"}, "no model is called 'lenet'; did you mean lenet5"),
         ({"dataset": "mnist5"}, "no dataset is called 'mnist5'; did you mean mnist5k"),
@@ -309,5 +309,5 @@ def test_lock_run_folder_gives_up_a_run_without_a_checkpoint(tmp_path):
 def test_train_says_that_a_folder_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     config = dataclasses.replace(SHORT, workdir=str(tmp_path / "file" / "run"))
-    with pytest.raises(UserError, match="cannot write in .*; choose another --workdir"):
+    with pytest.raises(UserError, match="cannot write in .*; choose another `workdir`"):
         train_and_evaluate(config)
