@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.datasets import DATASETS
     from jaxcnn.errors import RunError, UserError
     from jaxcnn.evaluation.evaluate import evaluate_run
+    from jaxcnn.evaluation.predict import Classifier, load
     from jaxcnn.models import MODELS
     from jaxcnn.presets import PRESETS
     from jaxcnn.training.train import train_and_evaluate
@@ -18,11 +19,13 @@ __all__ = [
     "DATASETS",
     "MODELS",
     "PRESETS",
+    "Classifier",
     "OptimizerConfig",
     "RunError",
     "TrainConfig",
     "UserError",
     "evaluate_run",
+    "load",
     "train_and_evaluate",
 ]
 
@@ -30,11 +33,13 @@ _HOMES = {
     "DATASETS": "data.datasets",
     "MODELS": "models",
     "PRESETS": "presets",
+    "Classifier": "evaluation.predict",
     "OptimizerConfig": "config",
     "RunError": "errors",
     "TrainConfig": "config",
     "UserError": "errors",
     "evaluate_run": "evaluation.evaluate",
+    "load": "evaluation.predict",
     "train_and_evaluate": "training.train",
 }
 

@@ -222,9 +222,14 @@ class TrainConfig:
 
 
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
-    """Return the fields that make two runs different: dotted name -> (value, other's value)."""
+    """Return the fields that make two runs different: dotted name -> (value, other's value).
+
+    Folders of images may have moved: `workdir.dataset_info` compares their contents.
+    """
     ours, theirs = _flat(config), _flat(other)
     free = marked(TrainConfig, FREE)
+    if all(fields["dataset"].startswith("folder:") for fields in (ours, theirs)):
+        free.add("dataset")
     return {
         name: (ours[name], theirs[name])
         for name in ours

@@ -16,7 +16,10 @@ TransformArgument = text_argument(Transform, from_text, to_text, metavar="NAME[:
 
 def main(
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN-OR-FILE")],
-    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE-OR-RUN")],
+    target: Annotated[
+        str | None, tyro.conf.Positional, tyro.conf.arg(metavar="FILE-OR-RUN")
+    ] = None,
+    pretrained: Annotated[str | None, placeholder("NAME")] = None,
     step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,
     preset: Annotated[str | None, placeholder("PRESET")] = None,
     model: Annotated[str | None, placeholder("MODEL")] = None,
@@ -29,12 +32,14 @@ def main(
 ) -> None:
     """Export a run's parameters as PyTorch weights, or make a run from such weights.
 
-    The file is the argument that ends in .safetensors, .pth or .pt. To train a new run further,
+    The file is the argument that ends in .safetensors, .pth, .pt, .ckpt or .bin; with --pretrained
+    it is the only argument. To train a new run further,
     give scripts/train.py the same preset and flags, and the folder as --workdir.
 
     Args:
         source: folder that scripts/train.py wrote; or the file.
         target: file to write or replace; or folder of the new run.
+        pretrained: name of weights that the package ships, to export instead of a run.
         step: step of the exported checkpoint, or best, the one of the best test accuracy; by
             default the latest.
         preset: preset of the new run; by default lenet5-mnist.
@@ -47,6 +52,11 @@ def main(
         data_dir: folder of prepared datasets; by default as in train.py.
         manual_dir: folder of original files to prepare from; by default as in train.py.
     """
+    if pretrained:
+        _export_pretrained(pretrained, source, target)
+        return
+    if target is None:
+        raise UserError(f"the argument is {source!r}; expected a run and a file")
     from jaxcnn.interop.weight_files import EXTENSIONS, is_weight_file
 
     paths = local_path(source, "the source"), local_path(target, "the target")
@@ -75,6 +85,16 @@ def main(
     else:
         import_run(*paths, base.name(config))
         print(f"Written: {target}, a run of step 0; python scripts/evaluate.py {target}")
+
+
+def _export_pretrained(name: str, file: str, surplus: str | None) -> None:
+    if surplus is not None:
+        raise UserError(f"the arguments are {file!r} and {surplus!r}; expected one file")
+    from jaxcnn.interop.pretrained import load_pretrained  # late, because they import jax
+    from jaxcnn.interop.runs import export
+
+    export(load_pretrained(name), local_path(file, "the target"))
+    print(f"Written: {file}, the parameters of {name}")
 
 
 if __name__ == "__main__":

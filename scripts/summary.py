@@ -12,7 +12,8 @@ MOST_CLASSES = 1_000_000
 
 
 def main(
-    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")],
+    model: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = None,
+    pretrained: Annotated[str | None, placeholder("NAME")] = None,
     num_classes: Annotated[int | None, placeholder("N")] = None,
     figure: Annotated[Path | None, placeholder("FILE")] = None,
 ) -> None:
@@ -20,6 +21,7 @@ def main(
 
     Args:
         model: network in jaxcnn.models.MODELS, such as lenet5-1998 or alexnet-2012.
+        pretrained: name of weights that the package ships, instead of a network.
         num_classes: width of the output; by default the network's own.
         figure: PNG file to draw the architecture into.
     """
@@ -27,6 +29,8 @@ def main(
         raise UserError(f"`num_classes` is {num_classes}; expected 1 to {MOST_CLASSES:,}")
     if figure is not None:
         figure = output_file("figure", figure)
+    if (model is None) == (pretrained is None):
+        raise UserError("expected either the name of a network or --pretrained NAME")
     from rich.console import Console  # late, as the imports below, which import jax
 
     from jaxcnn.distributed.processes import check_devices
@@ -37,6 +41,11 @@ def main(
     from jaxcnn.summary.table import print_summary
 
     check_devices()
+    if pretrained:
+        from jaxcnn.interop.pretrained import cards
+
+        model = lookup("set of pretrained weights", pretrained, cards())["model"]
+    assert model is not None
     constructor = lookup("model", model, MODELS)
     network = constructor() if num_classes is None else constructor(num_classes=num_classes)
     try:

@@ -17,8 +17,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A name that is not in a package's list may be imported by the package alone.
 ROOMS = {
     "benchmarks": (),
-    "evaluation": ("evaluate", "compare", "pictures", "table", "probes", "metrics"),
-    "interop": ("runs", "torch_weights", "weight_files"),
+    "evaluation": (
+        *("evaluate", "compare", "answers", "predict", "inputs", "digits"),
+        *("pictures", "table", "probes", "metrics"),
+    ),
+    "interop": ("runs", "torch_weights", "weight_files", "pretrained", "trained"),
     "training": (
         *(
             "seeds",
@@ -33,7 +36,7 @@ ROOMS = {
         *("step", "microbatch", "signals", "validate", "report", "memory"),
     ),
     "optim": ("optimizers", "schedules", "curvature"),
-    "workdir": ("folder", "lock", "checkpoints", "metadata", "metrics_log"),
+    "workdir": ("dataset_info", "folder", "lock", "checkpoints", "metadata", "metrics_log"),
     "usage": (),
     "presets": (),
     "config_checks": (),
@@ -45,7 +48,7 @@ ROOMS = {
         *("tfds_originals", "originals"),
         *("preprocess", "augment", "transforms"),
     ),
-    "distributed": ("mesh", "processes"),
+    "distributed": ("mesh", "processes", "compilation_cache"),
     "layers": ("convolution", "cpu_convolution", "normalization", "pooling", "padding"),
     "report": (),
     "cli": (),

@@ -70,7 +70,9 @@ def test_evaluate_refuses_what_the_run_does_not_fit(
     assert exit.value.code == 2 and message in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "convert.py", "summary.py"])
+@pytest.mark.parametrize(
+    "script", ["train.py", "evaluate.py", "predict.py", "convert.py", "summary.py"]
+)
 def test_scripts_need_no_jax_for_help(script):
     done = run_script(script, "--help", python=["-X", "importtime"])
     assert done.returncode == 0 and "usage" in done.stdout

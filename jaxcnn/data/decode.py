@@ -6,19 +6,21 @@ central square (Krizhevsky et al. 2012, section 2), and turned upright by its EX
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import logging
 import math
 import threading
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from jaxcnn.data.folders import FORMATS, decoders
-from jaxcnn.data.sources import BadImageError, Encoded, Examples, Files, Source
+from jaxcnn.data.sources import BadImageError, Encoded, Examples, Files
 from jaxcnn.errors import UserError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for its warning: 256 MiB of colours
@@ -73,6 +75,11 @@ class Images:
         """
         return self._decode(self._examples[row])
 
+    @property
+    def paths(self) -> Sequence[str]:
+        """The paths of the image files; empty if the images are records."""
+        return self._examples.paths if isinstance(self._examples, Files) else ()
+
     def training_example(self, row: int) -> dict[str, Any]:
         """Return `image` and `label` of a row, or of the next row whose image is good.
 
@@ -122,24 +129,49 @@ class Images:
 
     def _decode(self, example: Encoded) -> np.ndarray:
         _, size, _, channels = self.shape
-        mode = "L" if channels == 1 else "RGB"
-        try:
-            with Image.open(io.BytesIO(example.image), formats=decoders()) as image:
-                check_image(image, self._min_size, self._max_value)
-                # Decode a much larger JPEG at half its size or less.
-                image.draft(mode, (2 * size, 2 * size))
-                # Pillow widens the filter where it shrinks, which prevents aliasing.
-                whole = _eight_bits(image, self._max_value).convert(mode)
-                square = ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)
-                square = _upright(square, image)
-        except UnidentifiedImageError as error:  # its own message names a buffer in memory
-            raise BadImageError(example.name, UNKNOWN_FORMAT) from error
-        except Exception as error:  # Pillow's decoders raise any type of exception
-            raise BadImageError(example.name, error) from error
-        return np.asarray(square).reshape(self.shape[1:])
+        file = io.BytesIO(example.image)
+        with open_image(file, example.name, self._min_size, self._max_value) as image:
+            return fit_square(image, size, channels, self._max_value)
 
 
-def _eight_bits(image: Image.Image, max_value: float | None) -> Image.Image:
+@contextlib.contextmanager
+def open_image(
+    file: BinaryIO, name: str, min_size: int, max_value: float | None
+) -> Iterator[Image.Image]:
+    """Open an image whose size and range are in bounds; the context may decode it.
+
+    Args:
+      file: an image file.
+      name: path or name of the image, for messages.
+      min_size: pixels that the shorter side must have.
+      max_value: largest value of pixels of more than 8 bits; None if the file must say it.
+
+    Raises:
+      BadImageError: the image is bad, or decoding it inside of the context fails.
+    """
+    try:
+        with Image.open(file, formats=decoders()) as image:
+            check_image(image, min_size, max_value)
+            yield image
+    except UnidentifiedImageError as error:  # its own message names a buffer in memory
+        raise BadImageError(name, UNKNOWN_FORMAT) from error
+    except Exception as error:  # Pillow's decoders raise any type of exception
+        raise BadImageError(name, error) from error
+
+
+def fit_square(
+    image: Image.Image, size: int, channels: int, max_value: float | None
+) -> UInt8[np.ndarray, "size size channels"]:
+    """Return the central square of an opened image, scaled and upright."""
+    mode = "L" if channels == 1 else "RGB"
+    image.draft(mode, (2 * size, 2 * size))  # decode a much larger JPEG at half its size or less
+    whole = eight_bits(image, max_value).convert(mode)
+    # Pillow widens the filter where it shrinks, which prevents aliasing.
+    square = ImageOps.fit(whole, (size, size), Image.Resampling.BILINEAR)
+    return np.asarray(upright(square, image)).reshape(size, size, channels)
+
+
+def eight_bits(image: Image.Image, max_value: float | None) -> Image.Image:
     """Scale pixels of more than 8 bits to 0..255; Pillow would clip them.
 
     Raises:
@@ -147,7 +179,7 @@ def _eight_bits(image: Image.Image, max_value: float | None) -> Image.Image:
     """
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")  # without a warning of Pillow
-    if not has_more_than_eight_bits(image):
+    if not has_more_thaneight_bits(image):
         return image
     pixels = np.asarray(image)
     limit = largest_value(image) if max_value is None else max_value
@@ -165,13 +197,13 @@ def _eight_bits(image: Image.Image, max_value: float | None) -> Image.Image:
     return Image.fromarray(np.minimum(pixels * (256 / num_values), 255).astype(np.uint8))
 
 
-def _upright(square: Image.Image, image: Image.Image) -> Image.Image:
-    """Turn a square cut from an image as the image's EXIF orientation says."""
+def upright(part: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn a part of an image as the EXIF orientation of the image says."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # corrupt EXIF data raises any type of exception; the pixels are good
-        return square
-    return square.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else square
+        return part
+    return part.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else part
 
 
 _UPRIGHT = {
@@ -201,11 +233,11 @@ def check_image(image: Image.Image, min_size: int, max_value: float | None) -> N
             f"the image has {width}x{height} pixels; expected at least {min_size} on each side "
             "(--stream-min-size)"
         )
-    if max_value is None and has_more_than_eight_bits(image):
+    if max_value is None and has_more_thaneight_bits(image):
         largest_value(image)
 
 
-def has_more_than_eight_bits(image: Image.Image) -> bool:
+def has_more_thaneight_bits(image: Image.Image) -> bool:
     """Return whether an image has one channel of more than 8 bits, or of floating point."""
     return image.mode == "F" or image.mode.startswith("I")
 
@@ -227,7 +259,7 @@ def largest_value(image: Image.Image) -> int:
     )
 
 
-def check_headers(source: Source, min_size: int, max_value: float | None) -> None:
+def check_headers(splits: Sequence[Examples], min_size: int, max_value: float | None) -> None:
     """Read the header of each file of a folder; records of TFDS are not read.
 
     Raises:
@@ -235,7 +267,7 @@ def check_headers(source: Source, min_size: int, max_value: float | None) -> Non
       RunError: a file has vanished since the folder was listed, or the disk fails.
     """
     bad = []
-    for split in (source.train, source.test):
+    for split in splits:
         if not isinstance(split, Files):
             continue
         for row in range(len(split)):
@@ -249,14 +281,8 @@ def check_headers(source: Source, min_size: int, max_value: float | None) -> Non
 
 
 def _check_header(files: Files, row: int, min_size: int, max_value: float | None) -> None:
-    with files.open(row) as file:
-        try:
-            with Image.open(file, formats=decoders()) as image:
-                check_image(image, min_size, max_value)
-        except UnidentifiedImageError as error:
-            raise BadImageError(files.paths[row], UNKNOWN_FORMAT) from error
-        except Exception as error:  # Pillow's decoders raise any type of exception
-            raise BadImageError(files.paths[row], error) from error
+    with files.open(row) as file, open_image(file, files.paths[row], min_size, max_value):
+        pass
 
 
 UNKNOWN_FORMAT = f"expected one of the formats {', '.join(FORMATS)}"

@@ -70,7 +70,7 @@ def list_folder(folder: Path, *, hold_out: float = 0.0) -> Folder:
         raise UserError(f"{folder} {state}; set `dataset` to folder:DIR with a folder of images")
     train_folder, test_folder = _splits(folder, hold_out)
     class_names = _class_names(train_folder)
-    train = [_images(train_folder / name) for name in class_names]
+    train = [image_files(train_folder / name) for name in class_names]
     if test_folder is None:
         splits = [
             _hold_out(name, paths, hold_out) for name, paths in zip(class_names, train, strict=True)
@@ -82,7 +82,7 @@ def list_folder(folder: Path, *, hold_out: float = 0.0) -> Folder:
                 f"{test_folder} has classes that are missing from {train_folder}: "
                 f"{', '.join(unknown)}; add training images of them or remove their folders"
             )
-        test = [_images(test_folder / name) for name in class_names]
+        test = [image_files(test_folder / name) for name in class_names]
     if empty := [name for name, paths in zip(class_names, train, strict=True) if not paths]:
         raise UserError(
             f"{train_folder} has no images of {', '.join(empty)}; expected at least one in each "
@@ -96,6 +96,32 @@ def list_folder(folder: Path, *, hold_out: float = 0.0) -> Folder:
     if not any(test):
         raise UserError(f"{test_folder or folder} has no test images; expected some in CLASS/")
     return Folder(_flat(train), _flat(test), class_names)
+
+
+def list_split(folder: Path, split: str | None) -> tuple[Files, tuple[str, ...]]:
+    """List the images of one split, and the names of its classes.
+
+    Args:
+      folder: directory with SPLIT/CLASS/*; without folders of splits, it is the split itself.
+      split: "train", "test", or "val" for the others of TEST_NAMES; by default the first of
+        TEST_NAMES that exists.
+
+    Raises:
+      UserError: there is no such split, it has no images, or a folder cannot be listed.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist; set --dataset folder:DIR to a folder of images")
+    names = TEST_NAMES if split is None else TEST_NAMES[:-1] if split == "val" else (split,)
+    found = [folder / name for name in names if (folder / name).is_dir()]
+    found = [place for place in found if _class_folders(place)]
+    if not found and split is not None:
+        raise UserError(f"{folder} has no split {split}; expected images in {split}/CLASS/")
+    place = found[0] if found else folder
+    class_names = _class_names(place)
+    images = [image_files(place / name) for name in class_names]
+    if not any(images):
+        raise UserError(f"{place} has no images; expected some in CLASS/")
+    return _flat(images), class_names
 
 
 def _splits(folder: Path, hold_out: float) -> tuple[Path, Path | None]:
@@ -165,8 +191,13 @@ def _class_folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in _entries(folder) if os.path.isdir(entry.path))
 
 
-def _images(class_folder: Path) -> list[str]:
-    return sorted(_walk(str(class_folder))) if class_folder.is_dir() else []
+def image_files(folder: str | Path) -> list[str]:
+    """Return the paths of the images in a folder and its sub-folders, in order.
+
+    Raises:
+      UserError: a folder cannot be listed, or a link leads back to it.
+    """
+    return sorted(_walk(str(folder))) if os.path.isdir(folder) else []
 
 
 def _walk(folder: str) -> Iterator[str]:

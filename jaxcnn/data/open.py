@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
 
 from jaxcnn.data import datasets, sources
-from jaxcnn.errors import lookup
+from jaxcnn.errors import UserError, lookup
 
 if TYPE_CHECKING:
+    from jaxcnn.data.decode import Images
     from jaxcnn.data.stream import StreamedDataset
+
+SplitName = Literal["train", "val", "test"]
 
 STREAMED = sources.PREFIXES
 
@@ -55,6 +60,51 @@ def open_dataset(
         max_value=max_value,
         hold_out=hold_out,
     )
+
+
+class Split(NamedTuple):
+    """The images of one split.
+
+    Attributes:
+      name: name of the dataset, for messages.
+      images: raw images, uint8.
+      labels: indices into `class_names`; None if the images are streamed with their labels.
+      class_names: name of each label.
+    """
+
+    name: str
+    images: np.ndarray | Images
+    labels: np.ndarray | None
+    class_names: tuple[str, ...]
+
+
+def open_split(name: str, split: SplitName | None = None, **options: Any) -> Split:
+    """Open one split of a dataset; a folder needs no other splits.
+
+    Args:
+      name: name of the dataset; see `open_dataset`. A `folder:DIR` without folders of splits is a
+        split itself, with its images in DIR/CLASS/.
+      split: name of the split; by default the one that training tests on.
+      **options: keyword arguments of `open_dataset`.
+
+    Raises:
+      UserError: there is no such dataset or split, or it cannot be read.
+    """
+    if name.startswith("folder:") and not options.get("hold_out"):
+        from jaxcnn.data import stream  # late: importing Grain takes most of a second
+
+        for option in ("data_dir", "manual_dir", "hold_out"):
+            options.pop(option, None)
+        images, class_names = stream.load_folder_split(
+            name.removeprefix("folder:"), split, **options
+        )
+        return Split(name, images, None, class_names)
+    dataset = open_dataset(name, **options)
+    if split == "val" and not name.startswith(STREAMED):
+        raise UserError(f"--split is val, but {name} has the splits train and test")
+    part = "train" if split == "train" else "test"
+    labels = getattr(dataset, f"{part}_labels", None)
+    return Split(name, getattr(dataset, f"{part}_images"), labels, dataset.class_names)
 
 
 def check_name(name: str) -> None:

@@ -61,6 +61,16 @@ def make_preprocess(
             images = function(jax.random.fold_in(key, i), images)
         return normalize(images)
 
+    evaluate = evaluation_preprocess(transforms, pixel_mean, pixel_std)
+    return Preprocess(for_training, evaluate)
+
+
+def evaluation_preprocess(
+    transforms: Sequence[Transform], pixel_mean: Sequence[float], pixel_std: Sequence[float]
+) -> Callable[..., Array]:
+    """Return the `evaluate` of a `Preprocess`; it needs no training images."""
+    normalize = functools.partial(augment.normalize, mean=pixel_mean, std=pixel_std)
+
     def for_evaluation(images: Array, views: int = 1) -> Array:
         num_views = views * len(images)
         for transform in transforms:
@@ -75,7 +85,7 @@ def make_preprocess(
             )
         return normalize(images)
 
-    return Preprocess(for_training, for_evaluation)
+    return for_evaluation
 
 
 def _random(

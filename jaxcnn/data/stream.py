@@ -15,8 +15,9 @@ import grain
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from jaxcnn.data import decode, sources
+from jaxcnn.data import decode, folders, sources
 from jaxcnn.data.decode import Images
+from jaxcnn.paths import local_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ def load(
     """
     source = sources.open_source(name, data_dir, hold_out=hold_out)
     if on_bad_image == "refuse":
-        decode.check_headers(source, min_size, max_value)
+        decode.check_headers([source.train, source.test], min_size, max_value)
     train, test = (
         Images(
             examples,
@@ -84,6 +85,45 @@ def load(
     )
     labels = source.train.labels if isinstance(source.train, sources.Files) else None
     return StreamedDataset(train, test, source.class_names, labels)
+
+
+def load_folder_split(
+    folder: str,
+    split: str | None,
+    *,
+    size: int,
+    min_size: int,
+    on_bad_image: Literal["refuse", "skip"],
+    channels: int | None = None,
+    max_value: float | None = None,
+) -> tuple[Images, tuple[str, ...]]:
+    """Open one split of a folder of images; return its images and class names.
+
+    Args:
+      folder: directory with SPLIT/CLASS/*, or CLASS/*.
+      split: name of the split; see `folders.list_split`.
+      size: see `load`.
+      min_size: see `load`.
+      on_bad_image: see `load`.
+      channels: see `load`.
+      max_value: see `load`.
+
+    Raises:
+      UserError: there is no such split, or a header is bad.
+    """
+    listed, class_names = folders.list_split(local_path(folder, "`dataset`"), split)
+    files = sources.Files(listed)
+    if on_bad_image == "refuse":
+        decode.check_headers([files], min_size, max_value)
+    images = Images(
+        files,
+        size=size,
+        channels=channels or 3,
+        min_size=min_size,
+        max_value=max_value,
+        on_bad_image=on_bad_image,
+    )
+    return images, class_names
 
 
 def first_images(

@@ -1,58 +1,68 @@
-"""Evaluate a trained run on its whole test set, in numbers and pictures."""
+"""Evaluate a trained network on a whole test set, in numbers and pictures."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
+import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from jaxcnn import report
+from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
+from jaxcnn.data.open import Split, SplitName, open_split
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
-from jaxcnn.evaluation import pictures, probes
-from jaxcnn.evaluation.metrics import confusion_matrix, precision_recall, top_accuracy
+from jaxcnn.evaluation import metrics, pictures, probes
 from jaxcnn.evaluation.pictures import label
+from jaxcnn.evaluation.predict import Classifier
 from jaxcnn.evaluation.table import LEGIBLE_CLASSES, print_evaluation
 from jaxcnn.files import write_atomically
+from jaxcnn.interop.pretrained import load_pretrained
+from jaxcnn.interop.trained import load_run
 from jaxcnn.paths import local_path
-from jaxcnn.training.experiment import Experiment
-from jaxcnn.training.step import TrainState
 from jaxcnn.training.validate import validated
 from jaxcnn.workdir import folder as workdirs
-from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.dataset_info import DatasetInfo
 
 if TYPE_CHECKING:
     from jaxcnn.data.stream import StreamedDataset
 
-FEW_SHIFTED, LARGE = 1000, 28  # so many images if a network sees more than 28 x 28 pixels
+PathLike = str | os.PathLike[str]
+
+# Shifts take 17 evaluations; networks that see more than 28x28 pixels are tested on 1,000 images.
+FEW_SHIFTED, LARGE = 1000, 28
+
+_logger = logging.getLogger(__name__)
 
 
 def evaluate_run(
-    workdir: str | os.PathLike[str],
+    workdir: PathLike,
     *,
     step: int | Literal["best"] | None = None,
     views: Literal[1, 2, 5, 10] | None = None,
     image: int = 0,
     data_dir: str | None = None,
     manual_dir: str | None = None,
-    dataset: Dataset | StreamedDataset | None = None,
+    dataset: str | Dataset | StreamedDataset | None = None,
+    split: SplitName | None = None,
+    output: PathLike | None = None,
     model: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint of a run on the whole test set, print the result and draw pictures.
 
-    Writes `confusion.png`, `mistakes.png`, `filters.png`, `feature_maps.png`, `shifts.png` and,
-    last, `evaluation.json` into the run's folder. With more than `LEGIBLE_CLASSES` classes, there
-    is no confusion matrix but the top-5 accuracy.
+    Writes `evaluation.json`, then `confusion.png`, `mistakes.png`, `filters.png`,
+    `feature_maps.png` and `shifts.png`. A picture that cannot be drawn costs a warning. With more
+    than `LEGIBLE_CLASSES` classes, the top-5 accuracy replaces the confusion matrix.
 
     Args:
       workdir: folder of the run.
@@ -61,118 +71,284 @@ def evaluate_run(
       image: index of the test image whose feature maps are drawn.
       data_dir: directory of prepared datasets; by default as in the run.
       manual_dir: directory of original files; by default as in the run.
-      dataset: dataset, if the run was given one.
+      dataset: name of another dataset, such as folder:DIR, or a dataset. Its classes are matched
+        with the run's by their names.
+      split: split of the dataset; by default the one that training tests on.
+      output: folder to write to, created if missing; by default the run's folder.
       model: network, if the run was given one.
 
     Returns:
       The content of `evaluation.json`.
 
     Raises:
-      UserError: the folder holds no run or no such checkpoint, the data cannot be read, there is no
-        such image, or the views cannot be cut.
+      UserError: the folder holds no run or no such checkpoint, the data cannot be read or has a
+        class that the run has not, there is no such image, the views cannot be cut, or the output
+        folder cannot be written.
       RunError: the checkpoint is corrupt.
     """
     workdir = local_path(workdir, "the run")
     processes.check_devices()
     config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
-    with Checkpoints(workdir / "checkpoints", config) as checkpoints:
-        if views is not None:
-            config = dataclasses.replace(config, eval_views=views)
-            config = validated(config, dataset=dataset, model=model)
-        checkpoints.resolve_step(step)  # before the data is loaded
-        experiment = Experiment(config, dataset=dataset, model=model)
-        class_names = experiment.dataset.class_names
-        _check_image(image, len(experiment.dataset.test_images))
-        state, _ = checkpoints.restore(experiment.state, step)
-    step = int(state.step)
-    report.say(f"{workdir}: {config.model} on {config.dataset}, checkpoint of step {step:,}")
-    images, labels, log_probs = experiment.predict(state)
-    _check_image(image, len(labels))  # once more: bad ones are not among them
-    answers = log_probs.argmax(-1)
-    of_labels = log_probs[np.arange(len(labels)), labels]
-    means = {
-        "loss": -float(of_labels.mean(dtype=float)),
-        "accuracy": float((answers == labels).mean()),
-    }
-    if len(class_names) > LEGIBLE_CLASSES:
-        means["top_5_accuracy"] = top_accuracy(log_probs, labels, 5)
-    confusion = confusion_matrix(labels, answers, len(class_names))
-    precision, recall = precision_recall(confusion)
-    print_evaluation(means, confusion, precision, recall, class_names)
-    if len(class_names) <= LEGIBLE_CLASSES:
-        pictures.save_confusion(confusion, class_names, workdir / "confusion.png")
-    pictures.save_mistakes(images, labels, np.exp(log_probs), class_names, workdir / "mistakes.png")
-    answer = class_names[answers[image]]
-    shifts = draw(experiment, state, images, labels, image, answer, workdir)
+    folder = _writable(workdir if output is None else local_path(output, "`output`"))
+    config = dataclasses.replace(config, eval_views=views or config.eval_views)
+    test = _open_test_set(config, dataset, split, model)
+    trained = load_run(
+        workdir,
+        step=step,
+        data_dir=data_dir,
+        manual_dir=manual_dir,
+        info=_info(test) if dataset else None,
+        model=model,
+    )
+    return evaluate(Classifier(trained, views=views), test, folder, image=image)
+
+
+def evaluate_pretrained(
+    name: str,
+    *,
+    views: Literal[1, 2, 5, 10] | None = None,
+    image: int = 0,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    dataset: str | Dataset | StreamedDataset | None = None,
+    split: SplitName | None = None,
+    output: PathLike | None = None,
+) -> dict[str, Any]:
+    """Evaluate weights that the package ships; see `evaluate_run` for the other arguments.
+
+    Args:
+      name: name of the weights.
+      views: as for a run.
+      image: as for a run.
+      data_dir: as for a run.
+      manual_dir: as for a run.
+      dataset: as for a run; by default the one that the network was trained on.
+      split: as for a run.
+      output: folder to write to, created if missing; by default `runs/NAME-pretrained`.
+    """
+    processes.check_devices()
+    trained = load_pretrained(name)
+    config = dataclasses.replace(trained.config, data_dir=data_dir, manual_dir=manual_dir)
+    folder = _writable(local_path(output or f"runs/{name}-pretrained", "`output`"))
+    test = _open_test_set(config, dataset, split)
+    return evaluate(Classifier(trained, views=views), test, folder, image=image)
+
+
+def evaluate(
+    classifier: Classifier, test: Split, folder: Path, *, image: int = 0
+) -> dict[str, Any]:
+    """Evaluate a classifier on a test set; write the numbers, print them, and draw the pictures.
+
+    Args:
+      classifier: trained network.
+      test: images, labels and class names.
+      folder: existing folder to write to.
+      image: index of the image whose feature maps are drawn.
+
+    Returns:
+      The content of `evaluation.json`.
+
+    Raises:
+      UserError: the test set has a class that the network has not, or there is no such image.
+    """
+    trained, class_names = classifier.trained, classifier.class_names
+    of_run = _matched(test.class_names, class_names, test.name)
+    _check_image(image, len(test.images))
+    report.say(f"{trained.name}: {trained.config.model} on {test.name}, step {trained.step:,}")
+    images, labels, log_probs = _predict(classifier, test)
+    _check_image(image, len(labels))  # again, because skipped images are not counted
+    labels = of_run[labels]
     evaluation = {
-        "step": step,
-        "views": config.eval_views,
-        "num_test_examples": len(labels),
-        **{f"test_{name}": value for name, value in means.items()},
-        "class_names": class_names,
-        "precision": [None if math.isnan(x) else x for x in precision.tolist()],
-        "recall": [None if math.isnan(x) else x for x in recall.tolist()],
-        "confusion": confusion.tolist(),
-        **shifts,
+        "step": trained.step,
+        "views": classifier.views,
+        "dataset": test.name,
+        **measure(labels, log_probs, class_names),
     }
-    path = workdir / "evaluation.json"
-    write_atomically(path, json.dumps(evaluation, indent=2) + "\n")
+    path = folder / "evaluation.json"
+    _write(path, evaluation)
+    print_evaluation(evaluation)
+    evaluation |= measure_shifts(classifier, images, labels)
+    _write(path, evaluation)
+    _draw(classifier, evaluation, images, labels, log_probs, image, folder)
     report.say(f"Written: {path} and the pictures beside it")
     return evaluation
 
 
-def _check_image(image: int, num_images: int) -> None:
-    if not isinstance(image, int) or not 0 <= image < num_images:
+def measure(
+    labels: Int[np.ndarray, " examples"],
+    log_probs: Float[np.ndarray, "examples classes"],
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Return the numbers of an evaluation as JSON types; the class names are in label order."""
+    answers = log_probs.argmax(-1)
+    confusion = metrics.confusion_matrix(labels, answers, len(class_names))
+    precision, recall = metrics.precision_recall(confusion)
+    evaluation = {
+        "num_test_examples": len(labels),
+        "test_loss": -float(log_probs[np.arange(len(labels)), labels].mean(dtype=float)),
+        "test_accuracy": float((answers == labels).mean()),
+        "balanced_accuracy": metrics.balanced_accuracy(confusion),
+        "macro_f1": metrics.macro_f1(confusion),
+    }
+    if len(class_names) > LEGIBLE_CLASSES:
+        evaluation["test_top_5_accuracy"] = metrics.top_accuracy(log_probs, labels, 5)
+    return {
+        **evaluation,
+        "class_names": list(class_names),
+        "num_examples": confusion.sum(axis=1).tolist(),
+        "precision": [None if math.isnan(x) else x for x in precision.tolist()],
+        "recall": [None if math.isnan(x) else x for x in recall.tolist()],
+        "confusion": confusion.tolist(),
+    }
+
+
+def measure_shifts(
+    classifier: Classifier,
+    images: np.ndarray | Sequence[np.ndarray],
+    labels: Int[np.ndarray, " examples"],
+) -> dict[str, Any]:
+    """Return the accuracies on shifted images, or on FEW_SHIFTED of them if images are large."""
+    size = max(classifier.preprocess(images[0][None]).shape[1:3])
+    count = FEW_SHIFTED if size > LARGE and len(labels) > FEW_SHIFTED else len(labels)
+    # At random, because some datasets are sorted by class and others alternate the classes.
+    rows = np.sort(np.random.default_rng(0).choice(len(labels), count, replace=False)).tolist()
+    shifted = np.stack([images[row] for row in rows])  # a stream decodes them one by one
+    accuracies = probes.shift_accuracies(classifier.log_probs_of_one_view, shifted, labels[rows])
+    return {"shift_accuracies": accuracies, "num_shifted_examples": count}
+
+
+def _writable(folder: Path) -> Path:
+    """Create a folder; check at once that it can be written, not after the evaluation."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
         raise UserError(
-            f"`image` is {image!r}; expected the index of a test image, 0 to {num_images - 1:,}"
+            f"cannot create {folder}: {error.strerror}; set `output` to another folder"
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{folder} cannot be written; set `output` to another folder")
+    return folder
+
+
+def _open_test_set(
+    config: TrainConfig,
+    dataset: str | Dataset | StreamedDataset | None,
+    split: SplitName | None,
+    model: nn.Module | None = None,
+) -> Split:
+    if isinstance(dataset, str):
+        config = dataclasses.replace(config, dataset=dataset, hold_out=0.0)
+        dataset = None
+    config = validated(config, dataset=dataset, model=model)
+    if dataset is not None:
+        labels = dataset.test_labels if isinstance(dataset, Dataset) else None
+        return Split(config.dataset, dataset.test_images, labels, dataset.class_names)
+    return open_split(
+        config.dataset,
+        split,
+        data_dir=config.data_dir,
+        manual_dir=config.manual_dir,
+        size=config.stream_size,
+        min_size=config.stream_min_size,
+        on_bad_image=config.on_bad_image,
+        channels=config.channels,
+        max_value=config.max_value,
+        hold_out=config.hold_out,
+    )
+
+
+def _info(test: Split) -> DatasetInfo:
+    """Return a description for a run of an earlier version, which has none of its own dataset."""
+    height, width, channels = test.images.shape[1:]
+    return DatasetInfo(test.class_names, (height, width, channels), 0)
+
+
+def _matched(
+    names: Sequence[str], names_of_run: Sequence[str], dataset: str
+) -> Int[np.ndarray, " classes"]:
+    """Return the run's label of each class of a test set.
+
+    Raises:
+      UserError: a class is unknown to the run.
+    """
+    known = {name: i for i, name in enumerate(names_of_run)}
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(
+            f"{dataset} has classes that the network was not trained on: {', '.join(unknown)}; "
+            f"expected {', '.join(names_of_run)}; rename or remove the others"
+        )
+    return np.array([known[name] for name in names], np.int32)
+
+
+def _check_image(image: int, num_images: int) -> None:
+    if not 0 <= image < num_images:
+        raise UserError(
+            f"`image` is {image}; expected the index of a test image, 0 to {num_images - 1:,}"
         )
 
 
-def draw(
-    experiment: Experiment,
-    state: TrainState,
+def _predict(classifier: Classifier, test: Split) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Return images, labels and log-probabilities of a test set, without skipped images."""
+    if test.labels is not None:
+        assert isinstance(test.images, np.ndarray)
+        return test.images, test.labels, classifier.log_probs(test.images)
+    from jaxcnn.data.stream import evaluation_batches, subset  # late, because it imports Grain
+
+    size = max(1, classifier.trained.config.eval_batch_size // classifier.views)
+    images: Any = test.images
+    batches = evaluation_batches(images, batch_size=size)
+    parts = [(classifier.log_probs(b["image"]), b["label"], b["mask"]) for b in batches]
+    log_probs, labels, mask = map(np.concatenate, zip(*parts, strict=True))
+    if not mask.any():
+        raise UserError(f"every image of {test.name} is bad; expected at least one good image")
+    return subset(images, np.flatnonzero(mask)), labels[mask], log_probs[mask]
+
+
+def _draw(
+    classifier: Classifier,
+    evaluation: dict[str, Any],
     images: np.ndarray | Sequence[np.ndarray],
     labels: Int[np.ndarray, " examples"],
+    log_probs: Float[np.ndarray, "examples classes"],
     image: int,
-    answer: str,
-    workdir: Path,
-) -> dict[str, Any]:
-    """Draw `filters.png`, `feature_maps.png` and `shifts.png`; return their numbers for JSON.
-
-    A network without kernels or without maps has no such picture.
-
-    Args:
-      experiment: experiment of the run.
-      state: trained state.
-      images: raw images of the test set.
-      labels: labels of the images.
-      image: index of the test image whose maps are drawn.
-      answer: class that the network predicts for that image.
-      workdir: folder of the run.
-    """
-    inputs = experiment.preprocess.evaluate(images[image][None])
+    folder: Path,
+) -> None:
+    """Draw each picture; a network without kernels or without maps has no such picture."""
+    class_names, pixels = evaluation["class_names"], images[image]
+    draw: dict[str, Callable[[Path], None]] = {}
+    if len(class_names) <= LEGIBLE_CLASSES:
+        confusion = np.array(evaluation["confusion"])
+        draw["confusion"] = functools.partial(pictures.save_confusion, confusion, class_names)
+    probabilities = np.exp(log_probs)
+    draw["mistakes"] = functools.partial(
+        pictures.save_mistakes, images, labels, probabilities, class_names
+    )
+    inputs = classifier.preprocess(pixels[None])
     maps = {
-        name: np.asarray(x[0], np.float32) for name, x in probes.feature_maps(state, inputs).items()
+        name: np.asarray(x[0], np.float32)
+        for name, x in probes.feature_maps(classifier.state, inputs).items()
     }
-    layers = [name for name in maps if "kernel" in state.eval_params.get(name, {})]
+    params = classifier.trained.params
+    layers = [name for name in maps if "kernel" in params.get(name, {})]
     if layers:
-        kernel = np.asarray(state.eval_params[layers[0]]["kernel"])
-        pictures.save_filters(kernel, layers[0], workdir / "filters.png")
+        kernel = np.asarray(params[layers[0]]["kernel"])
+        draw["filters"] = functools.partial(pictures.save_filters, kernel, layers[0])
     if maps:
-        class_names = experiment.dataset.class_names
-        truth = label(class_names[labels[image]], 16)
-        title = f"test image {image}\nclass: {truth}\nanswer: {label(answer, 16)}"
-        pictures.save_feature_maps(images[image], title, maps, workdir / "feature_maps.png")
-
-    few = max(inputs.shape[1:3]) > LARGE and len(labels) > FEW_SHIFTED
-    count = FEW_SHIFTED if few else len(labels)
-    # By chance: some sets come class by class, others go round their classes.
-    rows = np.sort(np.random.default_rng(0).choice(len(labels), count, replace=False)).tolist()
-    predict = functools.partial(experiment.predict_one_view, state)
-    shifted = np.stack([images[row] for row in rows])  # a stream decodes them one by one
-    accuracies = probes.shift_accuracies(predict, shifted, labels[rows])
+        truth, answer = (class_names[i] for i in (labels[image], log_probs[image].argmax()))
+        title = f"test image {image}\nclass: {label(truth, 16)}\nanswer: {label(answer, 16)}"
+        draw["feature_maps"] = functools.partial(pictures.save_feature_maps, pixels, title, maps)
+    count, accuracies = evaluation["num_shifted_examples"], evaluation["shift_accuracies"]
+    which = f"all {count:,}" if count == len(labels) else f"{count:,} of the {len(labels):,}"
     fill = "on a background of 0" if inputs.shape[-1] == 1 else "the edge repeated"
-    which = f"{count:,} of the {len(labels):,}" if few else f"all {count:,}"
     comment = f"{which} test images, {fill}"
-    pictures.save_shifts(accuracies, comment, workdir / "shifts.png")
-    return {"shift_accuracies": accuracies, "num_shifted_examples": count}
+    draw["shifts"] = functools.partial(pictures.save_shifts, accuracies, comment)
+    for name, save in draw.items():
+        path = folder / f"{name}.png"
+        try:
+            save(path)
+        except Exception as error:  # matplotlib raises any type of exception
+            _logger.warning("%s is not drawn (%s: %s)", path, type(error).__name__, error)
+
+
+def _write(path: Path, evaluation: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(evaluation, indent=2) + "\n")

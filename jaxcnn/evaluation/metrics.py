@@ -33,3 +33,15 @@ def precision_recall(
     correct = np.diag(confusion).astype(float)
     with np.errstate(invalid="ignore"):
         return correct / confusion.sum(axis=0), correct / confusion.sum(axis=1)
+
+
+def balanced_accuracy(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Return the mean recall of the classes that have examples."""
+    _, recall = precision_recall(confusion)
+    return float(np.nanmean(recall))
+
+
+def macro_f1(confusion: Int[np.ndarray, "classes classes"]) -> float:
+    """Return the mean F1 score of the classes that have examples or predictions."""
+    sums = confusion.sum(axis=0) + confusion.sum(axis=1)
+    return float((2 * np.diag(confusion)[sums > 0] / sums[sums > 0]).mean())

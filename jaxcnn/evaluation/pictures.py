@@ -74,6 +74,24 @@ def save_mistakes(
     save_figure(figure, path)
 
 
+def save_images(
+    images: Sequence[UInt8[np.ndarray, "_height _width _channels"]],
+    titles: Sequence[str],
+    path: Path,
+) -> None:
+    """Draw images of any sizes as a contact sheet, each below its title."""
+    columns = min(8, max(1, len(images)))
+    rows = max(1, -(-len(images) // columns))
+    figure = make_figure(1.5 * max(2, columns), 1.9 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, image, title in zip(grid, images, titles, strict=False):
+        axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title, fontsize=8)
+    save_figure(figure, path)
+
+
 def label(name: str, length: int) -> str:
     """Return a name of at most `length` letters for a figure, which would read `$` as mathtext."""
     name = name if len(name) <= length else f"{name[: length - 1]}…"

@@ -11,18 +11,14 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxcnn.training.step import TrainState
 
 
-def feature_maps(
+def layer_outputs(
     state: TrainState, images: Float[Array, "batch height width channels"]
-) -> dict[str, Float[Array, "batch _height _width _maps"]]:
-    """Return the outputs of each layer before its nonlinearity, in the order of the network.
-
-    Layers are submodules of the network; those whose outputs are units or maps of 1x1 are left out.
-    """
+) -> dict[str, Float[Array, "batch ..."]]:
+    """Return the output of each layer, a submodule of the network, before its nonlinearity."""
 
     def is_layer(module: nn.Module, method: str) -> bool:
         return module.name is not None and method == "__call__"
 
-    # Not jitted: a jitted function would return the layers in the order of their names.
     _, variables = state.apply_fn(
         {"params": state.eval_params},
         images,
@@ -31,7 +27,18 @@ def feature_maps(
         mutable="intermediates",
     )
     calls = variables["intermediates"].items()
-    outputs = {name: call["__call__"][0] for name, call in calls}
+    return {name: call["__call__"][0] for name, call in calls}
+
+
+def feature_maps(
+    state: TrainState, images: Float[Array, "batch height width channels"]
+) -> dict[str, Float[Array, "batch _height _width _maps"]]:
+    """Return the outputs of each layer before its nonlinearity, in the order of the network.
+
+    Layers whose outputs are units or maps of 1x1 are left out. Do not jit this function: a jitted
+    function would return the layers in the order of their names.
+    """
+    outputs = layer_outputs(state, images)
     return {name: x for name, x in outputs.items() if x.ndim == 4 and x.shape[1:3] != (1, 1)}
 
 
@@ -67,7 +74,7 @@ def shift_accuracies(
     """
     accuracies = []
     for pixels in range(max_pixels + 1):
-        moves = {(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)}  # a single one of 0 pixels
+        moves = {(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)}  # of 0 pixels a single one
         right = [predict(shift(images, *move)).argmax(-1) == labels for move in moves]
         accuracies.append(float(np.mean(right)))
     return accuracies

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -15,23 +14,25 @@ from jaxcnn.report import console
 LEGIBLE_CLASSES = 20  # a larger confusion matrix fits neither a table nor a picture
 
 
-def print_evaluation(
-    means: dict[str, float],
-    confusion: Int[np.ndarray, "classes classes"],
-    precision: Float[np.ndarray, " classes"],
-    recall: Float[np.ndarray, " classes"],
-    class_names: Sequence[str],
-) -> None:
-    """Print accuracy, loss, precision, recall and the confusion matrix.
+def print_evaluation(evaluation: dict[str, Any]) -> None:
+    """Print the numbers of `evaluate.measure`: accuracy, loss and the table of the classes.
 
-    With more than LEGIBLE_CLASSES classes, print accuracy and loss only.
+    Balanced accuracy and F1 are printed if the classes differ in size. With more than
+    LEGIBLE_CLASSES classes, the top-5 accuracy replaces the table.
     """
+    class_names, counts = evaluation["class_names"], evaluation["num_examples"]
+    confusion = np.array(evaluation["confusion"])
     console.print(
-        f"accuracy [bold]{means['accuracy']:.2%}[/], "
-        f"{np.trace(confusion):,} of {confusion.sum():,} images; loss {means['loss']:.4f}"
+        f"accuracy [bold]{evaluation['test_accuracy']:.2%}[/], "
+        f"{np.trace(confusion):,} of {confusion.sum():,} images; loss {evaluation['test_loss']:.4f}"
     )
+    if max(counts) > 1.5 * min(counts):
+        console.print(
+            f"balanced accuracy {evaluation['balanced_accuracy']:.2%}, "
+            f"macro F1 {evaluation['macro_f1']:.4f}"
+        )
     if len(class_names) > LEGIBLE_CLASSES:
-        console.print(f"top-5 accuracy {means['top_5_accuracy']:.2%}")
+        console.print(f"top-5 accuracy {evaluation['test_top_5_accuracy']:.2%}")
         return
     title = "Rows are the true class, columns the answer"
     # Ten columns of four digits or letters and two of percentages fit into 80 without padding.
@@ -48,10 +49,11 @@ def print_evaluation(
     for heading in ("recall", "precision"):
         table.add_column(heading, justify="right", style="bold")
     for i, name in enumerate(class_names):
-        counts = [
+        cells = [
             f"[bold green]{count}[/]" if i == j else str(count) if count else "[dim]·[/]"
             for j, count in enumerate(confusion[i][: len(headings)])
         ]
-        parts = ("-" if np.isnan(part) else f"{part:.1%}" for part in (recall[i], precision[i]))
-        table.add_row(Text(name), *counts, *parts)
+        parts = (evaluation[part][i] for part in ("recall", "precision"))
+        parts = ("-" if part is None else f"{part:.1%}" for part in parts)
+        table.add_row(Text(name), *cells, *parts)
     console.print(table)

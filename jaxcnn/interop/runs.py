@@ -7,19 +7,19 @@ import time
 from pathlib import Path
 from typing import Literal
 
-import jax
-
 from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import mesh, processes
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.files import write_atomically
 from jaxcnn.interop.torch_weights import TORCH_NAMES, from_torch, to_torch
+from jaxcnn.interop.trained import Trained, load_run
 from jaxcnn.interop.weight_files import read_weights, write_weights
 from jaxcnn.paths import local_path
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.progress import Run, save_checkpoint
 from jaxcnn.training.validate import validated
+from jaxcnn.workdir import dataset_info
 from jaxcnn.workdir import folder as workdirs
 from jaxcnn.workdir.checkpoints import Checkpoints
 
@@ -50,14 +50,20 @@ def export_run(
       RunError: the checkpoint is corrupt.
     """
     run, file = local_path(run, "the source"), local_path(file, "the target")
-    processes.check_devices()
-    config = workdirs.read_config(run, data_dir=data_dir, manual_dir=manual_dir)
-    lookup("convertible model", config.model, TORCH_NAMES)  # before the data is loaded
-    with Checkpoints(run / "checkpoints", config) as checkpoints:
-        checkpoints.resolve_step(step)  # before the data is loaded
-        state, _ = checkpoints.restore(Experiment(config).state, step)
-    write_weights(file, to_torch(config.model, jax.device_get(state.eval_params)))
-    return int(state.step)
+    config = workdirs.read_config(run)
+    lookup("convertible model", config.model, TORCH_NAMES)  # before the checkpoint is read
+    trained = load_run(run, step=step, data_dir=data_dir, manual_dir=manual_dir)
+    export(trained, file)
+    return trained.step
+
+
+def export(trained: Trained, file: Path) -> None:
+    """Write the parameters of a trained network to a file that PyTorch's model loads.
+
+    Raises:
+      UserError: the model has no PyTorch names, or the file cannot be written.
+    """
+    write_weights(file, to_torch(trained.config.model, trained.params))
 
 
 def import_run(file: Path, run: Path, config: TrainConfig) -> None:
@@ -94,5 +100,6 @@ def import_run(file: Path, run: Path, config: TrainConfig) -> None:
         )
         save_checkpoint(run_of_step_0, checkpoints, evaluated=False)
         checkpoints.wait()
+        dataset_info.write(workdir, dataset_info.describe(experiment.dataset))
         # Last, because a config without its checkpoint is a run from random parameters.
         write_atomically(workdir / "config.json", configs.to_json(config))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -20,8 +19,8 @@ from jaxcnn.data.datasets import Dataset
 from jaxcnn.data.open import open_dataset
 from jaxcnn.data.preprocess import make_preprocess
 from jaxcnn.distributed import mesh
+from jaxcnn.distributed.compilation_cache import use_compilation_cache
 from jaxcnn.errors import UserError, lookup
-from jaxcnn.files import cache_dir
 from jaxcnn.models import MODELS, network
 from jaxcnn.optim.optimizers import make_optimizer
 from jaxcnn.optim.schedules import make_schedule
@@ -77,7 +76,7 @@ class Experiment:
         """
         config = validate.validated(config, dataset=dataset, model=model)  # before data is loaded
         if config.compilation_cache:
-            _use_compilation_cache()
+            use_compilation_cache()
         if dataset is None:
             dataset = _open_dataset(config)
         num_examples = len(dataset.train_images)
@@ -258,12 +257,3 @@ def _open_dataset(config: TrainConfig) -> Dataset | StreamedDataset:
         max_value=config.max_value,
         hold_out=config.hold_out,
     )
-
-
-def _use_compilation_cache() -> None:
-    """Keep compiled programs, unless the user's own settings of JAX already name a directory."""
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
-        return
-    with contextlib.suppress(OSError):  # a read-only home: compile each time
-        jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -29,6 +29,7 @@ from jaxcnn.training.report import print_result, progress_bar, save_curves
 from jaxcnn.training.signals import Interrupted, stop_signals
 from jaxcnn.training.step import mean_metrics
 from jaxcnn.training.validate import validated
+from jaxcnn.workdir import dataset_info
 from jaxcnn.workdir import folder as workdirs
 from jaxcnn.workdir.checkpoints import Checkpoints
 from jaxcnn.workdir.folder import Result
@@ -83,8 +84,12 @@ def train_and_evaluate(
             return result
         experiment = Experiment(config, dataset=dataset, model=model)
         with Checkpoints(workdir / "checkpoints", config) as checkpoints:
+            info = dataset_info.describe(experiment.dataset)
+            if checkpoints.steps():
+                dataset_info.check_unchanged(workdir, info, config.dataset)
             run = start_or_resume(experiment, checkpoints, started)
             if processes.is_process_0():
+                dataset_info.write(workdir, info)
                 write_atomically(workdir / "config.json", configs.to_json(config))
             train(experiment, run, checkpoints, workdir)
         result = _result(experiment, run)

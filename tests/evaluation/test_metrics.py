@@ -38,3 +38,12 @@ def test_top_accuracy_by_eye():
     labels = np.array([1, 0, 1])
     found = [metrics.top_accuracy(log_probs, labels, k) for k in (1, 2, 3)]
     assert found == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_balanced_accuracy_and_macro_f1_by_eye():
+    # Recall 9/10 and 1/2, precision 9/10 and 1/2; the third class has neither.
+    confusion = np.array([[9, 1, 0], [1, 1, 0], [0, 0, 0]])
+    assert metrics.balanced_accuracy(confusion) == pytest.approx(0.7)
+    assert metrics.macro_f1(confusion) == pytest.approx(0.7)
+    # The second class is never right: F1 is 2 * 8 / 18 and 0.
+    assert metrics.macro_f1(np.array([[8, 0], [2, 0]])) == pytest.approx(4 / 9)

@@ -1,0 +1,137 @@
+"""A trained network with everything that is needed to use it, from a run's folder."""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from jaxcnn import report
+from jaxcnn.config import TrainConfig
+from jaxcnn.data.open import open_dataset
+from jaxcnn.data.preprocess import evaluation_preprocess
+from jaxcnn.distributed import mesh
+from jaxcnn.errors import UserError, lookup
+from jaxcnn.models import MODELS
+from jaxcnn.optim.optimizers import make_optimizer
+from jaxcnn.paths import local_path
+from jaxcnn.training.step import TrainState, create_state
+from jaxcnn.workdir import dataset_info
+from jaxcnn.workdir import folder as workdirs
+from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.dataset_info import DatasetInfo
+
+
+class Trained(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      config: config of the run.
+      info: description of the run's dataset.
+      model: the network.
+      params: its parameters, on the host; the moving average, if the run has one.
+      step: step of the checkpoint.
+      name: name for messages: the run's folder, or the name of pretrained weights.
+    """
+
+    config: TrainConfig
+    info: DatasetInfo
+    model: nn.Module
+    params: Any
+    step: int
+    name: str
+
+
+def load_run(
+    workdir: str | os.PathLike[str],
+    *,
+    step: int | Literal["best"] | None = None,
+    data_dir: str | None = None,
+    manual_dir: str | None = None,
+    info: DatasetInfo | None = None,
+    model: nn.Module | None = None,
+) -> Trained:
+    """Load the network of a run; its dataset is only opened if the run does not describe it.
+
+    Args:
+      workdir: folder of the run.
+      step: step of the checkpoint, or "best" for the best test accuracy; by default the latest.
+      data_dir: directory of prepared datasets; by default as in the run.
+      manual_dir: directory of original files; by default as in the run.
+      info: description of the dataset for a run of an earlier version, which does not record it.
+      model: network, if the run was given one.
+
+    Raises:
+      UserError: the folder holds no run or no such checkpoint, or the run is of an earlier version
+        and its data cannot be read.
+      RunError: the checkpoint is corrupt.
+    """
+    workdir = local_path(workdir, "the run")
+    config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
+    with Checkpoints(workdir / "checkpoints", config) as checkpoints:
+        checkpoints.resolve_step(step)  # before the data is opened
+        if recorded := dataset_info.read(workdir):
+            info = recorded
+        elif info:
+            names = ", ".join(info.class_names)
+            report.say(f"{workdir} does not record its classes; taking them to be {names}")
+        else:
+            info = _describe_dataset(config)
+        model = make_model(config, info, model)
+        state, _ = checkpoints.restore(_abstract_state(config, info, model), step)
+    params, step = jax.device_get((state.eval_params, state.step))
+    return Trained(config, info, model, params, int(step), str(workdir))
+
+
+def make_model(config: TrainConfig, info: DatasetInfo, model: nn.Module | None = None) -> nn.Module:
+    """Return the network of a config for the classes of a dataset."""
+    model = model or lookup("model", config.model, MODELS)(len(info.class_names))
+    return model if config.dtype == "float32" else model.clone(dtype=jnp.dtype(config.dtype))
+
+
+def input_shape(config: TrainConfig, info: DatasetInfo) -> tuple[int, ...]:
+    """Return the shape of an image as the network sees it, after preprocessing.
+
+    Raises:
+      UserError: the images do not fit the preprocessing.
+    """
+    preprocess = evaluation_preprocess(config.transforms, config.pixel_mean, config.pixel_std)
+    raw = jax.ShapeDtypeStruct((1, *info.image_shape), np.uint8)
+    try:
+        return jax.eval_shape(preprocess, raw).shape[1:]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"images of {info.image_shape} do not fit the run: {error}") from error
+
+
+def _describe_dataset(config: TrainConfig) -> DatasetInfo:
+    return dataset_info.describe(
+        open_dataset(
+            config.dataset,
+            data_dir=config.data_dir,
+            manual_dir=config.manual_dir,
+            size=config.stream_size,
+            min_size=config.stream_min_size,
+            on_bad_image=config.on_bad_image,
+            channels=config.channels,
+            max_value=config.max_value,
+            hold_out=config.hold_out,
+        )
+    )
+
+
+def _abstract_state(config: TrainConfig, info: DatasetInfo, model: nn.Module) -> TrainState:
+    """Return the shapes of a run's training state, on every device."""
+    schedule = optax.constant_schedule(config.optimizer.learning_rate)  # not part of the state
+    tx = make_optimizer(config.optimizer, schedule, ema_decay=config.ema_decay).tx
+    create = functools.partial(create_state, model, tx, input_shape(config, info))
+    replicated = mesh.replicated(mesh.device_mesh())
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
+        jax.eval_shape(create, jax.random.key(0)),
+    )

@@ -1,0 +1,70 @@
+"""Photos of digits, brought into MNIST's form."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from jaxcnn.data import datasets
+from jaxcnn.evaluation.digits import prepare_digit
+
+PAGE = (600, 800)
+
+
+def drawn(digit, rng, *, size, noise=0.0):
+    """Return a page of 600x800, lighter towards one side, with a digit drawn dark on it."""
+    strokes = Image.fromarray(digit).resize((size, size), Image.Resampling.BICUBIC)
+    ink = rng.uniform(60, 180) * np.asarray(strokes, np.float32) / 255
+    top, left = (rng.integers(side - size + 1) for side in PAGE)
+    angle, gradient = rng.uniform(-np.pi, np.pi), rng.uniform(0, 40)
+    y, x = np.mgrid[-1 : 1 : PAGE[0] * 1j, -1 : 1 : PAGE[1] * 1j]
+    page = rng.uniform(190, 230) + gradient / 2 * (np.cos(angle) * x + np.sin(angle) * y)
+    page[top : top + size, left : left + size] -= ink
+    page += rng.normal(0, noise, page.shape)
+    return np.rint(np.clip(page, 0, 255)).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Twenty digits of MNIST."""
+    return datasets.load("mnist5k").test_images[:20, ..., 0]
+
+
+def test_prepare_digit_keeps_images_of_mnist(digits):
+    prepared = np.stack([prepare_digit(digit)[..., 0] for digit in digits]).astype(int)
+    assert np.abs(prepared - digits).mean() < 4  # of 255; a shift by a pixel is 20
+
+
+@pytest.mark.parametrize("size", [40, 150, 400])
+def test_prepare_digit_finds_a_digit_on_a_page(size, digits):
+    rng = np.random.default_rng(size)
+    for digit in digits[:4]:
+        page = drawn(digit, rng, size=size, noise=2.0)
+        for image in (page, 255 - page):  # chalk on a blackboard, too
+            prepared = prepare_digit(image)[..., 0]
+            assert prepared.max() == 255 and (prepared[0] == 0).all()
+            box = [np.ptp(np.flatnonzero(prepared.any(axis))) + 1 for axis in (0, 1)]
+            assert max(box) == 20
+            assert np.abs(np.array(ndimage.center_of_mass(prepared)) - 14).max() <= 0.5
+            assert np.abs(prepared.astype(int) - digit).mean() < 16
+
+
+def test_prepare_digit_ignores_specks_and_the_edge_of_the_page(digits):
+    page = drawn(digits[3], np.random.default_rng(0), size=150)
+    expected = prepare_digit(page)
+    page[10:14, 300:303] = 0
+    page[:, :12] = 20  # the table below the page
+    np.testing.assert_allclose(prepare_digit(page).astype(int), expected, atol=50)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (1, 1), (3, 200)])
+def test_prepare_digit_of_an_empty_page_is_black(shape):
+    assert prepare_digit(np.full(shape, 200, np.uint8)).tolist() == np.zeros((28, 28, 1)).tolist()
+
+
+def test_prepare_digit_of_a_line_keeps_its_proportions():
+    page = np.full((300, 300), 250, np.uint8)
+    page[50:250, 150:160] = 30
+    prepared = prepare_digit(page)[..., 0]
+    rows, columns = (np.flatnonzero(prepared.any(axis)) for axis in (1, 0))
+    assert (len(rows), len(columns)) == (20, 1)
