@@ -149,7 +149,9 @@ def test_streamed_run_does_not_count_skipped_test_images(image_folder, tmp_path)
     assert train_and_evaluate(config)["num_test_examples"] == 21
     (tmp_path / "run" / "result.json").unlink()  # as if killed before it was written
     assert train_and_evaluate(config)["num_test_examples"] == 21
-    with pytest.raises(UserError, match="`image` is 21; expected the index of a test image, 0 to 20"):
+    with pytest.raises(
+        UserError, match="`image` is 21; expected the index of a test image, 0 to 20"
+    ):
         evaluate_run(tmp_path / "run", image=21)
     evaluation = evaluate_run(tmp_path / "run")
     assert evaluation["num_test_examples"] == np.sum(evaluation["confusion"]) == 21
