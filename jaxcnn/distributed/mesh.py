@@ -23,7 +23,7 @@ def device_mesh(model_axis: int = 1) -> Mesh:
     num_devices = jax.device_count()
     if num_devices % model_axis:
         raise UserError(
-            f"`model_axis` is {model_axis}; expected a divisor of {num_devices}, the number of devices"
+            f"`model_axis` is {model_axis}; expected a divisor of the {num_devices} devices"
         )
     shape = num_devices // model_axis, model_axis
     return jax.make_mesh(shape, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))

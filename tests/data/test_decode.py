@@ -128,7 +128,7 @@ def test_images_of_twelve_bits_in_sixteen_need_a_largest_value(suffix, tmp_path)
     assert decoded(path, max_value=4095) == decoded(path, 3, max_value=4095) == 128
     assert decoded(path, max_value=65535) == 8
     assert decoded(save_constant(path, 4095), max_value=4095) == 255
-    with pytest.raises(UserError, match=r"in \[4096, 4096\]; expected at most 4095; set --max"):
+    with pytest.raises(UserError, match=r"in \[4096, 4096\]; expected at most 4095; set `max"):
         decoded(save_constant(path, 4096), max_value=4095)
 
 

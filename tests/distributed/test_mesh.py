@@ -69,5 +69,5 @@ def test_state_sharding_refuses_what_cannot_be_split(state):
 
 
 def test_device_mesh_refuses_devices_that_do_not_divide():
-    with pytest.raises(UserError, match="`model_axis` is 3; expected a divisor of 2"):
+    with pytest.raises(UserError, match="`model_axis` is 3; expected a divisor of the 2"):
         mesh.device_mesh(model_axis=3)
