@@ -179,7 +179,9 @@ def eight_bits(image: Image.Image, max_value: float | None) -> Image.Image:
     """
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA")  # without a warning of Pillow
-    if not has_more_thaneight_bits(image):
+    if not has_more_than_eight_bits(image):
+        if ";16" in str(getattr(image, "tile", "")):
+            _check_sixteen_bit_colors(image.convert("RGB"), max_value)
         return image
     pixels = np.asarray(image)
     limit = largest_value(image) if max_value is None else max_value
@@ -195,6 +197,22 @@ def eight_bits(image: Image.Image, max_value: float | None) -> Image.Image:
         )
     num_values = limit + 1 if pixels.dtype.kind in "iu" else limit
     return Image.fromarray(np.minimum(pixels * (256 / num_values), 255).astype(np.uint8))
+
+
+def _check_sixteen_bit_colors(image: Image.Image, max_value: float | None) -> None:
+    """Check that 16-bit colors fill their range, because Pillow keeps their upper 8 bits only."""
+    if max_value is None:
+        largest = int(np.asarray(image).max())
+        if largest < 2**14 / 2**8:
+            raise ValueError(
+                f"its 16-bit colors are below {256 * (largest + 1):,}, as if it held data of fewer "
+                "bits, which is supported for grey levels only; convert it to 8 bits, or set "
+                "`max_value` to 65535 if it is dark"
+            )
+    elif max_value != 2**16 - 1:
+        raise ValueError(
+            f"`max_value` is {max_value}; expected 65535 for 16-bit colors; convert it to 8 bits"
+        )
 
 
 def upright(part: Image.Image, image: Image.Image) -> Image.Image:
@@ -233,11 +251,11 @@ def check_image(image: Image.Image, min_size: int, max_value: float | None) -> N
             f"the image has {width}x{height} pixels; expected at least {min_size} on each side "
             "(--stream-min-size)"
         )
-    if max_value is None and has_more_thaneight_bits(image):
+    if max_value is None and has_more_than_eight_bits(image):
         largest_value(image)
 
 
-def has_more_thaneight_bits(image: Image.Image) -> bool:
+def has_more_than_eight_bits(image: Image.Image) -> bool:
     """Return whether an image has one channel of more than 8 bits, or of floating point."""
     return image.mode == "F" or image.mode.startswith("I")
 

@@ -2,6 +2,7 @@
 
 import logging
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -130,6 +131,33 @@ def test_images_of_twelve_bits_in_sixteen_need_a_largest_value(suffix, tmp_path)
     assert decoded(save_constant(path, 4095), max_value=4095) == 255
     with pytest.raises(UserError, match=r"in \[4096, 4096\]; expected at most 4095; set `max"):
         decoded(save_constant(path, 4096), max_value=4095)
+
+
+def save_rgb16(path, value):
+    rows = (b"\0" + struct.pack(">H", value) * 96) * 32
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks
+        )
+    )
+    return path
+
+
+def test_images_of_sixteen_bit_colors_must_fill_their_range(tmp_path):
+    path = tmp_path / "image.png"
+    assert decoded(save_rgb16(path, 0x8000), channels=3) == 128
+    dark = save_rgb16(path, 4095)
+    with pytest.raises(
+        UserError, match="16-bit colors are below 4,096, .*set `max_value` to 65535"
+    ):
+        decoded(dark, channels=3)
+    assert decoded(dark, channels=3, max_value=65535) == 15
+    with pytest.raises(UserError, match="`max_value` is 4095; expected 65535 for 16-bit colors"):
+        decoded(dark, channels=3, max_value=4095)
 
 
 def test_images_of_floats_are_scaled_by_a_largest_value(tmp_path):
