@@ -249,7 +249,7 @@ def check_image(image: Image.Image, min_size: int, max_value: float | None) -> N
         width, height = image.size
         raise ValueError(
             f"the image has {width}x{height} pixels; expected at least {min_size} on each side "
-            "(--stream-min-size)"
+            "(`stream_min_size`)"
         )
     if max_value is None and has_more_than_eight_bits(image):
         largest_value(image)
@@ -305,6 +305,6 @@ def _check_header(files: Files, row: int, min_size: int, max_value: float | None
 
 UNKNOWN_FORMAT = f"expected one of the formats {', '.join(FORMATS)}"
 ADVICE = (
-    "repair or remove bad images, or set --on-bad-image skip (for small images, lower "
-    "--stream-min-size)"
+    "repair or remove bad images, or set `on_bad_image` to skip (for small images, "
+    "lower `stream_min_size`)"
 )

@@ -52,7 +52,7 @@ def test_images_refuse_a_corrupt_one_by_name():
         training_batches(images, seed=0, epoch=0, first=0, batch_size=4),
         evaluation_batches(images, batch_size=4),
     ):
-        with pytest.raises(UserError, match="number 5 is a bad image.*--on-bad-image skip"):
+        with pytest.raises(UserError, match="number 5 is a bad image.*`on_bad_image` to skip"):
             list(batches)
 
 

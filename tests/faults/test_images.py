@@ -241,7 +241,7 @@ def read_all(dataset):
 
 def assert_refused_or_skipped(folder, name, suffix, content):
     with placed(folder, name, suffix, content), time_limit(20):
-        with pytest.raises(UserError, match=rf"{name}\.{suffix}.*--on-bad-image skip") as error:
+        with pytest.raises(UserError, match=rf"{name}\.{suffix}.*`on_bad_image` to skip") as error:
             read_all(open_folder(folder))
         assert "\n" not in str(error.value)
         assert read_all(open_folder(folder, "skip")) == 3

@@ -177,7 +177,9 @@ def test_streamed_run_names_a_corrupt_image(image_folder, tmp_path):
     path.write_bytes(path.read_bytes()[:-400])  # its header is whole
     # PCAColor would meet it before the first step.
     config = config_of(image_folder, tmp_path / "run", transforms=(RandomCrop(28),))
-    with pytest.raises(UserError, match="02.JPEG is a bad image: .*truncated.*--on-bad-image skip"):
+    with pytest.raises(
+        UserError, match="02.JPEG is a bad image: .*truncated.*`on_bad_image` to skip"
+    ):
         train_and_evaluate(config)
     assert (tmp_path / "run" / "config.json").exists()
     result = train_and_evaluate(dataclasses.replace(config, on_bad_image="skip"))
