@@ -1,4 +1,4 @@
-"""What the scripts share: one-line errors, signals, closed pipes, arguments and output files."""
+"""What the commands share: one-line errors, signals, closed pipes, arguments and output files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
 from jaxcnn.errors import RunError, UserError, flag
 from jaxcnn.paths import local_path
+
+
+def run_command(command: Callable[..., None]) -> None:
+    """Call a function with the arguments of the process; its docstring is the help.
+
+    Raises:
+      SystemExit: see `one_line_errors`.
+    """
+    with one_line_errors():
+        tyro.cli(command, prog=sys.argv[0])
 
 
 @contextlib.contextmanager
@@ -111,7 +121,7 @@ def output_file(name: str, path: Path) -> Path:
 def text_argument(
     kind: Any, from_text: Callable[[str], Any], to_text: Callable[[Any], str], metavar: str
 ) -> Any:
-    """Return `kind` annotated so that tyro reads it from the command line, one word each.
+    """Return an annotation with which tyro reads a type from the command line, one word each.
 
     Args:
       kind: type of the value.
@@ -124,13 +134,10 @@ def text_argument(
         with one_line_errors():  # tyro replaces the message of a ValueError by a shorter one
             return from_text(arguments[0])
 
-    return Annotated[
-        kind,
-        tyro.constructors.PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=metavar,
-            instance_from_str=parse,
-            is_instance=lambda value: isinstance(value, kind),
-            str_from_instance=lambda value: [to_text(value)],
-        ),
-    ]
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=parse,
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [to_text(value)],
+    )

@@ -1,34 +1,6 @@
 """Compare runs: python scripts/compare.py [RUN ...]."""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
-from jaxcnn.cli import one_line_errors, output_file, placeholder
-
-
-def main(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (
-        Path("runs"),
-    ),
-    figure: Annotated[Path | None, placeholder("FILE")] = None,
-) -> None:
-    """List runs: what differs from their preset, seeds, epochs, accuracies and times.
-
-    Runs that differ in nothing but the seed are summed up by mean and standard deviation.
-
-    Args:
-        runs: folders of runs, or folders that contain such folders.
-        figure: PNG file to write: training loss and test error of every run over its epochs.
-    """
-    if figure is not None:
-        output_file("figure", figure)
-    from jaxcnn.evaluation.compare import compare_runs  # late, because it imports rich and jax
-
-    compare_runs(runs, figure=figure)
-
+from jaxcnn.commands.compare import main
 
 if __name__ == "__main__":
-    with one_line_errors():
-        tyro.cli(main)
+    main()

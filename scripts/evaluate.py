@@ -1,62 +1,6 @@
 """Evaluate a trained run: python scripts/evaluate.py RUN."""
 
-from typing import Annotated, Any, Literal
-
-import tyro
-
-from jaxcnn.cli import one_line_errors, placeholder
-from jaxcnn.errors import UserError
-
-
-def main(
-    run: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None,
-    pretrained: Annotated[str | None, placeholder("NAME")] = None,
-    step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,
-    views: Annotated[Literal[1, 2, 5, 10] | None, placeholder("1|2|5|10")] = None,
-    image: int = 0,
-    data_dir: Annotated[str | None, placeholder("DIR")] = None,
-    manual_dir: Annotated[str | None, placeholder("DIR")] = None,
-    dataset: Annotated[str | None, placeholder("DATASET")] = None,
-    split: Annotated[Literal["train", "val", "test"] | None, placeholder("train|val|test")] = None,
-    output: Annotated[str | None, placeholder("DIR")] = None,
-) -> None:
-    """Evaluate a run's checkpoint on the whole test set.
-
-    Print tables, and write evaluation.json and pictures into the run's folder.
-
-    Args:
-        run: folder that scripts/train.py wrote.
-        pretrained: name of weights that the package ships, instead of a run; predict.py
-            --list-pretrained lists them.
-        step: step of the checkpoint, or best, the one of the best test accuracy; by default the
-            latest.
-        views: views averaged for each test image; by default as in the run. 1 is the central crop;
-            2 adds its mirror image; 5 is the centre and the four corners; 10 is these and their
-            mirror images.
-        image: index of the test image whose feature maps are drawn.
-        data_dir: folder of prepared datasets; by default as in the run.
-        manual_dir: folder of original files to prepare from; by default as in the run.
-        dataset: another dataset, such as folder:DIR, whose classes are matched by name.
-        split: split of the dataset; by default the one that training tests on.
-        output: folder to write to; by default the run's, or runs/NAME-pretrained.
-    """
-    if (run is None) == (pretrained is None):
-        raise UserError("expected either the folder of a run or --pretrained NAME")
-    from jaxcnn.evaluation.evaluate import (  # late, because it imports jax
-        evaluate_pretrained,
-        evaluate_run,
-    )
-
-    options: dict[str, Any] = {"views": views, "image": image, "dataset": dataset, "split": split}
-    options |= {"data_dir": data_dir, "manual_dir": manual_dir, "output": output}
-    if pretrained:
-        if step is not None:
-            raise UserError(f"`step` is {step}, but pretrained weights have one step; remove it")
-        evaluate_pretrained(pretrained, **options)
-    else:
-        evaluate_run(run, step=step, **options)
-
+from jaxcnn.commands.evaluate import main
 
 if __name__ == "__main__":
-    with one_line_errors():
-        tyro.cli(main)
+    main()

@@ -16,6 +16,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Each line may import from itself and the lines below; within a package, from names to the right.
 # A name that is not in a package's list may be imported by the package alone.
 ROOMS = {
+    "__main__": (),
+    "commands": (
+        *("train", "evaluate", "predict", "summary", "compare", "convert", "benchmark", "usage"),
+    ),
     "benchmarks": (),
     "evaluation": (
         *("evaluate", "compare", "answers", "predict", "inputs", "digits"),
@@ -37,7 +41,6 @@ ROOMS = {
     ),
     "optim": ("optimizers", "schedules", "curvature"),
     "workdir": ("dataset_info", "folder", "lock", "checkpoints", "metadata", "metrics_log"),
-    "usage": (),
     "presets": (),
     "config_checks": (),
     "config": (),
@@ -104,12 +107,13 @@ def test_every_module_has_its_place():
 
 
 def test_nothing_imports_the_benchmarks():
-    assert not [a for a, b in ARROWS if room(b) == "benchmarks" and room(a) != "benchmarks"]
+    above = ("benchmarks", "commands")
+    assert not [a for a, b in ARROWS if room(b) == "benchmarks" and room(a) not in above]
 
 
 def test_tyro_is_imported_by_the_command_line_alone():
     for path in (ROOT / "jaxcnn").rglob("*.py"):
-        if path.name != "cli.py":
+        if path.name != "cli.py" and path.parent.name != "commands":
             assert "tyro" not in path.read_text().replace("tyro's", ""), path
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,12 +22,12 @@ POLL_SECONDS = 0.005
 
 
 def measure_startup(
-    train_script: Path, network: str, *, rounds: int, say: Callable[[str], None]
+    train_command: Sequence[str], network: str, *, rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Start `train.py` repeatedly, after a first start that fills the caches.
 
     Args:
-      train_script: path of the script.
+      train_command: words of the command that trains.
       network: name in MODELS of a network for MNIST's images.
       rounds: number of starts of each command.
       say: function that prints a progress line.
@@ -42,16 +42,14 @@ def measure_startup(
     if rounds < 1:
         raise UserError(f"`rounds` is {rounds}; expected at least 1; give a larger number")
     say("filling the caches")
-    _to_first_step(train_script, network)
+    _to_first_step(train_command, network)
     seconds: dict[str, list[float]] = {"--help": [], "first step": []}
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
         started = time.perf_counter()
-        subprocess.run(
-            [sys.executable, train_script, "--help"], check=True, stdout=subprocess.DEVNULL
-        )
+        subprocess.run([*train_command, "--help"], check=True, stdout=subprocess.DEVNULL)
         seconds["--help"].append(time.perf_counter() - started)
-        seconds["first step"].append(_to_first_step(train_script, network))
+        seconds["first step"].append(_to_first_step(train_command, network))
     return {
         "network": network,
         "what": "startup",
@@ -72,14 +70,14 @@ def print_startup(measured: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def _to_first_step(train_script: Path, network: str) -> float:
+def _to_first_step(train_command: Sequence[str], network: str) -> float:
     """Return the seconds from the command until the first step is in the log."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
         log = Path(folder, "run", "metrics.jsonl")
         started = time.perf_counter()
         process = subprocess.Popen(
             [
-                *(sys.executable, train_script, "lenet5-mnist5k", "--model", network),
+                *(*train_command, "lenet5-mnist5k", "--model", network),
                 *("--epochs", "1", "--log-every-steps", "1", "--workdir", log.parent),
             ],
             stdout=subprocess.DEVNULL,

@@ -462,7 +462,8 @@ def test_measure_startup_waits_for_the_first_line_of_the_log(tmp_path):
         "log = folder / 'metrics.jsonl'\n"
         "folder.mkdir(); log.touch(); time.sleep(0.5); log.write_text('{}\\n'); time.sleep(60)\n"
     )
-    found = measure_startup(script, "lenet5", rounds=2, say=lambda line: None)
+    command = (sys.executable, str(script))
+    found = measure_startup(command, "lenet5", rounds=2, say=lambda line: None)
     seconds = found["seconds"]
     assert all(0.5 <= taken < 10 for taken in seconds["first step"])
     assert len(seconds["--help"]) == 2 and max(seconds["--help"]) < 0.5
@@ -472,4 +473,4 @@ def test_measure_startup_waits_for_the_first_line_of_the_log(tmp_path):
 
     script.write_text("raise SystemExit('no such network')")
     with pytest.raises(RunError, match="before its first step, with: no such network"):
-        measure_startup(script, "lenet5", rounds=1, say=lambda line: None)
+        measure_startup((sys.executable, str(script)), "lenet5", rounds=1, say=lambda line: None)

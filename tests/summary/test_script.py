@@ -1,10 +1,10 @@
 import pathlib
-import runpy
 import subprocess
 import sys
 
 import pytest
 
+from jaxcnn.commands.summary import summary
 from jaxcnn.errors import UserError
 from jaxcnn.models import IMAGE_SHAPES, MODELS
 
@@ -42,9 +42,9 @@ def test_script_prints_a_table_and_draws_a_figure(tmp_path):
 )
 def test_script_refuses(arguments, message):
     with pytest.raises(UserError, match=message):
-        runpy.run_path(str(SCRIPT))["main"](**arguments)
+        summary(**arguments)
 
 
 def test_script_compares_with_published_figures_for_their_number_of_classes_only(capsys):
-    runpy.run_path(str(SCRIPT))["main"]("alexnet-2012", num_classes=10)
+    summary("alexnet-2012", num_classes=10)
     assert "✓" not in capsys.readouterr().out

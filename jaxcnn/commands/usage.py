@@ -1,4 +1,4 @@
-"""The help page of `train.py`: presets and flags, a line each where they fit.
+"""The help page of `train`: presets and flags, a line each where they fit.
 
 The page is read from the config: the first sentence of a field's docstring, its type and its value.
 """
@@ -18,7 +18,7 @@ from jaxcnn.errors import flag
 from jaxcnn.presets import PRESETS
 
 HEADER = """\
-usage: train.py [PRESET] [--FLAG VALUE ...]
+usage: {program} [PRESET] [--FLAG VALUE ...]
 
 Train a network, evaluate it, and keep the run in one folder. Start an interrupted run again with
 the same command: it continues from its last checkpoint."""
@@ -49,15 +49,16 @@ PLACEHOLDERS = {
 WIDE = 72  # columns from which on a flag and its description share a line
 
 
-def help_page(preset: str, columns: int | None = None) -> str:
+def help_page(program: str, preset: str, columns: int | None = None) -> str:
     """Return the help page, with the values of a preset.
 
     Args:
+      program: name of the program, as the user started it.
       preset: name of the preset.
       columns: width of the page; by default that of the terminal, at most 100.
     """
     columns = columns or min(shutil.get_terminal_size().columns, 100)
-    lines = [textwrap.fill(part, columns) for part in HEADER.split("\n\n")]
+    lines = [textwrap.fill(part, columns) for part in HEADER.format(program=program).split("\n\n")]
     lines = ["\n\n".join(lines), "", "Presets (the first is the default):"]
     for name, entry in PRESETS.items():
         lines += _entry(name, entry.card.splitlines()[0], columns)

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from jaxcnn import PRESETS
+from jaxcnn.commands.usage import GROUPS, help_page
 from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.errors import flag
-from jaxcnn.usage import GROUPS, help_page
 
 FIELDS = {field.name for field in dataclasses.fields(TrainConfig)} - {"preset", "optimizer"}
 FIELDS |= {f"optimizer.{field.name}" for field in dataclasses.fields(OptimizerConfig)}
@@ -16,7 +16,7 @@ FIELDS |= {f"optimizer.{field.name}" for field in dataclasses.fields(OptimizerCo
 @pytest.mark.parametrize("columns", [60, 80, 100])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_help_page_has_every_flag_and_preset_once_and_fits(preset, columns):
-    lines = help_page(preset, columns).splitlines()
+    lines = help_page("train.py", preset, columns).splitlines()
     assert max(map(len, lines)) <= columns
     if columns >= 80:
         assert len(lines) <= 95
@@ -31,7 +31,7 @@ def test_help_page_has_every_flag_and_preset_once_and_fits(preset, columns):
 
 
 def test_help_page_shows_the_values_of_the_preset():
-    page = " ".join(help_page("lenet5-1998-mnist", 80).split())
+    page = " ".join(help_page("train.py", "lenet5-1998-mnist", 80).split())
     for text in (
         "--optimizer.name diagonal-lm Update rule: adam, adamw, sgd, sgd-2012, diagonal-lm",
         "--optimizer.rate-steps 2 0.4 5 0.2 8 0.1 12 0.02 ",
@@ -40,7 +40,7 @@ def test_help_page_shows_the_values_of_the_preset():
         "--epochs 20 Passes over the training set ",
     ):
         assert text in page
-    page = " ".join(help_page("alexnet-cifar10-32", 80).split())
+    page = " ".join(help_page("train.py", "alexnet-cifar10-32", 80).split())
     assert "--transforms crop:padding=4 flip resize," in page
     assert "--optimizer.no-nesterov Turn off: Nesterov momentum (sgd)" in page
 

@@ -1,0 +1,36 @@
+"""The command line: jaxcnn train|evaluate|..., or python -m jaxcnn."""
+
+import importlib
+import sys
+
+from jaxcnn.cli import one_line_errors
+from jaxcnn.errors import lookup
+
+COMMANDS = {
+    "train": "train a network, evaluate it, and keep the run in one folder",
+    "evaluate": "evaluate a run on the whole test set, in numbers and pictures",
+    "predict": "classify images with a trained network",
+    "summary": "print a network layer by layer",
+    "compare": "list runs: what differs, seeds, accuracies and times",
+    "convert": "convert weights from and to PyTorch",
+    "benchmark": "measure speed beside PyTorch and plain linen",
+}
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    with one_line_errors():
+        if name in ("-h", "--help"):
+            print("usage: jaxcnn COMMAND [ARGUMENT ...]\n")
+            for command, description in COMMANDS.items():
+                print(f"  {command:12}{description}")
+            print("\njaxcnn COMMAND --help describes the arguments of a command.")
+            return
+        lookup("command", name, COMMANDS)
+    sys.argv = [f"jaxcnn {name}", *arguments]
+    importlib.import_module(f"jaxcnn.commands.{name}").main()
+
+
+if __name__ == "__main__":
+    main()

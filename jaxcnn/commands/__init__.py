@@ -1,0 +1,1 @@
+"""The commands: parse, call, print. `scripts/*.py` and `python -m jaxcnn` run their `main`."""

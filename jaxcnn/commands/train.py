@@ -1,0 +1,67 @@
+"""Train a network."""
+
+import dataclasses
+import sys
+from typing import Annotated
+
+import tyro
+
+from jaxcnn.cli import one_line_errors, text_argument
+from jaxcnn.commands.usage import help_page
+from jaxcnn.config import TrainConfig
+from jaxcnn.data.transforms import Transform, from_text, to_text
+from jaxcnn.errors import lookup
+from jaxcnn.presets import PRESETS
+
+DEFAULT_PRESET = "lenet5-mnist5k"
+
+TransformArgument = Annotated[
+    Transform, text_argument(Transform, from_text, to_text, metavar="NAME[:FIELD=VALUE,...]")
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(TrainConfig):
+    """Train a network, evaluate it, and keep the run in one folder."""
+
+    preset: tyro.conf.Suppress[str] = "custom"
+    transforms: tuple[TransformArgument, ...] = ()
+    """resize, crop, flip, affine, pca-color, cutout. Applied in the order given, before the pixels
+    are normalized."""
+    seeds: tuple[int, ...] = ()
+    """Train once with each of these seeds, and print mean and spread. On a CPU the seeds share the
+    cores."""
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    program, *arguments = sys.argv
+    named = bool(arguments) and not arguments[0].startswith("-")
+    name = arguments.pop(0) if named else DEFAULT_PRESET
+    with one_line_errors():
+        preset = lookup("preset", name, PRESETS)
+        if "--list" in arguments:
+            print("\n\n".join(f"{name}\n{preset.card}" for name, preset in PRESETS.items()))
+            return
+        if {"-h", "--help"} & {*arguments}:
+            print(help_page(program, name))
+            return
+        parsed = tyro.cli(
+            Arguments,
+            prog=f"{program} {name}",
+            default=Arguments(**vars(preset.config)),
+            args=["--help" if argument == "--help-all" else argument for argument in arguments],
+        )
+        fields = dict(vars(parsed))
+        seeds = fields.pop("seeds")
+        config = preset.name(TrainConfig(**fields))
+        # Late, because these import jax.
+        if seeds:
+            from jaxcnn.evaluation.compare import compare_runs
+            from jaxcnn.training.seeds import train_seeds
+
+            compare_runs(train_seeds(config, seeds))
+        else:
+            from jaxcnn.training.train import train_and_evaluate
+
+            train_and_evaluate(config)
