@@ -179,6 +179,20 @@ def open_folder(folder, on_bad_image="refuse", **options):
     return load(f"folder:{folder}", **{**fields, **options})
 
 
+def drawn_page(digit, rng, *, size, noise=0.0):
+    """Return a page of 600x800, lighter towards one side, with a digit drawn dark on it."""
+    height, width = 600, 800
+    strokes = Image.fromarray(digit).resize((size, size), Image.Resampling.BICUBIC)
+    ink = rng.uniform(60, 180) * np.asarray(strokes, np.float32) / 255
+    top, left = (rng.integers(side - size + 1) for side in (height, width))
+    angle, gradient = rng.uniform(-np.pi, np.pi), rng.uniform(0, 40)
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    page = rng.uniform(190, 230) + gradient / 2 * (np.cos(angle) * x + np.sin(angle) * y)
+    page[top : top + size, left : left + size] -= ink
+    page += rng.normal(0, noise, page.shape)
+    return np.rint(np.clip(page, 0, 255)).astype(np.uint8)
+
+
 class Numbered:
     """Examples whose images are their own number, stored as PNG."""
 

@@ -2,26 +2,11 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import drawn_page
 from scipy import ndimage
 
 from jaxcnn.data import datasets
 from jaxcnn.evaluation.digits import prepare_digit
-
-PAGE = (600, 800)
-
-
-def drawn(digit, rng, *, size, noise=0.0):
-    """Return a page of 600x800, lighter towards one side, with a digit drawn dark on it."""
-    strokes = Image.fromarray(digit).resize((size, size), Image.Resampling.BICUBIC)
-    ink = rng.uniform(60, 180) * np.asarray(strokes, np.float32) / 255
-    top, left = (rng.integers(side - size + 1) for side in PAGE)
-    angle, gradient = rng.uniform(-np.pi, np.pi), rng.uniform(0, 40)
-    y, x = np.mgrid[-1 : 1 : PAGE[0] * 1j, -1 : 1 : PAGE[1] * 1j]
-    page = rng.uniform(190, 230) + gradient / 2 * (np.cos(angle) * x + np.sin(angle) * y)
-    page[top : top + size, left : left + size] -= ink
-    page += rng.normal(0, noise, page.shape)
-    return np.rint(np.clip(page, 0, 255)).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +24,7 @@ def test_prepare_digit_keeps_images_of_mnist(digits):
 def test_prepare_digit_finds_a_digit_on_a_page(size, digits):
     rng = np.random.default_rng(size)
     for digit in digits[:4]:
-        page = drawn(digit, rng, size=size, noise=2.0)
+        page = drawn_page(digit, rng, size=size, noise=2.0)
         for image in (page, 255 - page):  # chalk on a blackboard, too
             prepared = prepare_digit(image)[..., 0]
             assert prepared.max() == 255 and (prepared[0] == 0).all()
@@ -50,7 +35,7 @@ def test_prepare_digit_finds_a_digit_on_a_page(size, digits):
 
 
 def test_prepare_digit_ignores_specks_and_the_edge_of_the_page(digits):
-    page = drawn(digits[3], np.random.default_rng(0), size=150)
+    page = drawn_page(digits[3], np.random.default_rng(0), size=150)
     expected = prepare_digit(page)
     page[10:14, 300:303] = 0
     page[:, :12] = 20  # the table below the page
