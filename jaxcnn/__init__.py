@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from jaxcnn.errors import RunError, UserError
     from jaxcnn.evaluation.evaluate import evaluate_run
     from jaxcnn.evaluation.predict import Classifier, load
+    from jaxcnn.interop.initialize import load_initial_params
     from jaxcnn.models import MODELS
     from jaxcnn.presets import PRESETS
     from jaxcnn.training.train import train_and_evaluate
@@ -26,6 +27,7 @@ __all__ = [
     "UserError",
     "evaluate_run",
     "load",
+    "load_initial_params",
     "train_and_evaluate",
 ]
 
@@ -40,6 +42,7 @@ _HOMES = {
     "UserError": "errors",
     "evaluate_run": "evaluation.evaluate",
     "load": "evaluation.predict",
+    "load_initial_params": "interop.initialize",
     "train_and_evaluate": "training.train",
 }
 

@@ -47,7 +47,7 @@ WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 # Format of config.json, and the fields that each format added. A file of an earlier format takes
 # their defaults; any other missing field is an error. Raise FORMAT to add a field. Formats below
 # FIRST_RECORDED did not record their number.
-FORMAT, FIRST_RECORDED = 7, 6
+FORMAT, FIRST_RECORDED = 8, 6
 ADDED: dict[int, tuple[str, ...]] = {
     2: (
         *("transforms", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.rate_steps"),
@@ -62,6 +62,7 @@ ADDED: dict[int, tuple[str, ...]] = {
     4: ("optimizer.layer_decays",),
     5: ("hold_out", "channels", "max_value"),
     7: ("class_weights",),
+    8: ("init_from", "init_only", "new_head", "freeze", "optimizer.layer_rates"),
 }
 
 # Fields that may change from one start of a run to the next without changing its numbers.
@@ -86,6 +87,9 @@ class OptimizerConfig:
     bias_rate: Annotated[float, POSITIVE] = 1.0
     """Factor on the learning rate of biases. It applies to parameters called `bias`; cuda-convnet
     uses 2."""
+    layer_rates: tuple[tuple[str, Annotated[float, POSITIVE]], ...] = ()
+    """Factor on the learning rate of single layers. Pairs of a layer, such as fc8, and its
+    factor."""
     schedule: Literal["constant", "steps", "cosine", "linear"] = "constant"
     """Rate schedule. `steps` follows rate_steps; `cosine` and `linear` decay to 0 at the end of the
     run."""
@@ -156,6 +160,18 @@ class TrainConfig:
     pixel_std: tuple[Annotated[float, STD], ...] = (0.5,)
     """Standard deviation of pixels; divides them. One value, or one for each channel; a mean and a
     deviation of 0.5 bring pixels to [-1, 1]."""
+
+    # Start
+    init_from: str | None = None
+    """Trained network to start from. The folder of a run, a file of PyTorch's weights, or the name
+    of pretrained weights. A last layer for another number of classes starts from random
+    parameters."""
+    init_only: tuple[str, ...] = ()
+    """Layers to take from it. By default all; the others start from random parameters."""
+    new_head: bool = False
+    """Start the last layer from random parameters, even if that of init_from fits."""
+    freeze: tuple[str, ...] = ()
+    """Layers that never change. They keep their initial parameters to the bit."""
 
     # Optimization
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -251,11 +267,17 @@ def marked(cls: type, mark: str) -> set[str]:
 
 
 def with_whole_paths(config: TrainConfig) -> TrainConfig:
-    """Return the config with the absolute path of a folder of images, as a run keeps it."""
-    if not config.dataset.startswith("folder:"):
-        return config
-    path = os.path.abspath(os.path.expanduser(config.dataset.removeprefix("folder:")))
-    return dataclasses.replace(config, dataset=f"folder:{path}")
+    """Return the config with absolute paths of images and of initial weights, as a run keeps it."""
+
+    def whole(path: str) -> str:
+        return os.path.abspath(os.path.expanduser(path))
+
+    if config.dataset.startswith("folder:"):
+        folder = whole(config.dataset.removeprefix("folder:"))
+        config = dataclasses.replace(config, dataset=f"folder:{folder}")
+    if config.init_from is not None and os.path.exists(os.path.expanduser(config.init_from)):
+        config = dataclasses.replace(config, init_from=whole(config.init_from))
+    return config
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

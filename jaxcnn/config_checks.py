@@ -34,6 +34,7 @@ def settled(config: TrainConfig) -> TrainConfig:
         if not getattr(config, name):
             raise UserError(f"`{name}` is empty; expected one value, or one for each channel")
     _check_launch(config)
+    _check_start(config)
     _check_decays(config.optimizer)
     _check_schedule(config.optimizer, config.epochs)
     return config
@@ -72,6 +73,19 @@ def _check_launch(config: TrainConfig) -> None:
         )
 
 
+def _check_start(config: TrainConfig) -> None:
+    if config.init_from is not None:
+        local_path(config.init_from, "`init_from`")
+    for name in ("init_only", "new_head"):
+        if getattr(config, name) and config.init_from is None:
+            raise UserError(f"`{name}` requires `init_from`; add it or remove `{name}`")
+    if config.freeze and config.optimizer.name == "diagonal-lm":
+        raise UserError(
+            "`freeze` is given, but `optimizer.name` is diagonal-lm, which estimates the curvature "
+            "of all layers; choose another rule"
+        )
+
+
 def _check_decays(optimizer: OptimizerConfig) -> None:
     for name, (_, *marks) in field_types(OptimizerConfig).items():
         value, default = getattr(optimizer, name), getattr(OptimizerConfig, name)
@@ -82,9 +96,10 @@ def _check_decays(optimizer: OptimizerConfig) -> None:
                     f"`optimizer.{name}` only applies to {rules}, but `optimizer.name` is "
                     f"{optimizer.name}; set it to {default} or choose {rules}"
                 )
-    layers = [layer for layer, _ in optimizer.layer_decays]
-    if len({*layers}) < len(layers):
-        raise UserError(f"`optimizer.layer_decays` names {', '.join(layers)}; expected each once")
+    for name in ("layer_decays", "layer_rates"):
+        layers = [layer for layer, _ in getattr(optimizer, name)]
+        if len({*layers}) < len(layers):
+            raise UserError(f"`optimizer.{name}` names {', '.join(layers)}; expected each once")
     decays = (optimizer.weight_decay, *(decay for _, decay in optimizer.layer_decays))
     if optimizer.decay_biases and not any(decays):
         raise UserError(

@@ -14,7 +14,7 @@ from jaxcnn import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SLOW = ("extending.md", "evaluate.md", "pytorch-weights.md", "train.md")
+SLOW = ("extending.md", "evaluate.md", "fine-tune.md", "pytorch-weights.md", "train.md")
 
 
 def names(pages):

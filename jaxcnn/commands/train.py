@@ -58,10 +58,11 @@ def main() -> None:
         # Late, because these import jax.
         if seeds:
             from jaxcnn.evaluation.compare import compare_runs
-            from jaxcnn.training.seeds import train_seeds
+            from jaxcnn.evaluation.seeds import train_seeds
 
             compare_runs(train_seeds(config, seeds))
         else:
+            from jaxcnn.interop.initialize import load_initial_params
             from jaxcnn.training.train import train_and_evaluate
 
-            train_and_evaluate(config)
+            train_and_evaluate(config, initial_params=load_initial_params(config))

@@ -31,6 +31,7 @@ GROUPS = {
     "Optimizer": "optimizer.name optimizer.learning_rate optimizer.schedule optimizer.warmup_epochs"
     " optimizer.rate_steps optimizer.momentum optimizer.nesterov optimizer.weight_decay"
     " optimizer.accumulate label_smoothing class_weights ema_decay",
+    "Fine-tuning": "init_from freeze",
     "Evaluation": "eval_views eval_every_epochs eval_batch_size",
     "Devices": "model_axis multihost coordinator num_processes process_id",
 }
@@ -40,6 +41,10 @@ PLACEHOLDERS = {
     "transforms": "NAME[:FIELD=VALUE,...] ...",
     "optimizer.rate_steps": "EPOCH FRACTION ...",
     "optimizer.layer_decays": "LAYER DECAY ...",
+    "optimizer.layer_rates": "LAYER FACTOR ...",
+    "init_from": "RUN|FILE|NAME",
+    "init_only": "LAYER ...",
+    "freeze": "LAYER ...",
     "workdir": "DIR",
     "data_dir": "DIR",
     "manual_dir": "DIR",

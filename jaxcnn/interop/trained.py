@@ -128,7 +128,9 @@ def _describe_dataset(config: TrainConfig) -> DatasetInfo:
 def _abstract_state(config: TrainConfig, info: DatasetInfo, model: nn.Module) -> TrainState:
     """Return the shapes of a run's training state, on every device."""
     schedule = optax.constant_schedule(config.optimizer.learning_rate)  # not part of the state
-    tx = make_optimizer(config.optimizer, schedule, ema_decay=config.ema_decay).tx
+    tx = make_optimizer(
+        config.optimizer, schedule, ema_decay=config.ema_decay, frozen=config.freeze
+    ).tx
     create = functools.partial(create_state, model, tx, input_shape(config, info))
     replicated = mesh.replicated(mesh.device_mesh())
     return jax.tree.map(

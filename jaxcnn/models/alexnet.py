@@ -52,6 +52,7 @@ class AlexNet(nn.Module):
     num_classes: int = 1000
     dtype: Any = jnp.float32
     model_axis: ClassVar[dict[str, PartitionSpec]] = MODEL_AXIS
+    head: ClassVar[str] = "fc8"
 
     @nn.compact
     def __call__(
@@ -110,6 +111,7 @@ class AlexNet32(nn.Module):
     dropout: float = 0.0
     dtype: Any = jnp.float32
     model_axis: ClassVar[dict[str, PartitionSpec]] = MODEL_AXIS
+    head: ClassVar[str] = "fc8"
 
     @nn.compact
     def __call__(
@@ -173,6 +175,7 @@ class AlexNet2012(nn.Module):
     initial_bias: float = 1.0
     dtype: Any = jnp.float32
     model_axis: ClassVar[dict[str, PartitionSpec]] = MODEL_AXIS
+    head: ClassVar[str] = "fc8"
 
     @nn.compact
     def __call__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -37,6 +37,7 @@ class CudaConvnet18pct(nn.Module):
 
     num_classes: int = 10
     dtype: Any = jnp.float32
+    head: ClassVar[str] = "fc10"
 
     @nn.compact
     def __call__(
@@ -84,6 +85,7 @@ class CudaConvnet11pct(nn.Module):
 
     num_classes: int = 10
     dtype: Any = jnp.float32
+    head: ClassVar[str] = "fc10"
 
     @nn.compact
     def __call__(

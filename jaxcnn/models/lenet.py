@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -39,6 +39,7 @@ class LeNet5(nn.Module):
     activation: Callable[[Array], Array] = nn.sigmoid
     pool: Callable[..., Array] = avg_pool
     dtype: Any = jnp.float32
+    head: ClassVar[str] = "output"
 
     @nn.compact
     def __call__(
@@ -87,6 +88,7 @@ class LeNet5Modern(nn.Module):
 
     num_classes: int = 10
     dtype: Any = jnp.float32
+    head: ClassVar[str] = "output"
 
     @nn.compact
     def __call__(

@@ -27,6 +27,8 @@ class Network(Protocol):
       for `--optimizer.name diagonal-lm`.
     - `model_axis`: dict from a parameter such as "fc6/kernel" to its `PartitionSpec`, by which
       `--model-axis` splits it over devices.
+    - `head`: name of the layer with an output for each class, which starts anew where `--init-from`
+      names a network for other classes.
     """
 
     init: Callable[..., Any]
@@ -61,3 +63,8 @@ def code_fn(model: nn.Module) -> Callable[[Any, jax.Array], Any] | None:
 def model_axis(model: nn.Module) -> Mapping[str, PartitionSpec]:
     """Return the `PartitionSpec` of each parameter that is split over the mesh axis `model`."""
     return getattr(model, "model_axis", {})
+
+
+def head(model: nn.Module) -> str | None:
+    """Return the name of the layer with an output for each class, or None if there is none."""
+    return getattr(model, "head", None)

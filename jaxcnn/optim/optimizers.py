@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -26,19 +27,25 @@ class Optimizer(NamedTuple):
 
 
 def make_optimizer(
-    config: OptimizerConfig, schedule: optax.Schedule, *, ema_decay: float = 0.0
+    config: OptimizerConfig,
+    schedule: optax.Schedule,
+    *,
+    ema_decay: float = 0.0,
+    frozen: Collection[str] = (),
 ) -> Optimizer:
     """Build the optimizer of a config; Adam's other constants are optax's, which are PyTorch's.
 
     The order is: mean gradient of `accumulate` batches, clipping, the rule with its weight decay,
-    the rate of biases, the moving average of the parameters. A bias is a parameter named `bias`,
-    whatever its shape: locally connected layers have biases of three dimensions. A layer is all
-    parameters under one top-level name of the network.
+    the rates of biases and layers, the moving average of the parameters. A bias is a parameter
+    named `bias`, whatever its shape: locally connected layers have biases of three dimensions. A
+    layer is all parameters under one top-level name of the network.
 
     Args:
       config: update rule and its options.
       schedule: learning rate as a function of the step; see `make_schedule`.
       ema_decay: decay of `average_parameters`; 0 keeps no average.
+      frozen: layers that never change. They have no optimizer state, and the norm of the gradients
+        leaves them out.
     """
 
     def rate(update: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
@@ -62,10 +69,20 @@ def make_optimizer(
         rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
     if config.bias_rate != 1:
         rule = optax.chain(rule, optax.masked(optax.scale(config.bias_rate), _is_bias))
+    if config.layer_rates:
+        rule = optax.chain(rule, _scale_layers(dict(config.layer_rates)))
     if ema_decay:
         rule = optax.chain(rule, average_parameters(ema_decay))
     if config.accumulate > 1:
         rule = optax.MultiSteps(rule, config.accumulate).gradient_transformation()
+    if frozen:
+
+        def group(params: optax.Params) -> Any:
+            return jax.tree_util.tree_map_with_path(
+                lambda path, _: "frozen" if _name(path[:1]) in frozen else "trained", params
+            )
+
+        rule = optax.partition({"frozen": optax.set_to_zero(), "trained": rule}, group)
     before_epoch = BEFORE_EPOCH if config.name == "diagonal-lm" else None
     return Optimizer(rule, before_epoch)
 
@@ -104,6 +121,15 @@ def _add_decays(config: OptimizerConfig) -> optax.GradientTransformation:
 
 def _is_bias(params: optax.Params) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: _name(path[-1:]) == "bias", params)
+
+
+def _scale_layers(rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiply the updates of each layer by its rate, 1 by default."""
+
+    def scale(path: Any, update: jax.Array) -> jax.Array:
+        return update * rates.get(_name(path[:1]), 1.0)
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
 
 
 def _name(path: Any) -> str:

@@ -100,10 +100,24 @@ class Experiment:
         if config.dtype != "float32":
             model = model.clone(dtype=jnp.dtype(config.dtype))
         self._code_fn = network.code_fn(model)
-        optimizer = make_optimizer(config.optimizer, self.schedule, ema_decay=config.ema_decay)
+        optimizer = make_optimizer(
+            config.optimizer, self.schedule, ema_decay=config.ema_decay, frozen=config.freeze
+        )
         self._before_epoch = optimizer.before_epoch
         self.state = self._create_state(model, optimizer.tx, init_key, image_key)
         self.feed = self._make_feed((order_key, image_key, step_key))
+
+    def with_params(self, params: Any) -> TrainState:
+        """Return the state at step 0 with other parameters, equal in all processes."""
+        state = self.state.replace(params=params, opt_state=self.state.tx.init(params))
+
+        def place(leaf: Any, like: jax.Array) -> jax.Array:
+            host = np.asarray(leaf, like.dtype)
+            return jax.make_array_from_callback(
+                like.shape, like.sharding, lambda index: host[index]
+            )
+
+        return jax.tree.map(place, state, self.state)
 
     def begin_epoch(self, state: TrainState) -> TrainState:
         """Return the state after what the optimizer does before the first step of an epoch."""

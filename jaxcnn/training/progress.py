@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxcnn import report
-from jaxcnn.errors import RunError
+from jaxcnn.errors import RunError, UserError
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.step import Metrics, TrainState
 from jaxcnn.workdir.checkpoints import Checkpoints
@@ -32,8 +33,21 @@ class Run:
     compile_seconds: float = 0.0
 
 
-def start_or_resume(experiment: Experiment, checkpoints: Checkpoints, started: float) -> Run:
-    """Return a new run, or the one that the latest checkpoint holds; compile its programs."""
+def start_or_resume(
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    started: float,
+    initial_params: Callable[[Any], Any] | None = None,
+) -> Run:
+    """Return a new run, or the one that the latest checkpoint holds; compile its programs.
+
+    Args:
+      experiment: experiment of the run.
+      checkpoints: checkpoints of the run.
+      started: time of the start, on the clock of `time.perf_counter`.
+      initial_params: function from the random initial parameters, on the host, to those with which
+        a new run starts. They are saved as the checkpoint of step 0.
+    """
     run = Run(experiment.state, experiment.no_metrics(), started)
     restored = checkpoints.restore_latest(experiment.state)
     if restored is not None:
@@ -46,6 +60,14 @@ def start_or_resume(experiment: Experiment, checkpoints: Checkpoints, started: f
         run.train_seconds = progress["train_seconds"]
         run.compile_seconds = progress["compile_seconds"]
         report.say(f"Going on from the checkpoint of step {run.step:,}.")
+    elif initial_params is not None:
+        run.state = experiment.with_params(initial_params(jax.device_get(run.state.params)))
+        save_checkpoint(run, checkpoints, evaluated=False)
+    elif experiment.config.init_from is not None:
+        raise UserError(
+            f"`init_from` is {experiment.config.init_from}, but its parameters were not passed; "
+            "pass initial_params=jaxcnn.load_initial_params(config)"
+        )
     run.compile_seconds += experiment.compile()
     return run
 

@@ -45,7 +45,15 @@ class TrainState(train_state.TrainState):
     @property
     def eval_params(self) -> Any:
         """Return the parameters to evaluate and export: their moving average, if there is one."""
-        return optax.tree_utils.tree_get(self.opt_state, "ema_params", self.params)
+        average = optax.tree_utils.tree_get(self.opt_state, "ema_params", self.params)
+
+        def is_masked(mean: Any) -> bool:  # frozen parameters have no average
+            return isinstance(mean, optax.MaskedNode)
+
+        def choose(mean: Any, param: Any) -> Any:
+            return param if is_masked(mean) else mean
+
+        return jax.tree.map(choose, average, self.params, is_leaf=is_masked)
 
     def apply_gradients(self, *, grads: Any, **replacements: Any) -> TrainState:
         """Return the state after one update of the optimizer."""

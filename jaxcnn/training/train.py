@@ -8,9 +8,9 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 from flax import linen as nn
@@ -50,6 +50,7 @@ def train_and_evaluate(
     *,
     dataset: Dataset | StreamedDataset | None = None,
     model: nn.Module | None = None,
+    initial_params: Callable[[Any], Any] | None = None,
 ) -> Result:
     """Start or resume the run that `config` describes.
 
@@ -60,6 +61,8 @@ def train_and_evaluate(
       config: the config of one of PRESETS, or `dataclasses.replace(...)` of one.
       dataset: a dataset to use instead of the one that the config names.
       model: a network to use instead of the one that the config names; see `models.network`.
+      initial_params: function from the random initial parameters, on the host, to those with which
+        a new run starts, such as `load_initial_params(config)`.
 
     Returns:
       The content of `result.json` in the run's folder.
@@ -87,7 +90,7 @@ def train_and_evaluate(
             info = dataset_info.describe(experiment.dataset)
             if checkpoints.steps():
                 dataset_info.check_unchanged(workdir, info, config.dataset)
-            run = start_or_resume(experiment, checkpoints, started)
+            run = start_or_resume(experiment, checkpoints, started, initial_params)
             if processes.is_process_0():
                 dataset_info.write(workdir, info)
                 write_atomically(workdir / "config.json", configs.to_json(config))

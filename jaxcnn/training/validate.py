@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flax import linen as nn
@@ -125,15 +126,23 @@ def check_network(config: TrainConfig, model: nn.Module) -> None:
         )
 
 
-def check_layers(config: TrainConfig, layers: list[str]) -> None:
-    """Check that the network has the layers that the optimizer names.
+def check_layers(config: TrainConfig, layers: Sequence[str]) -> None:
+    """Check that the network has the layers that the config names.
 
     Raises:
-      UserError: a layer does not exist.
+      UserError: a layer does not exist, or no layer is left to train.
     """
-    for layer, _ in config.optimizer.layer_decays:
-        if layer not in layers:
-            raise UserError(
-                f"`optimizer.layer_decays` names the layer {layer!r}; expected one of "
-                f"{', '.join(layers)}"
-            )
+    named = {
+        "optimizer.layer_decays": [layer for layer, _ in config.optimizer.layer_decays],
+        "optimizer.layer_rates": [layer for layer, _ in config.optimizer.layer_rates],
+        "init_only": config.init_only,
+        "freeze": config.freeze,
+    }
+    for field, names in named.items():
+        for layer in names:
+            if layer not in layers:
+                raise UserError(
+                    f"`{field}` names the layer {layer!r}; expected one of {', '.join(layers)}"
+                )
+    if {*layers} <= {*config.freeze}:
+        raise UserError("`freeze` names every layer; leave out at least one, to train it")

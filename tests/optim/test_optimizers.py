@@ -263,3 +263,37 @@ def test_average_parameters_follows_the_updates(decay):
     plain_updates, _ = plain.update(GRADS[0], plain.init(START), START)
     first_updates, _ = tx.update(GRADS[0], tx.init(START), START)
     chex.assert_trees_all_equal(first_updates, plain_updates)
+
+
+TWO_LAYERS = jax.tree.map(jnp.asarray, {name: PARAMS["dense"] for name in ("conv1", "fc8")})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OptimizerConfig(),
+        OptimizerConfig(name="sgd", weight_decay=0.1, clip_norm=1.0, accumulate=2, bias_rate=2.0),
+    ],
+)
+def test_make_optimizer_keeps_frozen_layers_without_a_state(config):
+    tx = make_tx(config, lambda _: 0.1, ema_decay=0.9, frozen=("conv1",))
+    alone = make_tx(config, lambda _: 0.1, ema_decay=0.9)
+    params, state = TWO_LAYERS, tx.init(TWO_LAYERS)
+    fc8 = {"fc8": TWO_LAYERS["fc8"]}
+    fc8_state = alone.init(fc8)
+    chex.assert_trees_all_equal_shapes(jax.tree.leaves(state), jax.tree.leaves(fc8_state))
+    for _ in range(4):
+        updates, state = tx.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+        updates, fc8_state = alone.update(fc8, fc8_state, fc8)
+        fc8 = optax.apply_updates(fc8, updates)
+    chex.assert_trees_all_equal(params, {"conv1": TWO_LAYERS["conv1"], **fc8})
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_make_optimizer_gives_layers_their_own_rate(name):
+    config = OptimizerConfig(name=name, layer_rates=(("fc8", 10.0),))
+    tx = make_tx(config, lambda _: 0.1)
+    updates, _ = tx.update(TWO_LAYERS, tx.init(TWO_LAYERS), TWO_LAYERS)
+    expected = jax.tree.map(lambda update: 10 * update, updates["conv1"])
+    chex.assert_trees_all_close(updates["fc8"], expected, rtol=1e-6)

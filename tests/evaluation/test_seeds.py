@@ -10,7 +10,7 @@ from helpers import run_script, start_script
 
 from jaxcnn import PRESETS
 from jaxcnn.errors import UserError
-from jaxcnn.training.seeds import train_seeds
+from jaxcnn.evaluation.seeds import train_seeds
 
 MNIST5K = PRESETS["lenet5-mnist5k"].config
 

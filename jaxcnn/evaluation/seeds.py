@@ -1,6 +1,6 @@
 """Train one config with several seeds: side by side on a CPU's cores, else one after the other.
 
-    python -m jaxcnn.training.seeds < config.json
+    python -m jaxcnn.evaluation.seeds < config.json
 
 trains one of them, in a process of its own.
 """
@@ -166,9 +166,11 @@ def main() -> None:
         if cores := [int(core) for core in sys.argv[1:]]:
             os.sched_setaffinity(0, cores)  # before jax counts them
         config = configs.from_dict(records.parse(sys.stdin.buffer.read()))
+        # Late, because these import jax.
+        from jaxcnn.interop.initialize import load_initial_params
         from jaxcnn.training.train import train_and_evaluate
 
-        train_and_evaluate(config)
+        train_and_evaluate(config, initial_params=load_initial_params(config))
 
 
 if __name__ == "__main__":
