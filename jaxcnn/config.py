@@ -227,8 +227,8 @@ class TrainConfig:
 
     # Places
     workdir: Annotated[str | None, FREE] = None
-    """Folder of the run. By default runs/<preset>-seed<seed>, or runs/custom-seed<seed> if the
-    model or the dataset is not the preset's."""
+    """Folder of the run. By default runs/<preset>-seed<seed>; fields that differ from the preset
+    are part of the name, as in runs/lenet5-mnist-epochs=3-seed0."""
     data_dir: Annotated[str | None, FREE] = None
     """Folder of prepared datasets. By default $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     manual_dir: Annotated[str | None, FREE] = None

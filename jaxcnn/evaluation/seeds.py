@@ -25,6 +25,7 @@ from jaxcnn.cli import one_line_errors
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import RunError, UserError
 from jaxcnn.training.validate import validated
+from jaxcnn.workdir.folder import default_workdir
 
 POLL_SECONDS = 0.2
 
@@ -86,10 +87,11 @@ class Stopped(RunError):
 
 
 def _with_seed(config: TrainConfig, seed: int) -> TrainConfig:
-    folder = f"runs/{config.preset}-seed{seed}"
+    config = dataclasses.replace(config, seed=seed)
+    folder = default_workdir(config)
     if config.workdir is not None:
         folder = os.path.join(config.workdir, f"seed{seed}")
-    return dataclasses.replace(config, seed=seed, workdir=folder)
+    return dataclasses.replace(config, workdir=folder)
 
 
 class _Child:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import json
+import os
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,8 +19,11 @@ from jaxcnn.config import COUNT, NOT_NEGATIVE, SEED, TrainConfig
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
 from jaxcnn.paths import local_path
+from jaxcnn.presets import PRESETS
 from jaxcnn.records import Bound
 from jaxcnn.workdir.lock import lock
+
+MAX_NAME = 80  # characters of a default folder's name before its digest and seed
 
 
 class Result(TypedDict):
@@ -40,6 +47,32 @@ class Result(TypedDict):
     versions: dict[str, str]
 
 
+def default_workdir(config: TrainConfig) -> str:
+    """Return the run folder of a config that names none.
+
+    Its name is that of the preset, or of network and dataset, then the fields that differ from it,
+    and the seed. A run that an earlier version kept in runs/PRESET-seedN is found there.
+    """
+    tail = re.split("[:/]", config.dataset.rstrip("/"))[-1]
+    name, base = f"{config.model}-{tail}", TrainConfig(model=config.model, dataset=config.dataset)
+    if config.preset in PRESETS:
+        name, base = config.preset, PRESETS[config.preset].config
+    differing = configs.differences(config, base)
+    differing.pop("seed", None)
+    for field, (value, _) in differing.items():
+        name += f"-{field.rpartition('.')[2]}={json.dumps(value, separators=(',', ':'))}"
+    name = re.sub(r"[^\w.,=+-]+", "_", re.sub(r'[]["]', "", name))
+    if len(name) > MAX_NAME:
+        name = f"{name[:MAX_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    workdir = f"runs/{name}-seed{config.seed}"
+    earlier = f"runs/{config.preset}-seed{config.seed}"
+    if not os.path.exists(workdir):
+        with contextlib.suppress(UserError):  # there is no such run
+            if not configs.differences(config, read_config(Path(earlier))):
+                return earlier
+    return workdir
+
+
 @contextlib.contextmanager
 def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
     """Create the run folder and lock it while the context lasts.
@@ -51,7 +84,7 @@ def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
       UserError: the folder cannot be written or has a name that Orbax cannot read, another process
         trains in it, or it holds a checkpoint or a result of a run with another config.
     """
-    workdir = local_path(config.workdir or f"runs/{config.preset}-seed{config.seed}", "`workdir`")
+    workdir = local_path(config.workdir or default_workdir(config), "`workdir`")
     # Orbax (0.12.4 and 0.12.8 with etils 1.15) looks for its files by a pattern with this path.
     if any("\\" in part or not fnmatchcase(part, part) for part in workdir.absolute().parts):
         raise UserError(
