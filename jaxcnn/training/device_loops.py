@@ -1,4 +1,4 @@
-"""Compiled loops over a dataset on the device: train, evaluate, predict."""
+"""Compiled loops over a dataset on the device: train, evaluate."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Int, UInt8
 
-from jaxcnn.training import microbatch
 from jaxcnn.training.step import (
     Metrics,
     TrainState,
-    predict_log_probs,
     raw_eval_step,
     raw_train_step,
     zero_metrics,
@@ -94,29 +92,6 @@ def evaluate(
         return raw_eval_step(state, metrics, batch, preprocess=preprocess, sharding=sharding)
 
     return jax.lax.fori_loop(0, -(-len(labels) // batch_size), add_batch, zero_metrics())
-
-
-def predict(
-    state: TrainState,
-    images: UInt8[Array, "examples height width channels"],
-    *,
-    preprocess: Callable[[jax.Array], jax.Array],
-    batch_size: int,
-    sharding: NamedSharding,
-) -> Float[Array, "examples classes"]:
-    """Return the log-probabilities of all examples, in order; the arguments are `evaluate`'s."""
-    num_examples = len(images)
-
-    def one_batch(i: jax.Array) -> jax.Array:
-        rows, _ = _rows(i, batch_size, num_examples)
-        batch = jax.lax.with_sharding_constraint(preprocess(images[rows]), sharding)
-        num_microbatches = microbatch.choose_number(
-            state.apply_fn, state.params, batch, sharding.device_set
-        )
-        return predict_log_probs(state, batch, batch_size, num_microbatches=num_microbatches)
-
-    log_probs = jax.lax.map(one_batch, jnp.arange(-(-num_examples // batch_size)))
-    return log_probs.reshape(-1, log_probs.shape[-1])[:num_examples]
 
 
 def _rows(i: jax.Array, batch_size: int, num_examples: int) -> tuple[jax.Array, jax.Array]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jaxtyping import Float, UInt8
 
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
@@ -25,8 +24,7 @@ from jaxcnn.models import MODELS, network
 from jaxcnn.optim.optimizers import make_optimizer
 from jaxcnn.optim.schedules import make_schedule
 from jaxcnn.training import memory, validate
-from jaxcnn.training.device_loops import predict
-from jaxcnn.training.feed import Feed, Predictions, evaluation_arguments
+from jaxcnn.training.feed import Feed
 from jaxcnn.training.resident import ResidentFeed
 from jaxcnn.training.step import (
     Metrics,
@@ -148,17 +146,6 @@ class Experiment:
             "num_examples": int(metrics["count"]),
         }
 
-    def predict(self, state: TrainState) -> Predictions:
-        """Return log-probabilities of the test set, averaged over the config's views."""
-        return self.feed.predict(state)
-
-    def predict_one_view(
-        self, state: TrainState, images: UInt8[np.ndarray, "examples height width channels"]
-    ) -> Float[np.ndarray, "examples classes"]:
-        """Return log-probabilities of other raw images, in the central view alone."""
-        placed: Any = mesh.replicate(images, self.mesh)
-        return np.asarray(self._predict_program(state, placed))
-
     def compile(self) -> float:
         """Compile what training needs; return the seconds it took.
 
@@ -246,17 +233,6 @@ class Experiment:
         images = self.feed.first_images(0, before_epoch.num_examples)
         program = mesh.jit(run, self.mesh, mesh.shardings(self.state), donate_argnums=0)
         return mesh.compile_for(program, self.state, images, self._epoch_key)
-
-    @functools.cached_property
-    def _predict_program(self) -> Callable[[TrainState, jax.Array], jax.Array]:
-        arguments = evaluation_arguments(
-            self.config,
-            self.preprocess.evaluate,
-            self.mesh,
-            len(self.dataset.test_images),
-            views=1,
-        )
-        return mesh.jit(functools.partial(predict, **arguments), self.mesh)
 
 
 def _open_dataset(config: TrainConfig) -> Dataset | StreamedDataset:

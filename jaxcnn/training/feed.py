@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, UInt8
 
 from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import mesh
 from jaxcnn.training.step import Metrics, TrainState
-
-
-class Predictions(NamedTuple):
-    """Raw test images in order, their labels, and the network's log-probabilities."""
-
-    images: np.ndarray | Sequence[np.ndarray]  # uint8 [height, width, channels] each
-    labels: Int[np.ndarray, " examples"]
-    log_probs: Float[np.ndarray, "examples classes"]
 
 
 @runtime_checkable
@@ -36,9 +27,6 @@ class Feed(Protocol):
     def evaluate(self, state: TrainState) -> Metrics:
         """Return metric sums over the test set."""
 
-    def predict(self, state: TrainState) -> Predictions:
-        """Return log-probabilities of the test set, averaged over the config's views."""
-
     def compile(self) -> None:
         """Compile the programs that training needs."""
 
@@ -51,8 +39,6 @@ def evaluation_arguments(
     preprocess: Callable[..., Array],
     devices: Mesh,
     num_images: int,
-    *,
-    views: int | None = None,
 ) -> dict[str, Any]:
     """Build the keyword arguments for `evaluate` and `predict`.
 
@@ -63,9 +49,8 @@ def evaluation_arguments(
       preprocess: `(raw images, views) -> images` for evaluation.
       devices: mesh of all devices.
       num_images: size of the set; no step is larger.
-      views: views of each image; the config's by default.
     """
-    views = config.eval_views if views is None else views
+    views = config.eval_views
     num_examples = min(-(-config.eval_batch_size // views), num_images)
     return {
         "preprocess": functools.partial(preprocess, views=views),

@@ -15,8 +15,8 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.data.preprocess import Preprocess
 from jaxcnn.distributed import mesh
-from jaxcnn.training.device_loops import evaluate, predict, train_steps
-from jaxcnn.training.feed import Predictions, evaluation_arguments
+from jaxcnn.training.device_loops import evaluate, train_steps
+from jaxcnn.training.feed import evaluation_arguments
 from jaxcnn.training.step import Metrics, TrainState, zero_metrics
 
 
@@ -68,12 +68,6 @@ class ResidentFeed:
     def evaluate(self, state: TrainState) -> Metrics:
         """Return metric sums over the test set."""
         return self._evaluate_program(state, *self._test_set)
-
-    def predict(self, state: TrainState) -> Predictions:
-        """Return log-probabilities of the test set, averaged over the config's views."""
-        program = mesh.jit(functools.partial(predict, **self._evaluation), self._devices)
-        log_probs = np.asarray(program(state, self._test_set[0]))
-        return Predictions(self._dataset.test_images, self._dataset.test_labels, log_probs)
 
     def compile(self) -> None:
         """Compile the programs that training needs."""

@@ -19,12 +19,10 @@ from jaxcnn.data.stream import (
     StreamedDataset,
     evaluation_batches,
     first_images,
-    subset,
     training_batches,
 )
 from jaxcnn.distributed import mesh
-from jaxcnn.training.device_loops import predict
-from jaxcnn.training.feed import Predictions, evaluation_arguments
+from jaxcnn.training.feed import evaluation_arguments
 from jaxcnn.training.step import (
     Batch,
     Metrics,
@@ -82,19 +80,6 @@ class StreamedFeed:
         for batch in self._test_batches():
             metrics = self._evaluate_program(state, metrics, batch)
         return metrics
-
-    def predict(self, state: TrainState) -> Predictions:
-        """Return log-probabilities of the test set, without skipped images."""
-
-        def answers(state: TrainState, batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
-            log_probs = predict(state, batch["image"], **self._evaluation)
-            return log_probs, batch["label"], batch["mask"]
-
-        program = mesh.jit(answers, self._devices)
-        parts = [jax.device_get(program(state, batch)) for batch in self._test_batches()]
-        log_probs, labels, mask = map(np.concatenate, zip(*parts, strict=True))
-        images = subset(self._dataset.test_images, np.flatnonzero(mask))
-        return Predictions(images, labels[mask], log_probs[mask])
 
     def compile(self) -> None:
         """Compile what training needs."""

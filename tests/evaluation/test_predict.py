@@ -1,13 +1,16 @@
 """Answers of a trained network for paths and arrays."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import jaxcnn
-from jaxcnn import UserError
-from jaxcnn.data import datasets
+from jaxcnn import Classifier, UserError
+from jaxcnn.data import augment, datasets
+from jaxcnn.data.transforms import RandomCrop, Resize
 from jaxcnn.evaluation import predict
 
 
@@ -117,6 +120,19 @@ def test_stream_reads_only_a_few_files_ahead(classifier, digits, tmp_path):
     next(stream)
     assert len(asked) <= 4 * predict.STREAM_BATCH
     stream.close()
+
+
+def test_predict_averages_the_probabilities_of_ten_views(classifier, digits):
+    trained, (images, _) = classifier.trained, digits
+    cropping = dataclasses.replace(trained.config, transforms=(Resize(30), RandomCrop(28)))
+    cropping = Classifier(trained._replace(config=cropping), views=10)
+    views = augment.views(augment.resize(images, size=30), size=28, flips=True)
+    of_views = [np.exp(classifier.log_probs(np.asarray(view))) for view in views]
+    expected = np.log([probabilities.mean(0) for probabilities in of_views])
+    np.testing.assert_allclose(cropping.log_probs(images), expected, rtol=1e-3, atol=1e-3)
+    central = np.log([probabilities[4] for probabilities in of_views])
+    found = cropping.log_probs_of_one_view(images)
+    np.testing.assert_allclose(found, central, rtol=1e-3, atol=1e-3)
 
 
 def test_load_needs_a_run_or_a_name():

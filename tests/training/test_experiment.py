@@ -20,7 +20,6 @@ from jaxcnn.data import augment
 from jaxcnn.data.datasets import DATASETS, Dataset
 from jaxcnn.data.preprocess import make_preprocess
 from jaxcnn.data.transforms import RandomCrop, Resize
-from jaxcnn.distributed import mesh
 from jaxcnn.errors import UserError
 from jaxcnn.models import MODELS
 from jaxcnn.models.alexnet import MODEL_AXIS
@@ -245,10 +244,6 @@ def test_experiment_resumes_and_reports_averaged_parameters(linear, tmp_path):
     images, labels = experiment.dataset.test_images, experiment.dataset.test_labels
     _, to_input = make_preprocess((), lambda: images, config.pixel_mean, config.pixel_std)
     logits = Tiny(10).apply({"params": state.eval_params}, to_input(images))
-    placed = mesh.replicate(state, experiment.mesh)
-    expected = jax.nn.log_softmax(logits)
-    predicted = experiment.predict(placed).log_probs
-    chex.assert_trees_all_close(predicted, np.asarray(expected), atol=1e-5)
     assert result["test_loss"] == pytest.approx(
         float(cross_entropy(logits, jnp.asarray(labels)).mean()), rel=1e-5
     )
@@ -278,7 +273,6 @@ def test_experiment_trains_in_bfloat16_as_in_float32(linear):
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
     outputs = state.apply_fn({"params": state.params}, jnp.zeros((1, 28, 28, 1)))
     assert outputs.dtype == jnp.bfloat16
-    assert experiment.predict(state).log_probs.dtype == np.float32
 
 
 def test_experiment_refuses_transforms_that_do_not_fit(config):
@@ -301,13 +295,9 @@ def test_experiment_averages_the_probabilities_of_ten_views(config):
         state.loss_fn(outputs, np.full(len(outputs), label)).reshape(20, 10) for label in range(10)
     ]
     expected = np.log(np.exp(-np.stack(of_label, axis=-1).astype(float)).mean(1))
-    predicted = experiment.predict(state).log_probs
-    chex.assert_trees_all_close(predicted, expected, rtol=1e-4)
     means = experiment.evaluate(state)
-    assert means["accuracy"] == (predicted.argmax(-1) == labels).mean()
-    assert means["loss"] == pytest.approx(-predicted[np.arange(20), labels].mean(), rel=1e-5)
-    _, _, one_view = Experiment(dataclasses.replace(cropped, eval_views=1)).predict(state)
-    chex.assert_trees_all_close(experiment.predict_one_view(state, images), one_view, rtol=1e-5)
+    assert means["accuracy"] == (expected.argmax(-1) == labels).mean()
+    assert means["loss"] == pytest.approx(-expected[np.arange(20), labels].mean(), rel=1e-5)
 
 
 def test_experiment_refuses_views_without_a_crop(config):

@@ -9,10 +9,9 @@ from jaxcnn.training.feed import evaluation_arguments
 
 
 def arguments(**fields):
-    options = {name: fields.pop(name) for name in [*fields] if name == "views"}
     config = TrainConfig(**fields)
     preprocess = lambda images, views: jnp.full((), views)  # noqa: E731
-    return evaluation_arguments(config, preprocess, mesh.device_mesh(), 20, **options)
+    return evaluation_arguments(config, preprocess, mesh.device_mesh(), 20)
 
 
 @pytest.mark.parametrize(
@@ -24,8 +23,3 @@ def test_evaluation_arguments_keep_a_step_within_the_set(eval_batch_size, views,
     assert found["batch_size"] == expected
     assert found["preprocess"](None) == views
     assert found["sharding"] == mesh.batch_sharding(mesh.device_mesh())
-
-
-def test_evaluation_arguments_take_other_views_than_the_configs():
-    found = arguments(eval_batch_size=10, eval_views=10, views=1)
-    assert found["batch_size"] == 10 and found["preprocess"](None) == 1

@@ -44,14 +44,3 @@ def test_resident_feed_returns_the_first_images_of_an_epoch(count, expected):
     _, feed, dataset = new_feed()
     rows = np.asarray(feed.order(1))[:expected]
     np.testing.assert_array_equal(feed.first_images(1, count), dataset.train_images[rows])
-
-
-def test_resident_feed_predicts_the_raw_test_images_in_order():
-    experiment, feed, dataset = new_feed()
-    images, labels, log_probs = feed.predict(experiment.state)
-    np.testing.assert_array_equal(images, dataset.test_images)
-    np.testing.assert_array_equal(labels, dataset.test_labels)
-    metrics = feed.evaluate(experiment.state)
-    assert int(metrics["correct"]) == (log_probs.argmax(-1) == labels).sum()
-    expected = -log_probs[np.arange(20), labels].sum()
-    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)

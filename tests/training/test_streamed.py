@@ -134,12 +134,9 @@ def test_streamed_feed_equals_the_resident_feed(image_folder, tmp_path, monkeypa
     for experiment in (in_memory, from_files):
         state, metrics = experiment.train(experiment.state, experiment.no_metrics(), 4)
         state, metrics = experiment.train(state, metrics, 10)
-        images, labels, log_probs = experiment.predict(state)
-        assert len(images) == len(labels) == 21
         evaluation = experiment.evaluate(state)
-        results.append((jax.device_get((state.params, metrics)), log_probs, evaluation, images[20]))
-        np.testing.assert_array_equal(labels, test_batch["label"])
-        assert (log_probs.argmax(-1) == labels).mean() == pytest.approx(evaluation["accuracy"])
+        assert evaluation["num_examples"] == 21
+        results.append((jax.device_get((state.params, metrics)), evaluation))
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 
