@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers import TRANSFORMS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcnn.config import (
@@ -50,6 +50,7 @@ CONFIGS = st.builds(
 )
 
 
+@settings(deadline=None)  # a loaded machine is slow
 @given(CONFIGS)
 def test_to_json_and_from_json_are_inverse(config):
     assert repr(from_json(to_json(config))) == repr(config)

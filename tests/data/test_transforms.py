@@ -3,7 +3,7 @@
 import helpers
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from jaxcnn.data.transforms import (
     TRANSFORMS,
@@ -18,6 +18,7 @@ from jaxcnn.data.transforms import (
 from jaxcnn.errors import UserError
 
 
+@settings(deadline=None)  # a loaded machine is slow
 @given(helpers.TRANSFORMS)
 def test_to_text_and_from_text_are_inverse(transform):
     assert repr(from_text(to_text(transform))) == repr(transform)  # -0.0 is not 0.0

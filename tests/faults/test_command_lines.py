@@ -95,6 +95,10 @@ BAD_OTHERS = {
         "RUN ~nosuchuser/w.pth",
     ]
     + ["WEIGHTS new --dataset folder:nowhere", "WEIGHTS new --dataset mnist5k --pixel-mean nan"],
+    "predict.py": ["", "RUN", "nowhere x.png", "RUN x.png --json --csv", "RUN x.png --top 0"]
+    + ["RUN x.png --figure .", "RUN x.png --views 3", "RUN x.png --step 7", "gs://b/r x.png"]
+    + ["--pretrained nosuch x.png", "RUN x.png --on-bad-image skip", "RUN x.png --figure s3://b/f"],
+    "compare.py": ["nowhere", "RUN --figure .", "gs://b/r", "RUN --figure no/a.png", "file"],
     "summary.py": ["", "lenet6", "''", "lenet5 --figure .", "lenet5 --figure ''", "lenet5 x"]
     + ["lenet5 --figure no/a.png", "lenet5 --figure gs://b/a.png", "lenet5 --figure file/a.png"]
     + ["lenet5 --num-classes 0", "lenet5 --num-classes -1", f"lenet5 --num-classes {HUGE}"]
