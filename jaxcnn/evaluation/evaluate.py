@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,9 +22,10 @@ from jaxcnn.data.open import Split, SplitName, open_split
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import metrics, pictures, probes
+from jaxcnn.evaluation.metrics import LEGIBLE_CLASSES
 from jaxcnn.evaluation.pictures import label
 from jaxcnn.evaluation.predict import Classifier
-from jaxcnn.evaluation.table import LEGIBLE_CLASSES, print_evaluation
+from jaxcnn.evaluation.table import print_evaluation
 from jaxcnn.files import write_atomically
 from jaxcnn.interop.pretrained import load_pretrained
 from jaxcnn.interop.trained import load_run
@@ -162,7 +162,7 @@ def evaluate(
         "step": trained.step,
         "views": classifier.views,
         "dataset": test.name,
-        **measure(labels, log_probs, class_names),
+        **metrics.measure(labels, log_probs, class_names),
     }
     path = folder / "evaluation.json"
     _write(path, evaluation)
@@ -172,34 +172,6 @@ def evaluate(
     _draw(classifier, evaluation, images, labels, log_probs, image, folder)
     report.say(f"Written: {path} and the pictures beside it")
     return evaluation
-
-
-def measure(
-    labels: Int[np.ndarray, " examples"],
-    log_probs: Float[np.ndarray, "examples classes"],
-    class_names: Sequence[str],
-) -> dict[str, Any]:
-    """Return the numbers of an evaluation as JSON types; the class names are in label order."""
-    answers = log_probs.argmax(-1)
-    confusion = metrics.confusion_matrix(labels, answers, len(class_names))
-    precision, recall = metrics.precision_recall(confusion)
-    evaluation = {
-        "num_test_examples": len(labels),
-        "test_loss": -float(log_probs[np.arange(len(labels)), labels].mean(dtype=float)),
-        "test_accuracy": float((answers == labels).mean()),
-        "balanced_accuracy": metrics.balanced_accuracy(confusion),
-        "macro_f1": metrics.macro_f1(confusion),
-    }
-    if len(class_names) > LEGIBLE_CLASSES:
-        evaluation["test_top_5_accuracy"] = metrics.top_accuracy(log_probs, labels, 5)
-    return {
-        **evaluation,
-        "class_names": list(class_names),
-        "num_examples": confusion.sum(axis=1).tolist(),
-        "precision": [None if math.isnan(x) else x for x in precision.tolist()],
-        "recall": [None if math.isnan(x) else x for x in recall.tolist()],
-        "confusion": confusion.tolist(),
-    }
 
 
 def measure_shifts(

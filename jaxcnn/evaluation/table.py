@@ -9,13 +9,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from jaxcnn.evaluation.metrics import LEGIBLE_CLASSES
 from jaxcnn.report import console
-
-LEGIBLE_CLASSES = 20  # a larger confusion matrix fits neither a table nor a picture
 
 
 def print_evaluation(evaluation: dict[str, Any]) -> None:
-    """Print the numbers of `evaluate.measure`: accuracy, loss and the table of the classes.
+    """Print the numbers of `metrics.measure`: accuracy, loss and the table of the classes.
 
     Balanced accuracy and F1 are printed if the classes differ in size. With more than
     LEGIBLE_CLASSES classes, the top-5 accuracy replaces the table.

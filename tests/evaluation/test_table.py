@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from jaxcnn.evaluation import table
+from jaxcnn.evaluation.metrics import LEGIBLE_CLASSES
 
 DIGITS = tuple("0123456789")
 
@@ -72,7 +73,7 @@ def test_print_evaluation_leaves_a_wide_matrix_to_the_picture(monkeypatch):
 def test_print_evaluation_of_many_classes_is_two_lines(monkeypatch):
     console = Console(file=io.StringIO(), width=80)
     monkeypatch.setattr(table, "console", console)
-    names = [f"class {i}" for i in range(table.LEGIBLE_CLASSES + 1)]
+    names = [f"class {i}" for i in range(LEGIBLE_CLASSES + 1)]
     table.print_evaluation(numbers(np.eye(len(names), dtype=int), names))
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 2 and lines[1] == "top-5 accuracy 82.00%"
