@@ -99,10 +99,9 @@ class Tally:
         return start_script("train.py", *self.arguments, "--workdir", folder, **environment)
 
     def end(self, process, note):
-        """Wait for a process; count a traceback, and more lines of errors than one."""
+        """Wait for a process; count a traceback or a warning of Python's."""
         _, errors = process.communicate(timeout=240)
-        lines = [line for line in errors.splitlines() if not line.startswith("WARNING")]
-        if "Traceback" in errors or len(lines) > 1:
+        if "Traceback" in errors or "Warning:" in errors:
             self.tracebacks.append((note, errors[-2000:]))
         return process.returncode, errors
 

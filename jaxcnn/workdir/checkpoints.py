@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+import tensorstore
 
 from jaxcnn import config as configs
 from jaxcnn import records
@@ -51,6 +52,10 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 logging.getLogger("absl").addFilter(_is_news)
+
+# TensorStore never frees what this returns, 0.04 MiB for each checkpoint; Orbax asks for it to log
+# how fast it writes.
+tensorstore.experimental_collect_matching_metrics = lambda *_, **__: []
 
 
 class Checkpoints:
@@ -286,8 +291,9 @@ class Checkpoints:
 
     def _sync_files(self) -> None:
         """Flush the checkpoint that is being written; Orbax renames it to its step afterwards."""
-        for folder in self._directory.glob(f"{self._saving}.*"):
-            sync_tree(folder)
+        for path in self._directory.iterdir():
+            if path.name.startswith(f"{self._saving}."):
+                sync_tree(path)
 
     def _delete_old(self) -> None:
         best = _ranked(self._readable()[0])[:1]

@@ -316,6 +316,19 @@ def test_checkpoints_leave_no_part_behind(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"2", "3"}
 
 
+def test_checkpoints_keep_no_memory(tmp_path):
+    def num_objects(checkpoints, first):
+        for step in range(first, first + 5):
+            checkpoints.save(state_at(step), progress_at(step))
+        checkpoints.wait()
+        gc.collect()
+        return len(gc.get_objects())
+
+    with Checkpoints(tmp_path) as checkpoints:
+        counts = [num_objects(checkpoints, first) for first in (0, 5, 10, 15)]
+    assert counts[-1] - counts[1] < 100, counts  # it was 328 with what TensorStore kept
+
+
 def test_checkpoints_are_flushed_before_they_get_their_name(tmp_path, monkeypatch):
     flushed, fsync = set(), os.fsync
 
