@@ -21,18 +21,14 @@ def train_two_epochs(arguments, folder, settings):
     assert json.loads((folder / "result.json").read_text())["steps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
         "lenet5-mnist5k --optimizer.schedule cosine --optimizer.warmup-epochs 0.5 --ema-decay 0.9 "
         "--label-smoothing 0.1 --optimizer.accumulate 2",
-        pytest.param(
-            "lenet5-modern-mnist --dataset mnist5k --batch-size 1000 --optimizer.warmup-epochs 0",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "lenet5-1998-mnist --dataset mnist5k --batch-size 1000", marks=pytest.mark.slow
-        ),
+        "lenet5-modern-mnist --dataset mnist5k --batch-size 1000 --optimizer.warmup-epochs 0",
+        "lenet5-1998-mnist --dataset mnist5k --batch-size 1000",
     ],
     ids=["lenet5", "lenet5-modern", "lenet5-1998"],
 )

@@ -97,7 +97,9 @@ def test_train_list_shows_every_card():
 )
 def test_train_names_another_model_or_dataset_custom(flags, preset, monkeypatch):
     configs = []
-    monkeypatch.setattr("jaxcnn.training.train.train_and_evaluate", configs.append)
+    monkeypatch.setattr(
+        "jaxcnn.training.train.train_and_evaluate", lambda config, **_: configs.append(config)
+    )
     run_in_this_process("train.py", ["lenet5-mnist", *flags], monkeypatch)
     (config,) = configs
     assert config.preset == preset

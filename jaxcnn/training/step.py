@@ -50,6 +50,9 @@ class TrainState(train_state.TrainState):
         def is_masked(mean: Any) -> bool:  # frozen parameters have no average
             return isinstance(mean, optax.MaskedNode)
 
+        if not any(map(is_masked, jax.tree.leaves(average, is_leaf=is_masked))):
+            return average
+
         def choose(mean: Any, param: Any) -> Any:
             return param if is_masked(mean) else mean
 

@@ -41,6 +41,7 @@ def real_cifar10():
     return datasets.load("cifar10")
 
 
+@pytest.mark.slow
 def test_open_source_streams_what_load_loads():
     whole = real_cifar10()
     streamed = load("tfds:cifar10", size=32, min_size=32, on_bad_image="refuse")

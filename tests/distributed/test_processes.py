@@ -125,7 +125,7 @@ def assert_process_0_reports(folder, process_0, others):
     assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".lock"}
 
 
-def test_processes_stop_at_the_same_step_on_a_signal_to_one(undisturbed, tmp_path):
+def test_processes_stop_at_the_same_step_on_a_signal_to_one(tmp_path):
     processes = start(tmp_path, 2, slurm=True)
     wait_for(tmp_path / "metrics.jsonl", processes)
     processes[1].send_signal(signal.SIGTERM)
@@ -134,6 +134,10 @@ def test_processes_stop_at_the_same_step_on_a_signal_to_one(undisturbed, tmp_pat
     messages = {err[err.index("error: ") :] for _, err, _ in results}
     assert len(messages) == 1 and "stopped by SIGTERM at step" in messages.pop()
 
+
+@pytest.mark.slow
+def test_processes_continue_after_a_signal_to_one(undisturbed, tmp_path):
+    test_processes_stop_at_the_same_step_on_a_signal_to_one(tmp_path)
     first, *others = ends(start(tmp_path, 2, slurm=True))
     assert {status for *_, status in (first, *others)} == {0}, first
     assert "Going on from the checkpoint" in first[0]

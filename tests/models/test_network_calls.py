@@ -36,13 +36,8 @@ def test_network_computes_the_same_eagerly_jitted_and_one_by_one(name):
     np.testing.assert_allclose(program.call(images), eagerly, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "lenet5",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("lenet5-1998", "cuda-convnet-18pct")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lenet5", "lenet5-1998", "cuda-convnet-18pct"])
 def test_network_gradient_is_the_same_eagerly_and_jitted(name):
     model, params, images = network(name)
     grad = jax.grad(lambda params: jnp.sin(model.apply(params, images)).sum())

@@ -80,7 +80,8 @@ def test_begin_epoch_estimates_the_curvature(config):
     assert np.any(curvature_of(state)["C1"]["kernel"] != curvature["C1"]["kernel"])
 
 
-@pytest.mark.parametrize("batch_size", [20, pytest.param(NUM_EXAMPLES, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size", [20, NUM_EXAMPLES])
 def test_begin_epoch_resumes_to_the_same_bits(batch_size, config, tmp_path, monkeypatch):
     estimated_at = []
     begin_epoch = Experiment.begin_epoch

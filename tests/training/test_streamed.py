@@ -140,6 +140,7 @@ def test_streamed_feed_equals_the_resident_feed(image_folder, tmp_path, monkeypa
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_streamed_run_does_not_count_skipped_test_images(image_folder, tmp_path):
     (image_folder / "val" / "dog" / "aa.jpg").write_bytes(b"no image")
     config = config_of(image_folder, tmp_path / "run", on_bad_image="skip", epochs=1)

@@ -178,6 +178,7 @@ def test_train_gives_the_same_bits_in_any_chunks(finished, tmp_path, monkeypatch
     chex.assert_trees_all_equal(final_params(config, tmp_path), final_params(config, folder))
 
 
+@pytest.mark.slow
 def test_train_depends_on_the_seed(finished, tmp_path):
     config = dataclasses.replace(finished[0], workdir=str(tmp_path), seed=1)
     assert train_and_evaluate(config)["test_loss"] != finished[2]["test_loss"]
