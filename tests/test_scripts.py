@@ -29,6 +29,7 @@ def test_train_first_command_reaches_95_percent(first_run):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_evaluate_agrees_with_the_result_and_draws(first_run):
     folder, _ = first_run
     done = run_script("evaluate.py", folder, **AS_A_USER)

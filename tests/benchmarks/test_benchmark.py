@@ -330,6 +330,7 @@ def benchmark(path, *flags):
     return json.loads(path.read_text()), done.stdout
 
 
+@pytest.mark.slow
 def test_benchmark_from_the_command_to_the_json(tmp_path):
     (found,), said = benchmark(tmp_path / "out.json", "--batch-size", 16)
     assert found["network"] == "lenet5" and found["batch_size"] == found["images_per_step"] == 16

@@ -22,20 +22,15 @@ from jaxcnn.config import OptimizerConfig
 from jaxcnn.models import MODELS
 from jaxcnn.workdir.metrics_log import read_metrics
 
+# Two devices in one process are tested by default: see test_device_loops and test_experiment.
+pytestmark = pytest.mark.slow
+
 HERE = pathlib.Path(__file__).parent
 MANY = [(name, n) for name, case in CASES.items() for n in case[-1] if n > 1]
 COLLECTIVE = re.compile(
     r"= (\S.*?) (all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
     r"|collective-broadcast)(?:-start)?\("
 )
-BY_DEFAULT = {("lenet5-tanh", 2), ("lenet5-tanh", 8)}
-
-
-def cases(which):
-    """Return parameters for the cases in MANY; all that are not in BY_DEFAULT are slow."""
-    return [
-        pytest.param(*case, marks=() if case in BY_DEFAULT else pytest.mark.slow) for case in which
-    ]
 
 
 def train_on(num_devices, folder, *names):
@@ -75,7 +70,7 @@ def collectives(folder, name, num_devices):
     return arrays
 
 
-@pytest.mark.parametrize(("name", "num_devices"), cases(MANY))
+@pytest.mark.parametrize(("name", "num_devices"), MANY)
 def test_devices_train_as_one_does(name, num_devices, folder, bias_tolerance=1e-5):
     actual, params = facts_and_params(folder, name, num_devices)
     expected, expected_params = facts_and_params(folder, name.removesuffix("-split"), 1)
@@ -86,7 +81,6 @@ def test_devices_train_as_one_does(name, num_devices, folder, bias_tolerance=1e-
         np.testing.assert_allclose(params[leaf], expected_leaf, rtol=0, atol=atol, err_msg=leaf)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_devices_train_every_model_as_one_does(model, tmp_path):
     train_on(1, tmp_path, model)
@@ -98,9 +92,7 @@ def test_devices_train_every_model_as_one_does(model, tmp_path):
         test_devices_train_as_one_does(model, num_devices, tmp_path, tolerance)
 
 
-@pytest.mark.parametrize(
-    ("name", "num_devices"), cases(case for case in MANY if "split" not in case[0])
-)
+@pytest.mark.parametrize(("name", "num_devices"), [case for case in MANY if "split" not in case[0]])
 def test_devices_exchange_gradients_and_metrics_once(name, num_devices, folder):
     facts, params = facts_and_params(folder, name, num_devices)
     assert facts["num_split"] == 0  # parameters and optimizer state stay whole
@@ -112,7 +104,6 @@ def test_devices_exchange_gradients_and_metrics_once(name, num_devices, folder):
     assert collectives(folder, name, num_devices) == expected
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "num_devices"), [("alexnet-32-split", 8)])
 def test_devices_keep_the_gradients_of_split_layers(name, num_devices, folder):
     facts, _ = facts_and_params(folder, name, num_devices)
@@ -127,7 +118,6 @@ def test_devices_keep_the_gradients_of_split_layers(name, num_devices, folder):
     assert not {(512, 2048), (512, 512)} & travels
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_devices_continue_from_a_checkpoint_of_8(num_devices, tmp_path):
     config = dataclasses.replace(

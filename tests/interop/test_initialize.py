@@ -102,6 +102,7 @@ def leaves(state):
     return jax.tree.leaves((state.params, state.opt_state))
 
 
+@pytest.mark.slow
 def test_run_is_fine_tuned_with_frozen_layers_and_resumes_to_the_same_bits(tmp_path):
     pretrain = dataclasses.replace(
         PRESETS["lenet5-mnist5k"].config,

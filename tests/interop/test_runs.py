@@ -63,6 +63,7 @@ def test_export_run_gives_the_imported_bits(imported, entries, tmp_path):
         export_run(imported, tmp_path / "lenet5.safetensors", step=7)
 
 
+@pytest.mark.slow
 def test_import_run_and_export_run_take_averaged_parameters(entries, tmp_path):
     write_weights(tmp_path / "lenet5.safetensors", entries)
     config = TrainConfig(dataset="mnist5k", ema_decay=0.9)

@@ -308,7 +308,7 @@ PAIRS = [
     (way, layer)
     for number, way in enumerate(WAYS)
     for place, layer in enumerate(LAYERS)
-    if layer == "16 images" or (number + place) % 36 == 0
+    if layer == "16 images" or (number + place) % 48 == 0
 ]
 
 

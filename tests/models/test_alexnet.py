@@ -103,7 +103,7 @@ def test_logits_equal_torch(name, reference, images, first_dense):
     assert_close(logits, expected, 1e-4)
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", [pytest.param("alexnet", marks=pytest.mark.slow), "alexnet-2012"])
 def test_alexnet_drops_out_in_training_only(name):
     model, variables = MODELS[name](num_classes=10), {"params": params_of(name)}
 

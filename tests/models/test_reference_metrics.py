@@ -48,7 +48,7 @@ REFERENCE = {
 RTOL = Metrics(loss=1e-4, gradient_norm=1e-4, parameter_norm=1e-5, next_loss=1e-4)
 
 BATCH_SIZE = 8
-LARGE = "alexnet", "alexnet-2012"
+LARGE = "alexnet", "alexnet-2012", "alexnet-32", "cuda-convnet-11pct"
 SHAPES = IMAGE_SHAPES | {"alexnet": (64, 64, 3)}  # the smallest image is 63x63
 # The initial kernels of 1e-4 are for pixels in 0..255; with smaller pixels the logits are near 0.
 SCALE = {"cuda-convnet-18pct": 64.0, "cuda-convnet-11pct": 64.0}

@@ -164,6 +164,7 @@ def test_log_line_covers_the_steps_since_the_one_before(linear, tmp_path):
         assert ("test_loss" in line) == (line["step"] in (4, 8, 12))
 
 
+@pytest.mark.slow
 def test_evaluate_run_reads_the_checkpoint_asked_for(linear, tmp_path, monkeypatch):
     evaluate = Experiment.evaluate
 
@@ -230,6 +231,7 @@ def test_experiment_refuses_a_decay_of_no_layer(linear):
         Experiment(dataclasses.replace(linear, optimizer=optimizer))
 
 
+@pytest.mark.slow
 def test_experiment_resumes_and_reports_averaged_parameters(linear, tmp_path):
     config = dataclasses.replace(linear, workdir=str(tmp_path))
     result = train_and_evaluate(config)

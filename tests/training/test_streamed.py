@@ -155,6 +155,7 @@ def test_streamed_run_does_not_count_skipped_test_images(image_folder, tmp_path)
     assert evaluation["num_test_examples"] == np.sum(evaluation["confusion"]) == 21
 
 
+@pytest.mark.slow
 def test_streamed_run_finds_its_images_from_another_directory(image_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(image_folder.parent)
     config = config_of(f"{image_folder.name}/", tmp_path / "run", epochs=1)
@@ -170,6 +171,7 @@ def test_streamed_run_finds_its_images_from_another_directory(image_folder, tmp_
     assert train_and_evaluate(same)["steps"] == 15
 
 
+@pytest.mark.slow
 def test_streamed_run_names_a_corrupt_image(image_folder, tmp_path):
     path = image_folder / "train" / "eel" / "02.JPEG"
     path.write_bytes(path.read_bytes()[:-400])  # its header is whole

@@ -169,6 +169,7 @@ def test_train_refuses_a_folder_in_use(tmp_path):
         train_and_evaluate(config)
 
 
+@pytest.mark.slow
 def test_train_gives_the_same_bits_in_any_chunks(finished, tmp_path, monkeypatch):
     config, folder, result = finished
     monkeypatch.setattr(train, "CHUNK_SECONDS", 0)  # one step at a time
@@ -222,6 +223,7 @@ def test_train_saves_a_checkpoint_on_ctrl_c(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_train_saves_a_checkpoint_on_sigterm_and_continues(undisturbed, tmp_path, capsys):
     stop(signal.SIGTERM, "--epochs", 4, folder=tmp_path)
     train_and_evaluate(dataclasses.replace(FOUR_EPOCHS, log_every_steps=3, workdir=str(tmp_path)))
@@ -232,7 +234,8 @@ def test_train_saves_a_checkpoint_on_sigterm_and_continues(undisturbed, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("checkpoint_every_steps", "what"), [(1, "(the loss|a parameter)"), (1000, "the loss")]
+    ("checkpoint_every_steps", "what"),
+    [pytest.param(1, "(the loss|a parameter)", marks=pytest.mark.slow), (1000, "the loss")],
 )
 def test_train_stops_when_values_are_not_finite(checkpoint_every_steps, what, tmp_path):
     optimizer = OptimizerConfig(name="sgd", learning_rate=1e4, momentum=0.0)

@@ -316,6 +316,7 @@ def test_checkpoints_leave_no_part_behind(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"2", "3"}
 
 
+@pytest.mark.slow
 def test_checkpoints_keep_no_memory(tmp_path):
     def num_objects(checkpoints, first):
         for step in range(first, first + 5):

@@ -30,6 +30,7 @@ def old_run(tmp_path):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_read_config_of_an_old_run_continues_to_its_result(old_run):
     assert json.loads((old_run / "config.json").read_text())["card"]
     config = dataclasses.replace(read_config(old_run), workdir=str(old_run))
