@@ -99,9 +99,13 @@ def open_split(name: str, split: SplitName | None = None, **options: Any) -> Spl
             name.removeprefix("folder:"), split, **options
         )
         return Split(name, images, None, class_names)
+    known = ("train",) if name.startswith(STREAMED) else ("train", "test")
+    if split not in (None, *known):
+        raise UserError(
+            f"`split` is {split}, but {name} is known to have {' and '.join(known)}; leave it out "
+            "for the images that training tests on"
+        )
     dataset = open_dataset(name, **options)
-    if split == "val" and not name.startswith(STREAMED):
-        raise UserError(f"--split is val, but {name} has the splits train and test")
     part = "train" if split == "train" else "test"
     labels = getattr(dataset, f"{part}_labels", None)
     return Split(name, getattr(dataset, f"{part}_images"), labels, dataset.class_names)

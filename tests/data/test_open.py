@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxcnn.data.open import check_name, open_dataset
+from jaxcnn.data.open import check_name, open_dataset, open_split
 from jaxcnn.errors import UserError
 
 STREAMED = {"size": 28, "min_size": 32, "on_bad_image": "refuse"}
@@ -38,3 +38,9 @@ def test_open_dataset_passes_the_options_of_streams_on(image_folder):
     assert len(dataset.train_images) + len(dataset.test_images) == 60
     assert 3 <= len(dataset.test_images) < 30
     assert dataset.train_images[0].shape == (28, 28, 1)
+
+
+@pytest.mark.parametrize(("name", "split"), [("mnist5k", "val"), ("tfds:any", "test")])
+def test_open_split_refuses_a_split_that_it_does_not_know(name, split):
+    with pytest.raises(UserError, match=f"`split` is {split}, but {name} is known to have train"):
+        open_split(name, split, **STREAMED)
