@@ -49,6 +49,7 @@ def curvature_of(state):
     return optax.tree_utils.tree_get(state.opt_state, "curvature")
 
 
+@pytest.mark.slow
 def test_begin_epoch_estimates_the_curvature(config):
     experiment = Experiment(config)
     params = jax.device_get(experiment.state.params)
@@ -283,6 +284,7 @@ def test_experiment_refuses_transforms_that_do_not_fit(config):
         Experiment(dataclasses.replace(config, transforms=(RandomCrop(40),)))
 
 
+@pytest.mark.slow
 def test_experiment_averages_the_probabilities_of_ten_views(config):
     cropped = dataclasses.replace(
         config, transforms=(Resize(30), RandomCrop(28)), eval_views=10, eval_batch_size=33
