@@ -125,6 +125,7 @@ def assert_process_0_reports(folder, process_0, others):
     assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == {".lock"}
 
 
+@pytest.mark.slow
 def test_processes_stop_at_the_same_step_on_a_signal_to_one(tmp_path):
     processes = start(tmp_path, 2, slurm=True)
     wait_for(tmp_path / "metrics.jsonl", processes)

@@ -103,7 +103,8 @@ def test_logits_equal_torch(name, reference, images, first_dense):
     assert_close(logits, expected, 1e-4)
 
 
-@pytest.mark.parametrize("name", [pytest.param("alexnet", marks=pytest.mark.slow), "alexnet-2012"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_alexnet_drops_out_in_training_only(name):
     model, variables = MODELS[name](num_classes=10), {"params": params_of(name)}
 
