@@ -10,7 +10,7 @@ import dataclasses
 import math
 import os
 import re
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from jaxcnn import records
 from jaxcnn.data import transforms
@@ -343,10 +343,9 @@ def _format(fields: dict[str, Any]) -> int:
 
 def field_types(cls: type) -> dict[str, tuple[Any, ...]]:
     """Return the type of each field, followed by its marks."""
-    hints = get_type_hints(cls, include_extras=True)
     return {
         name: (get_args(hint) if get_origin(hint) is Annotated else (hint,))
-        for name, hint in hints.items()
+        for name, hint in records.type_hints(cls).items()
     }
 
 

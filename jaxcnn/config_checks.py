@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any, get_type_hints
+from typing import Any
 
 from jaxcnn import records
 from jaxcnn.config import OnlyWith, OptimizerConfig, TrainConfig, field_types
@@ -43,7 +43,7 @@ def settled(config: TrainConfig) -> TrainConfig:
 def _plain(config: Any, prefix: str = "") -> Any:
     """Return a config whose fields have the types and bounds of their annotations."""
     values: dict[str, Any] = {}
-    for name, kind in get_type_hints(type(config), include_extras=True).items():
+    for name, kind in records.type_hints(type(config)).items():
         value, label = getattr(config, name), f"`{prefix}{name}`"
         if name == "optimizer":
             if not isinstance(value, OptimizerConfig):

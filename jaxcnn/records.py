@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -111,6 +112,12 @@ def parse(text: str | bytes) -> dict[str, Any]:
     return record
 
 
+@functools.cache  # typing takes a millisecond, and a checkpoint reads several records
+def type_hints(kind: Any) -> Mapping[str, Any]:
+    """Return the type of each field of a TypedDict or dataclass, with its `Annotated` marks."""
+    return types.MappingProxyType(get_type_hints(kind, include_extras=True))
+
+
 def convert(value: Any, kind: Any, name: str = "", *, optional: Collection[str] = ()) -> Any:
     """Return a JSON value as a type, after a check of every type, bound and field inside it.
 
@@ -177,7 +184,7 @@ def _convert_fields(value: Any, kind: Any, name: str, optional: Collection[str])
     if get_origin(kind) is dict:
         of_all = get_args(kind)[1]
         return {field: convert(item, of_all, prefix + field) for field, item in value.items()}
-    kinds = get_type_hints(kind, include_extras=True)
+    kinds = type_hints(kind)
     if unknown := value.keys() - kinds.keys():
         raise UserError(
             f"{prefix}{min(unknown)} is not a field of this version of jaxcnn; expected "
