@@ -43,7 +43,8 @@ def settled(config: TrainConfig) -> TrainConfig:
 def _plain(config: Any, prefix: str = "") -> Any:
     """Return a config whose fields have the types and bounds of their annotations."""
     values: dict[str, Any] = {}
-    for name, kind in records.type_hints(type(config)).items():
+    cls: Any = type(config)
+    for name, kind in records.type_hints(cls).items():
         value, label = getattr(config, name), f"`{prefix}{name}`"
         if name == "optimizer":
             if not isinstance(value, OptimizerConfig):
