@@ -13,7 +13,7 @@ COMMANDS = {
     "summary": "print a network layer by layer",
     "compare": "list runs: what differs, seeds, accuracies and times",
     "convert": "convert weights from and to PyTorch",
-    "benchmark": "measure speed beside PyTorch and plain linen",
+    "benchmark": "measure speed compared with PyTorch and plain linen",
 }
 
 

@@ -266,6 +266,20 @@ def marked(cls: type, mark: str) -> set[str]:
     return {name for name, (_, *marks) in field_types(cls).items() if mark in marks}
 
 
+def dataset_options(config: TrainConfig) -> dict[str, Any]:
+    """Return the keyword arguments of `data.open.open_dataset` for a config."""
+    return {
+        "data_dir": config.data_dir,
+        "manual_dir": config.manual_dir,
+        "size": config.stream_size,
+        "min_size": config.stream_min_size,
+        "on_bad_image": config.on_bad_image,
+        "channels": config.channels,
+        "max_value": config.max_value,
+        "hold_out": config.hold_out,
+    }
+
+
 def with_whole_paths(config: TrainConfig) -> TrainConfig:
     """Return the config with absolute paths of images and of initial weights, as a run keeps it."""
 

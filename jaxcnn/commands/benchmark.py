@@ -1,4 +1,4 @@
-"""Measure speed beside others."""
+"""Measure speed compared with PyTorch and plain linen."""
 
 import dataclasses
 import inspect
@@ -13,7 +13,7 @@ import tyro
 from jaxcnn.cli import output_file, placeholder, run_command
 from jaxcnn.errors import UserError, lookup
 
-# The flags that each --what reads, beside --rounds and --json.
+# The flags that each --what reads, besides --rounds and --json.
 COMPARISON = ("against", "batch_size", "image_size", "seconds", "dtype", "figure")
 FLAGS = {
     **{"train": COMPARISON, "infer": COMPARISON, "epoch": COMPARISON},
@@ -41,7 +41,7 @@ def benchmark(
     json: Annotated[Path | None, placeholder("FILE")] = None,
     figure: Annotated[Path | None, placeholder("FILE")] = None,
 ) -> None:
-    """Measure a network's speed beside PyTorch's and plain linen's, and print a table.
+    """Measure a network's speed, PyTorch's and plain linen's, and print a table.
 
     The sides alternate; each round measures all of them.
 

@@ -30,7 +30,7 @@ class BadImageError(UserError):
 
     Args:
       name: path or name of the image.
-      reason: what is wrong with it.
+      reason: description of the fault.
     """
 
     def __init__(self, name: str, reason: object) -> None:

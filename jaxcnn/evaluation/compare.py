@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class StoredRun(NamedTuple):
-    """What a run's folder says of it."""
+    """A run as its folder records it."""
 
     path: Path
     config: TrainConfig

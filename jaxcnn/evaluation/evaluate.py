@@ -15,6 +15,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Float, Int
 
+from jaxcnn import config as configs
 from jaxcnn import report
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
@@ -82,7 +83,7 @@ def evaluate_run(
 
     Raises:
       UserError: the folder holds no run or no such checkpoint, the data cannot be read or has a
-        class that the run has not, there is no such image, the views cannot be cut, or the output
+        class that the run lacks, there is no such image, the views cannot be cut, or the output
         folder cannot be written.
       RunError: the checkpoint is corrupt.
     """
@@ -149,7 +150,7 @@ def evaluate(
       The content of `evaluation.json`.
 
     Raises:
-      UserError: the test set has a class that the network has not, or there is no such image.
+      UserError: the test set has a class that the network lacks, or there is no such image.
     """
     trained, class_names = classifier.trained, classifier.class_names
     of_run = _matched(test.class_names, class_names, test.name)
@@ -218,14 +219,7 @@ def _open_test_set(
     return open_split(
         config.dataset,
         split,
-        data_dir=config.data_dir,
-        manual_dir=config.manual_dir,
-        size=config.stream_size,
-        min_size=config.stream_min_size,
-        on_bad_image=config.on_bad_image,
-        channels=config.channels,
-        max_value=config.max_value,
-        hold_out=config.hold_out,
+        **configs.dataset_options(config),
     )
 
 

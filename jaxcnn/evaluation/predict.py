@@ -52,7 +52,7 @@ class Answer(NamedTuple):
       path: path of the file.
       log_probs: log-probabilities of the classes; None for a bad file.
       image: the raw image that the network's preprocessing received; None for a bad file.
-      error: what is wrong with a bad file, else None.
+      error: description of the fault of a bad file, else None.
     """
 
     path: str

@@ -15,15 +15,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxcnn import config as configs
 from jaxcnn import records, report
 from jaxcnn.cli import one_line_errors
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import RunError, UserError
+from jaxcnn.training.signals import stop_signals
 from jaxcnn.training.validate import validated
 from jaxcnn.workdir.folder import default_workdir
 
@@ -57,13 +57,17 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     at_a_time = min(len(cores), len(runs)) if cores and _default_backend() == "cpu" else 1
     waiting, running, failed = list(runs), dict[int, _Child](), list[str]()
-    with _forwarded_signals(running) as received:
+    forwarded = False
+    with stop_signals() as received:
         while running or (waiting and not received):
             for place in range(at_a_time):
                 if place not in running and waiting and not received:
                     share = cores[place::at_a_time] if at_a_time > 1 else []
                     running[place] = _Child(waiting.pop(0), share)
             time.sleep(POLL_SECONDS)
+            if received and not forwarded:
+                _forward(received[0], running.values())
+                forwarded = True
             for place, child in list(running.items()):
                 if child.process.poll() is not None:
                     del running[place]
@@ -95,7 +99,7 @@ def _with_seed(config: TrainConfig, seed: int) -> TrainConfig:
 
 
 class _Child:
-    """The process that trains one seed, and the thread that prints what it says."""
+    """The process that trains one seed, and the threads that read its output."""
 
     def __init__(self, config: TrainConfig, cores: Sequence[int]) -> None:
         self._name = f"seed {config.seed}"
@@ -135,24 +139,12 @@ class _Child:
         return [f"{self._name}: {last.removeprefix('error: ')}"]
 
 
-@contextlib.contextmanager
-def _forwarded_signals(running: dict[int, _Child]) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to the children, which save checkpoints; collect the signals."""
-    received: list[int] = []
-
-    def forward(number: int, _: Any) -> None:
-        received.append(number)
-        for child in running.values():
-            # Ctrl-C in a terminal reaches the children by itself; a second one would kill them.
-            if number != signal.SIGINT or not sys.stdin.isatty():
-                child.process.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _forward(number: int, children: Iterable[_Child]) -> None:
+    """Pass a signal on to the children, which save checkpoints."""
+    # Those of a terminal reach the children by themselves; a second one would kill them.
+    if number == signal.SIGTERM or not sys.stdin.isatty():
+        for child in children:
+            child.process.send_signal(number)
 
 
 def _default_backend() -> str:

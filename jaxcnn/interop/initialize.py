@@ -1,4 +1,4 @@
-"""Start a run from a trained network: which layers are taken, and which start anew."""
+"""Start a run from a trained network: choose the layers to take; the others stay random."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn import config as configs
 from jaxcnn import report
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError
@@ -32,9 +33,9 @@ def load_initial_params(config: TrainConfig) -> Callable[[Params], Params] | Non
     Raises:
       UserError: when the function is called: the network cannot be read, or a layer does not fit.
     """
-    if config.init_from is None:
+    source = configs.with_whole_paths(config).init_from  # as the run records it
+    if source is None:
         return None
-    source = config.init_from
 
     def initialize(params: Params) -> Params:
         return merge(config, _load(source, config.model, params), params)
@@ -54,17 +55,17 @@ def merge(config: TrainConfig, trained: Params, initial: Params) -> Params:
       UserError: a layer that is to be taken is missing or has another shape.
     """
     head = _head(config.model)
-    taken, anew, misfits = {}, [], []
+    taken, fresh, misfits = {}, [], []
     for layer, params in initial.items():
         ours, theirs = _shapes(params), _shapes(trained.get(layer, {}))
         if (config.init_only and layer not in config.init_only) or (
             config.new_head and layer == head
         ):
-            anew.append(layer)
+            fresh.append(layer)
         elif ours == theirs:
             taken[layer] = trained[layer]
         elif layer == head and theirs and _inputs(ours) == _inputs(theirs):
-            anew.append(f"{layer} ({theirs['bias'][0]} classes there, {ours['bias'][0]} here)")
+            fresh.append(f"{layer} ({theirs['bias'][0]} classes there, {ours['bias'][0]} here)")
         else:
             there = theirs or "missing"
             misfits.append(f"{layer} is {there} there and {ours} here")
@@ -74,8 +75,8 @@ def merge(config: TrainConfig, trained: Params, initial: Params) -> Params:
             f"{'; '.join(misfits)}; name the layers to take with `init_only`"
         )
     report.say(f"Parameters of {', '.join(taken)} are those of {config.init_from}.")
-    if anew:
-        report.say(f"Parameters of {', '.join(anew)} start from random values.")
+    if fresh:
+        report.say(f"Parameters of {', '.join(fresh)} start from random values.")
     return {**initial, **taken}
 
 
@@ -94,10 +95,10 @@ def _inputs(shapes: Mapping[str, list[int]]) -> dict[str, list[int]]:
 
 def _load(source: str, model: str, initial: Params) -> Params:
     """Return the parameters that `init_from` names."""
-    if source in cards():
-        return load_pretrained(source).params
     if os.path.isdir(source):
         return load_run(source).params
+    if not os.path.exists(source) and source in cards():
+        return load_pretrained(source).params
     entries = read_weights(Path(source))
     like = {layer: _shapes_only(params) for layer, params in initial.items()}
     names = TORCH_NAMES.get(model, {})

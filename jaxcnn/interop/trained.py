@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from jaxcnn import config as configs
 from jaxcnn import report
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.open import open_dataset
@@ -113,14 +114,7 @@ def _describe_dataset(config: TrainConfig) -> DatasetInfo:
     return dataset_info.describe(
         open_dataset(
             config.dataset,
-            data_dir=config.data_dir,
-            manual_dir=config.manual_dir,
-            size=config.stream_size,
-            min_size=config.stream_min_size,
-            on_bad_image=config.on_bad_image,
-            channels=config.channels,
-            max_value=config.max_value,
-            hold_out=config.hold_out,
+            **configs.dataset_options(config),
         )
     )
 

@@ -27,8 +27,8 @@ class Network(Protocol):
       for `--optimizer.name diagonal-lm`.
     - `model_axis`: dict from a parameter such as "fc6/kernel" to its `PartitionSpec`, by which
       `--model-axis` splits it over devices.
-    - `head`: name of the layer with an output for each class, which starts anew where `--init-from`
-      names a network for other classes.
+    - `head`: name of the layer with an output for each class, which starts from random values where
+      `--init-from` names a network for other classes.
     """
 
     init: Callable[..., Any]

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.data.open import open_dataset
@@ -238,12 +239,5 @@ class Experiment:
 def _open_dataset(config: TrainConfig) -> Dataset | StreamedDataset:
     return open_dataset(
         config.dataset,
-        data_dir=config.data_dir,
-        manual_dir=config.manual_dir,
-        size=config.stream_size,
-        min_size=config.stream_min_size,
-        on_bad_image=config.on_bad_image,
-        channels=config.channels,
-        max_value=config.max_value,
-        hold_out=config.hold_out,
+        **configs.dataset_options(config),
     )
