@@ -79,6 +79,17 @@ def test_load_initial_params_reads_pretrained_weights():
     assert np.any(params["C1"]["kernel"] != TEN["C1"]["kernel"]) and params["F6"] is TEN["F6"]
 
 
+def test_load_initial_params_reads_the_path_that_the_run_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_weights(tmp_path / "ten.safetensors", to_torch("lenet5", TEN))
+    params = load_initial_params(TrainConfig(init_from="~/ten.safetensors"))(FIVE)
+    chex.assert_trees_all_equal(params["C1"], TEN["C1"])
+    (tmp_path / "lenet5-mnist").mkdir()  # a folder wins over pretrained weights of that name
+    with pytest.raises(UserError, match=f"{tmp_path}/lenet5-mnist holds no run"):
+        load_initial_params(TrainConfig(init_from="lenet5-mnist"))(TEN)
+
+
 def test_load_initial_params_without_a_source_is_none():
     assert load_initial_params(TrainConfig()) is None
 
