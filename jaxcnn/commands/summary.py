@@ -1,5 +1,6 @@
 """Print a network layer by layer."""
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from jaxcnn.cli import output_file, placeholder, run_command
 from jaxcnn.errors import UserError, lookup
 
 MOST_CLASSES = 1_000_000
+MOST_COLUMNS = 100
 
 
 def summary(
@@ -16,6 +18,7 @@ def summary(
     pretrained: Annotated[str | None, placeholder("NAME")] = None,
     num_classes: Annotated[int | None, placeholder("N")] = None,
     figure: Annotated[Path | None, placeholder("FILE")] = None,
+    tpu: bool = False,
 ) -> None:
     """Print a network layer by layer: sizes, parameters, multiply-adds, receptive fields.
 
@@ -24,6 +27,7 @@ def summary(
         pretrained: name of weights that the package ships, instead of a network.
         num_classes: width of the output; by default the network's own.
         figure: PNG file to draw the architecture into.
+        tpu: print the share of useful work in a TPU's matrix units.
     """
     if num_classes is not None and not 1 <= num_classes <= MOST_CLASSES:
         raise UserError(f"`num_classes` is {num_classes}; expected 1 to {MOST_CLASSES:,}")
@@ -48,13 +52,18 @@ def summary(
     assert model is not None
     constructor = lookup("model", model, MODELS)
     network = constructor() if num_classes is None else constructor(num_classes=num_classes)
+    if model not in IMAGE_SHAPES:
+        raise UserError(
+            f"{model} has no image shape; add its entry to IMAGE_SHAPES in jaxcnn.models"
+        )
     try:
         summary = summarize(network, IMAGE_SHAPES[model])
     except ValueError as error:  # for example a model whose number of classes is fixed
         raise UserError(str(error)) from error
     # Published figures are for the number of classes of their source.
     published = None if num_classes else PUBLISHED.get(model)
-    print_summary(model, summary, published, Console(highlight=False, width=100))
+    width = min(MOST_COLUMNS, shutil.get_terminal_size((MOST_COLUMNS, 0)).columns)
+    print_summary(model, summary, published, Console(highlight=False, width=width), tpu=tpu)
     if figure:
         save_architecture(model, summary, figure)
         print(f"Written: {figure}")

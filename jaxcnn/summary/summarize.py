@@ -23,7 +23,7 @@ from flax import linen as nn
 from jax.extend.core import Jaxpr, JaxprEqn, Var
 
 from jaxcnn.summary.dependence import Dependence, compose, identity
-from jaxcnn.summary.trace import Cost, Value, propagate, shape_of
+from jaxcnn.summary.trace import Cost, Value, inner_jaxpr, propagate, shape_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Layer:
 
     Attributes:
       name: name of the module, or a name made from that of the layer before.
-      operation: short description, as "conv 5x5, stride 4", "pool 2x2" or "full".
+      operation: short description, such as "conv 5x5, stride 4, relu", "max pool 2x2" or "full";
+        it ends with the activation that follows the layer, if there is one.
       window: height and width of the window in the layer before that a unit depends on; None if the
         layer before has no height and width, as after flattening.
       output_shape: height, width and number of maps, or number of units.
@@ -129,8 +130,12 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
     start = next(i for i, name in enumerate(names) if name)  # a frame may precede the layers
     dependence = identity(segments[start].source_shape)
     layers = []
-    for name, group in itertools.groupby(range(start, len(names)), key=names.__getitem__):
-        parts = [segments[i] for i in group]
+    groups = [
+        (name, [segments[i] for i in group])
+        for name, group in itertools.groupby(range(start, len(names)), key=names.__getitem__)
+    ]
+    following = [*([] if name else parts for name, parts in groups[1:]), []]
+    for (name, parts), after in zip(groups, following, strict=True):
         within = functools.reduce(compose, (part.dependence for part in parts))
         dependence = compose(dependence, within)
         if name:
@@ -138,7 +143,7 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
             class_name = classes.get(last.owner, "") if last.owner else ""
             layer = Layer(
                 name=name,
-                operation=_operation(last, within, class_name),
+                operation=_operation(parts, after, within, class_name),
                 window=_window(within),
                 output_shape=last.result.shape[1:],
                 parameters=parameters[name],
@@ -166,14 +171,14 @@ class _Segment:
       source_shape: shape of the array that the segment starts from.
       result: array that the segment ends in; its dependence is on the segment's source.
       cost: products in the segment.
-      only_reshapes: whether the segment changes nothing but the shape.
+      functions: names of the primitives and the jitted functions in the segment, in order.
     """
 
     owner: str | None
     source_shape: tuple[int, ...]
     result: Value
     cost: Cost
-    only_reshapes: bool
+    functions: tuple[str, ...]
 
     @property
     def dependence(self) -> Dependence:
@@ -184,7 +189,8 @@ class _Segment:
     @property
     def mixes(self) -> bool:
         """Return whether some unit depends on more than one unit."""
-        return not self.only_reshapes and any(each.size > 1 for each in self.dependence)
+        only_reshapes = {*self.functions} <= {"reshape", "squeeze"}
+        return not only_reshapes and any(each.size > 1 for each in self.dependence)
 
     @property
     def shrinks(self) -> bool:
@@ -220,7 +226,7 @@ def _segments(jaxpr: Jaxpr, values: Sequence[Value]) -> list[_Segment]:
                 source_shape=shape,
                 result=known[source],
                 cost=cost,
-                only_reshapes={eqn.primitive.name for eqn in eqns} <= {"reshape", "squeeze"},
+                functions=tuple(_functions(eqns)),
             )
         )
     return segments
@@ -259,19 +265,29 @@ def _owner(piece: Sequence[JaxprEqn]) -> str | None:
     return None
 
 
+def _functions(eqns: Sequence[JaxprEqn]) -> Iterator[str]:
+    for eqn in eqns:
+        jaxpr = inner_jaxpr(eqn)
+        yield eqn.primitive.name if jaxpr is None else eqn.params.get("name", "")
+        yield from _functions(jaxpr.eqns) if jaxpr else ()
+
+
 def _names(segments: Sequence[_Segment]) -> list[str | None]:
     """Return the name of each segment's layer; None for activations and reshapes."""
     names: list[str | None] = []
-    prefix, number = "", 0
+    prefix, number, taken = "", "0", {*names}
     for segment in segments:
         name = segment.owner
-        if match := re.fullmatch(r"(\D*)(\d+)", name or ""):
-            prefix, number = match[1], int(match[2])
-        if name is None and segment.mixes:
-            if not segment.shrinks:
-                name = f"norm{number}"
-            else:
-                name = f"S{number + 1}" if prefix == "C" else f"pool{number}"
+        if name:
+            taken = {*names}
+            match = re.fullmatch(r"(\D*)(\d.*)", name)
+            prefix, number = match.groups() if match else ("", f"_{name}")
+        elif segment.mixes:
+            kind = "pool" if segment.shrinks else "norm"
+            if kind == "pool" and prefix == "C" and number.isdecimal():
+                name = f"S{int(number) + 1}"
+            elif (name := f"{kind}{number.split('_')[0]}") in (kind, *taken):
+                name = f"{kind}{number}"  # conv1_1 and conv1_2 are each followed by a pool
         names.append(name)
     # A pool reduces columns, then rows, perhaps with a copy in between.
     for i, name in enumerate(names):
@@ -287,20 +303,52 @@ def _window(within: Dependence) -> tuple[int, int] | None:
     return within[1].size, within[2].size
 
 
-def _operation(part: _Segment, within: Dependence, class_name: str) -> str:
-    """Describe a layer in words; a module without products is called by its class name."""
-    window = _window(within)
-    kind = class_name or ("pool" if part.shrinks else "norm")
+def _operation(
+    parts: Sequence[_Segment], after: Sequence[_Segment], within: Dependence, class_name: str
+) -> str:
+    """Describe a layer in words; a module without products is called by its class name.
+
+    Args:
+      parts: segments of the layer.
+      after: segments between the layer and the next one.
+      within: dependence of the layer's result on its source.
+      class_name: class of the layer's module, or the empty string.
+    """
+    part, window = parts[-1], _window(within)
+    functions = [name for segment in after for name in segment.functions]
+    kind = class_name or (_pool(parts, functions) if part.shrinks else "norm")
     if "conv" in part.cost.kinds:
         kind = "conv"
     elif "dot" in part.cost.kinds:
         kind = "full" if window is None else "local"
     if window == (1, 1) and kind == "norm":
-        return f"norm, {within[3].size} maps"
-    if window is None or (window == (1, 1) and kind == class_name):
-        return kind
-    text = f"{kind} {window[0]}x{window[1]}"
-    stride = within[1].stride
-    usual = window[0] if part.shrinks and kind not in ("conv", "local") else 1
-    text += f", stride {stride}" if stride != usual and len(within[1].first) > 1 else ""
-    return text + (f", {part.cost.groups} groups" if part.cost.groups > 1 else "")
+        text = f"norm, {within[3].size} maps"
+    elif window is None or (window == (1, 1) and kind == class_name):
+        text = kind
+    else:
+        text = f"{kind} {window[0]}x{window[1]}"
+        stride = within[1].stride
+        usual = window[0] if part.shrinks and kind not in ("conv", "local") else 1
+        text += f", stride {stride}" if stride != usual and len(within[1].first) > 1 else ""
+    text += f", {part.cost.groups} groups" if part.cost.groups > 1 else ""
+    return ", ".join([text, *_activation(functions)])
+
+
+def _pool(parts: Sequence[_Segment], after: Sequence[str]) -> str:
+    """Name a pool by the functions that combine its units and, for a mean, that follow."""
+    functions = {name for part in parts for name in part.functions}
+    for kind, of_kind in _POOLS.items():
+        if functions & of_kind:
+            return f"{kind} pool"
+    divides = {"div", "mul"} & {*functions, *after}
+    return "average pool" if divides else "sum pool"
+
+
+def _activation(functions: Sequence[str]) -> list[str]:
+    """Return the activation among functions, if there is one."""
+    jitted = [name for name in functions if hasattr(jax.nn, name)]
+    return (jitted or [_ACTIVATIONS[name] for name in functions if name in _ACTIVATIONS])[:1]
+
+
+_POOLS = {"max": {"ge", "max", "reduce_max"}, "min": {"le", "min", "reduce_min"}}
+_ACTIVATIONS = {"logistic": "sigmoid", "tanh": "tanh"}

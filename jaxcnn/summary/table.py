@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,21 +13,30 @@ from rich.table import Table
 from jaxcnn.summary.published import Published
 from jaxcnn.summary.summarize import Layer, Summary
 
+WIDE = Console(width=1000)  # measures tables without a limit
+
 
 def print_summary(
-    title: str, summary: Summary, published: Published | None, console: Console
+    title: str,
+    summary: Summary,
+    published: Published | None,
+    console: Console,
+    *,
+    tpu: bool = False,
 ) -> None:
-    """Print the layers of a network as a table.
+    """Print the layers of a network as a table, or as several where the console is narrow.
 
     Args:
       title: title of the table.
       summary: layers of the network.
       published: figures to compare with, or None to print no marks.
       console: console to print to.
+      tpu: whether to print the useful share of a TPU's work.
     """
     layers, total = (published.layers, published.total) if published else ({}, {})
     columns = {*total, *(column for layer in layers.values() for column in layer)}
     headings = {
+        "operation": "operation",
         "output": "output",
         **({"units": "units"} if "units" in columns else {}),
         "parameters": "parameters",
@@ -35,18 +44,17 @@ def print_summary(
         "multiply_adds": "mult-adds",
         "receptive_field": "field",
     }
-    table = Table("layer", "operation", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in headings.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows: list[dict[str, str]] = []
 
-    def add(name: str, operation: str, ours: dict[str, Any], theirs: Mapping[str, Any]) -> None:
-        cells = [_cell(ours.get(column), theirs.get(column)) for column in headings]
-        table.add_row(name, operation, *cells)
+    def add(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+        cells = {column: _cell(ours.get(column), theirs.get(column)) for column in headings}
+        rows.append({"layer": name, **cells})
 
     shape = summary.input_shape
-    add("input", "", {"output": shape, "units": math.prod(shape)}, layers.get("input", {}))
+    add("input", {"output": shape, "units": math.prod(shape)}, layers.get("input", {}))
     for layer in summary.layers:
         ours = {
+            "operation": layer.operation,
             "output": layer.output_shape,
             "units": layer.units,
             "parameters": layer.parameters,
@@ -54,17 +62,18 @@ def print_summary(
             "multiply_adds": layer.multiply_adds,
             "receptive_field": layer.receptive_field,
         }
-        add(layer.name, layer.operation, ours, layers.get(layer.name, {}))
-    table.add_section()
+        add(layer.name, ours, layers.get(layer.name, {}))
     totals = {
         name: getattr(summary, name) for name in ("parameters", "connections", "multiply_adds")
     }
-    add("total", "", totals, total)
-    console.print(table)
+    add("total", totals, total)
+    for table in _tables(title, headings, rows, console):
+        console.print(table)
     console.print(
         "For one image, forward. field: height and width of a unit's receptive field in the input."
     )
-    console.print(_tpu_use(summary))
+    if tpu:
+        console.print(_tpu_use(summary))
     if published:
         console.print(
             "[green]✓[/] equals the published figure; [red]✗[/] differs from the one behind it."
@@ -72,6 +81,45 @@ def print_summary(
         console.print(f"Published: {published.source}", highlight=False)
         if published.note:
             console.print(published.note, highlight=False)
+
+
+def _tables(
+    title: str, headings: Mapping[str, str], rows: Sequence[Mapping[str, str]], console: Console
+) -> Iterator[Table]:
+    """Distribute columns over as few tables as fit; each begins with the names of the layers."""
+    remaining = list(headings)
+    while remaining:
+        count = len(remaining)
+        while (
+            count > 1 and _width(_table(title, headings, remaining[:count], rows)) > console.width
+        ):
+            count -= 1
+        yield _table(title, headings, remaining[:count], rows)
+        title, remaining = "", remaining[count:]
+
+
+def _width(table: Table) -> int:
+    wide = Console(width=1000)
+    return wide.measure(table).maximum
+
+
+def _table(
+    title: str,
+    headings: Mapping[str, str],
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, str]],
+) -> Table:
+    table = Table("layer", title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        if column == "operation":
+            table.add_column(headings[column], max_width=22)
+        else:
+            table.add_column(headings[column], justify="right", no_wrap=True)
+    for row in rows:
+        if row is rows[-1]:
+            table.add_section()
+        table.add_row(row["layer"], *(row[column] for column in columns))
+    return table
 
 
 def _tpu_use(summary: Summary) -> str:
@@ -103,4 +151,4 @@ def _cell(ours: Any, theirs: Any) -> str:
 def _text(figure: Any) -> str:
     if isinstance(figure, tuple):
         return "x".join(map(str, figure))
-    return f"{figure:,}" if figure else ""
+    return f"{figure:,}" if isinstance(figure, int) and figure else figure or ""

@@ -99,7 +99,7 @@ def propagate(eqn: JaxprEqn, operands: Sequence[Value], cost: Cost) -> list[Valu
     Raises:
       NotImplementedError: if the operation is unknown.
     """
-    jaxpr = _inner(eqn)
+    jaxpr = inner_jaxpr(eqn)
     if jaxpr is not None:
         return propagate_all(jaxpr, operands[-len(jaxpr.invars) :], cost)
     shapes = [shape_of(var) for var in eqn.outvars]
@@ -154,7 +154,7 @@ def shape_of(atom: Any) -> tuple[int, ...]:
     return tuple(atom.aval.shape)
 
 
-def _inner(eqn: JaxprEqn) -> Jaxpr | None:
+def inner_jaxpr(eqn: JaxprEqn) -> Jaxpr | None:
     """Return the program inside an equation, XLA's where platforms differ, or None."""
     params = eqn.params
     if eqn.primitive is convolution_p:

@@ -48,3 +48,9 @@ def test_script_refuses(arguments, message):
 def test_script_compares_with_published_figures_for_their_number_of_classes_only(capsys):
     summary("alexnet-2012", num_classes=10)
     assert "✓" not in capsys.readouterr().out
+
+
+def test_script_names_the_missing_image_shape_of_a_model(monkeypatch):
+    monkeypatch.setitem(MODELS, "mine", MODELS["lenet5"])
+    with pytest.raises(UserError, match="mine has no image shape; add its entry to IMAGE_SHAPES"):
+        summary("mine")

@@ -96,20 +96,74 @@ def test_summarize_finds_receptive_fields_of_1998():
 
 def test_summarize_describes_operations_in_words():
     assert column("alexnet-2012", "operation") == {
-        "conv1": "conv 11x11, stride 4",
+        "conv1": "conv 11x11, stride 4, relu",
         "norm1": "norm, 5 maps",
-        "pool1": "pool 3x3, stride 2",
-        "conv2": "conv 5x5, 2 groups",
+        "pool1": "max pool 3x3, stride 2",
+        "conv2": "conv 5x5, 2 groups, relu",
         "norm2": "norm, 5 maps",
-        "pool2": "pool 3x3, stride 2",
-        "conv3": "conv 3x3",
-        "conv4": "conv 3x3, 2 groups",
-        "conv5": "conv 3x3, 2 groups",
-        "pool5": "pool 3x3, stride 2",
-        **{"fc6": "full", "fc7": "full", "fc8": "full"},
+        "pool2": "max pool 3x3, stride 2",
+        "conv3": "conv 3x3, relu",
+        "conv4": "conv 3x3, 2 groups, relu",
+        "conv5": "conv 3x3, 2 groups, relu",
+        "pool5": "max pool 3x3, stride 2",
+        **{"fc6": "full, relu", "fc7": "full, relu", "fc8": "full"},
     }
     assert column("cuda-convnet-18pct", "operation")["norm1"] == "norm 3x3"
-    assert column("cuda-convnet-11pct", "operation")["local3"] == "local 3x3"
+    assert column("cuda-convnet-11pct", "operation")["local3"] == "local 3x3, relu"
+
+
+@pytest.mark.parametrize(
+    ("name", "activation", "pool"),
+    [
+        ("lenet5", "sigmoid", "average pool 2x2"),
+        ("lenet5-relu", "relu", "max pool 2x2"),
+        ("lenet5-min-pool", "tanh", "min pool 2x2"),
+        ("lenet5-1998", "tanh", "Subsampling 2x2, tanh"),
+    ],
+)
+def test_summarize_tells_pools_and_activations_apart(name, activation, pool):
+    assert column(name, "operation") == {
+        "C1": f"conv 5x5, {activation}",
+        "S2": pool,
+        "C3": f"conv 5x5, {activation}",
+        "S4": pool,
+        "C5": f"conv 5x5, {activation}",
+        "F6": f"full, {activation}",
+        "output": "EuclideanRBF" if name == "lenet5-1998" else "full",
+    }
+    assert column("lenet5-modern", "operation")["S2"] == "max pool 2x2, relu"
+    operations = column("cuda-convnet-18pct", "operation")
+    assert operations["pool1"] == "max pool 3x3, stride 2, relu"
+    assert operations["pool2"] == "average pool 3x3, stride 2"
+
+
+class Stages(nn.Module):
+    """A network whose layers are called as by `names`, each followed by a pool."""
+
+    names: tuple[str, ...]
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = images
+        for name in self.names:
+            x = max_pool(nn.Conv(4, (3, 3), name=name)(x), (2, 2))
+        return nn.Dense(3, name="fc")(x.reshape(1, -1))
+
+
+@pytest.mark.parametrize(
+    ("names", "pools"),
+    [
+        (("conv1_2", "conv2_2"), ("pool1", "pool2")),
+        (("conv1_1", "conv1_2"), ("pool1", "pool1_2")),
+        (("stem", "body"), ("pool_stem", "pool_body")),
+        (("Conv_0", "Conv_1"), ("pool0", "pool1")),
+        (("block1a", "block1b"), ("pool1a", "pool1b")),
+        (("C1", "C3"), ("S2", "S4")),
+    ],
+)
+def test_summarize_names_each_pool_after_the_layer_before(names, pools):
+    layers = summarize(Stages(names), (8, 8, 1)).layers
+    assert tuple(layer.name for layer in layers) == (names[0], pools[0], names[1], pools[1], "fc")
 
 
 class Small(nn.Module):
@@ -186,7 +240,8 @@ def test_summarize_reads_pools_by_means_and_batch_normalization():
 
     layers = {layer.name: layer for layer in summarize(Modern(), (8, 6, 1)).layers}
     assert {name: layer.operation for name, layer in layers.items()} == {
-        **{"conv1": "conv 3x3", "bn1": "BatchNorm", "pool1": "pool 8x6", "fc2": "full"}
+        **{"conv1": "conv 3x3", "bn1": "BatchNorm, silu"},
+        **{"pool1": "average pool 8x6", "fc2": "full"},
     }
     assert [layer.parameters for layer in layers.values()] == [40, 8, 0, 15]
     assert layers["pool1"].receptive_field == (8, 6) and layers["pool1"].output_shape == (4,)
@@ -204,7 +259,7 @@ def test_summarize_names_a_layer_after_its_scope():
     layers = summarize(Scoped(), (8, 8, 1)).layers
     assert [(layer.name, layer.operation) for layer in layers[:2]] == [
         ("conv1", "conv 3x3"),
-        ("halved", "pool 2x2"),
+        ("halved", "max pool 2x2"),
     ]
 
 

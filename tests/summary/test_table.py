@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -16,9 +17,9 @@ def summary_of(name):
     return summarize(MODELS[name](), IMAGE_SHAPES[name])
 
 
-def printed(summary, published):
-    console = Console(file=io.StringIO(), width=100)
-    print_summary("a network", summary, published, console)
+def printed(summary, published, *, width=100, tpu=False):
+    console = Console(file=io.StringIO(), width=width)
+    print_summary("a network", summary, published, console, tpu=tpu)
     return console.file.getvalue()
 
 
@@ -29,6 +30,17 @@ def row(text, name):
 @pytest.mark.parametrize("name", MODELS)
 def test_print_summary_cuts_nothing_off(name):
     assert "…" not in printed(summary_of(name), PUBLISHED.get(name))  # rich's ellipsis
+
+
+@pytest.mark.parametrize("width", [60, 40])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_print_summary_distributes_columns_over_tables_on_a_narrow_console(name, width):
+    summary, published = summary_of(name), PUBLISHED[name]
+    wide, narrow = printed(summary, published), printed(summary, published, width=width)
+    assert "…" not in narrow and max(map(len, narrow.splitlines())) <= width
+    assert narrow.count("layer ") > wide.count("layer ")
+    cells = lambda text: sorted(re.findall(r"[\d,x]{2,}", text.split("For one image")[0]))  # noqa: E731
+    assert cells(narrow) == cells(wide)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -63,5 +75,6 @@ def test_print_summary_without_published_figures_has_no_marks():
 
 
 def test_print_summary_names_the_layers_that_waste_a_tpu():
-    text = " ".join(printed(summary_of("alexnet"), None).split())
+    text = " ".join(printed(summary_of("alexnet"), None, tpu=True).split())
     assert "10.13% of the mult-adds" in text and "conv1 1.17%, conv2 37.50%." in text
+    assert "TPU" not in printed(summary_of("alexnet"), None)
