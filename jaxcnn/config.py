@@ -47,7 +47,7 @@ WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 # Format of config.json, and the fields that each format added. A file of an earlier format takes
 # their defaults; any other missing field is an error. Raise FORMAT to add a field. Formats below
 # FIRST_RECORDED did not record their number.
-FORMAT, FIRST_RECORDED = 8, 6
+FORMAT, FIRST_RECORDED = 9, 6
 ADDED: dict[int, tuple[str, ...]] = {
     2: (
         *("transforms", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.rate_steps"),
@@ -63,6 +63,7 @@ ADDED: dict[int, tuple[str, ...]] = {
     5: ("hold_out", "channels", "max_value"),
     7: ("class_weights",),
     8: ("init_from", "init_only", "new_head", "freeze", "optimizer.layer_rates"),
+    9: ("continued_from",),
 }
 
 # Fields that may change from one start of a run to the next without changing its numbers.
@@ -181,6 +182,8 @@ class TrainConfig:
     it."""
     epochs: Annotated[int, COUNT] = 10
     """Passes over the training set."""
+    continued_from: Annotated[tuple[Annotated[int, COUNT], ...], FREE] = ()
+    """Epochs of the run before it was made longer, as by `train.py --continue`."""
     label_smoothing: Annotated[float, FRACTION] = 0.0
     """Fraction of a label spread over all classes. In [0, 1), in training only (Szegedy et al.
     2016); evaluation reports the cross-entropy of the labels themselves."""
@@ -240,10 +243,13 @@ class TrainConfig:
 def differences(config: TrainConfig, other: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Return the fields that make two runs different: dotted name -> (value, other's value).
 
-    Folders of images may have moved: `workdir.dataset_info` compares their contents.
+    Folders of images may have moved: `workdir.dataset_info` compares their contents. A run that is
+    continued is the same run as before.
     """
     ours, theirs = _flat(config), _flat(other)
     free = marked(TrainConfig, FREE)
+    if other.epochs in config.continued_from:
+        free.add("epochs")
     if all(fields["dataset"].startswith("folder:") for fields in (ours, theirs)):
         free.add("dataset")
     return {

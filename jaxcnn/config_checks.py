@@ -37,6 +37,7 @@ def settled(config: TrainConfig) -> TrainConfig:
     _check_start(config)
     _check_decays(config.optimizer)
     _check_schedule(config.optimizer, config.epochs)
+    _check_lengths(config)
     return config
 
 
@@ -84,6 +85,22 @@ def _check_start(config: TrainConfig) -> None:
         raise UserError(
             "`freeze` is given, but `optimizer.name` is diagonal-lm, which estimates the curvature "
             "of all layers; choose another rule"
+        )
+
+
+def _check_lengths(config: TrainConfig) -> None:
+    lengths = (*config.continued_from, config.epochs)
+    if not all(length < following for length, following in itertools.pairwise(lengths)):
+        raise UserError(
+            f"`epochs` is {config.epochs}, but the run has {max(config.continued_from)} already; "
+            "expected more"
+        )
+    schedule = config.optimizer.schedule
+    if config.continued_from and schedule in ("cosine", "linear"):
+        raise UserError(
+            f"`optimizer.schedule` is {schedule}, whose rates depend on the length of the run; a "
+            "run can be continued with constant or steps; to train its network further, start a "
+            "new run with `init_from`"
         )
 
 

@@ -26,7 +26,7 @@ from jaxcnn.data.transforms import Affine, HorizontalFlip, RandomCrop
 from jaxcnn.errors import UserError
 
 FREE = {"preset", "card", "workdir", "data_dir", "manual_dir", "compilation_cache"}
-FREE |= {"on_bad_image", "eval_batch_size"}
+FREE |= {"on_bad_image", "eval_batch_size", "continued_from"}
 LAUNCH = {"multihost", "coordinator", "num_processes", "process_id", "model_axis"}
 
 
@@ -115,6 +115,13 @@ def changed(value):
             return (*value, 0.5)
         case str() | None:
             return "other"
+
+
+def test_differences_leave_out_the_length_before_a_run_was_continued():
+    longer = TrainConfig(epochs=20, continued_from=(5, 10))
+    assert not differences(longer, TrainConfig(epochs=10))
+    assert differences(longer, TrainConfig(epochs=7)) == {"epochs": (20, 7)}
+    assert differences(TrainConfig(epochs=10), longer) == {"epochs": (10, 20)}
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TrainConfig)])

@@ -216,3 +216,25 @@ def test_settled_refuses_rate_steps_out_of_order(rate_steps):
 def test_settled_accepts_the_ends_of_the_ranges():
     settled(TrainConfig(batch_size=1, epochs=1, eval_batch_size=1, log_every_steps=1, seed=0))
     settled(TrainConfig(eval_every_epochs=1, checkpoint_every_steps=1, seed=2**32 - 1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epochs": 5}, "`epochs` is 5, but the run has 10 already; expected more"),
+        ({"epochs": 10}, "`epochs` is 10, but the run has 10 already"),
+        ({"optimizer": OptimizerConfig(schedule="cosine")}, "is cosine, whose rates depend on"),
+        ({"optimizer": OptimizerConfig(schedule="linear")}, "is linear, whose rates depend on"),
+    ],
+)
+def test_settled_refuses_to_continue_a_run_that_would_have_been_another(fields, message):
+    config = replace(TrainConfig(epochs=20, continued_from=(2, 10)), **fields)
+    with pytest.raises(UserError, match=re.escape(message)):
+        settled(config)
+
+
+def test_settled_takes_a_continued_run():
+    config = TrainConfig(epochs=20, continued_from=(2, 10))
+    assert settled(config) == config
+    steps = OptimizerConfig(schedule="steps", rate_steps=((1, 0.1),), warmup_epochs=0.5)
+    assert settled(replace(config, optimizer=steps)).continued_from == (2, 10)

@@ -25,12 +25,16 @@ class Arguments(TrainConfig):
     """Train a network, evaluate it, and keep the run in one folder."""
 
     preset: tyro.conf.Suppress[str] = "custom"
+    continued_from: tyro.conf.Suppress[tuple[int, ...]] = ()
     transforms: tuple[TransformArgument, ...] = ()
     """resize, crop, flip, affine, pca-color, cutout. Applied in the order given, before the pixels
     are normalized."""
     seeds: tuple[int, ...] = ()
     """Train once with each of these seeds, and print mean and spread. On a CPU the seeds share the
     cores."""
+    continue_run: Annotated[bool, tyro.conf.arg(name="continue")] = False
+    """Make a run longer, to `--epochs`. The schedule must be constant or steps. Without --workdir,
+    the run is the only one in runs/ that differs in `--epochs` alone."""
 
 
 def main() -> None:
@@ -53,16 +57,18 @@ def main() -> None:
             args=["--help" if argument == "--help-all" else argument for argument in arguments],
         )
         fields = dict(vars(parsed))
-        seeds = fields.pop("seeds")
+        seeds, continues = fields.pop("seeds"), fields.pop("continue_run")
         config = preset.name(TrainConfig(**fields))
         # Late, because these import jax.
         if seeds:
             from jaxcnn.evaluation.compare import compare_runs
             from jaxcnn.evaluation.seeds import train_seeds
 
-            compare_runs(train_seeds(config, seeds))
+            compare_runs(train_seeds(config, seeds, continues=continues))
         else:
             from jaxcnn.interop.initialize import load_initial_params
             from jaxcnn.training.train import train_and_evaluate
+            from jaxcnn.workdir.folder import continued
 
+            config = continued(config) if continues else config
             train_and_evaluate(config, initial_params=load_initial_params(config))

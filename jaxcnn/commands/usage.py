@@ -69,6 +69,7 @@ def help_page(program: str, preset: str, columns: int | None = None) -> str:
         lines += _entry(name, entry.card.splitlines()[0], columns)
     lines += _entry("--list", "print the card of every preset", columns)
     lines += _entry("--seeds N ...", "train with each seed; print mean and spread", columns)
+    lines += _entry("--continue", "make a run longer, to --epochs", columns)
     lines += _entry("PRESET --help", "this page with the values of another preset", columns)
     lines += _entry("--help-all", "print every flag with its whole description", columns)
     fields = dict(_fields(PRESETS[preset].config))
@@ -100,11 +101,11 @@ def _entry(left: str, right: str, columns: int) -> list[str]:
 
 
 def _fields(config: TrainConfig) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield (dotted name, (flag with its value, description)) of each field but the preset."""
+    """Yield (dotted name, (flag with its value, description)) of each field that has a flag."""
     for prefix, part in (("", config), ("optimizer.", config.optimizer)):
         descriptions = _first_sentences(type(part))
         for name, (kind, *marks) in field_types(type(part)).items():
-            if name in ("preset", "optimizer"):
+            if name in ("preset", "optimizer", "continued_from"):
                 continue
             field, value, description = prefix + name, getattr(part, name), descriptions[name]
             if get_origin(kind) is Literal:

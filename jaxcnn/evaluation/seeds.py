@@ -25,12 +25,14 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.errors import RunError, UserError
 from jaxcnn.training.signals import stop_signals
 from jaxcnn.training.validate import validated
-from jaxcnn.workdir.folder import default_workdir
+from jaxcnn.workdir.folder import continued, default_workdir
 
 POLL_SECONDS = 0.2
 
 
-def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
+def train_seeds(
+    config: TrainConfig, seeds: Sequence[int], *, continues: bool = False
+) -> list[Path]:
     """Train a config once with each seed, each in a process of its own, and return the run folders.
 
     On a CPU, as many seeds as there are cores train at a time, each on its share of the cores: a
@@ -41,9 +43,11 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
     Args:
       config: config whose seed is replaced. Its `workdir`, if given, is the folder of the runs.
       seeds: the seeds.
+      continues: make existing runs longer; see `folder.continued`.
 
     Raises:
-      UserError: a seed is out of range or given twice, or the run is spread over processes.
+      UserError: a seed is out of range or given twice, the run is spread over processes, or there
+        is no run to make longer.
       RunError: the run of a seed failed or was stopped by a signal; the others are finished.
     """
     if len({*seeds}) < len(seeds):
@@ -53,7 +57,7 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
             "`seeds` is given with `multihost` or `model_axis`, which spread one run over devices; "
             "start each seed by itself"
         )
-    runs = [validated(_with_seed(config, seed)) for seed in seeds]
+    runs = [validated(_with_seed(config, seed, continues)) for seed in seeds]
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     at_a_time = min(len(cores), len(runs)) if cores and _default_backend() == "cpu" else 1
     waiting, running, failed = list(runs), dict[int, _Child](), list[str]()
@@ -90,12 +94,13 @@ class Stopped(RunError):
         self.exit_code = 128 + signal_number
 
 
-def _with_seed(config: TrainConfig, seed: int) -> TrainConfig:
+def _with_seed(config: TrainConfig, seed: int, continues: bool) -> TrainConfig:
     config = dataclasses.replace(config, seed=seed)
-    folder = default_workdir(config)
     if config.workdir is not None:
-        folder = os.path.join(config.workdir, f"seed{seed}")
-    return dataclasses.replace(config, workdir=folder)
+        config = dataclasses.replace(config, workdir=os.path.join(config.workdir, f"seed{seed}"))
+    if continues:
+        return continued(config)
+    return dataclasses.replace(config, workdir=config.workdir or default_workdir(config))
 
 
 class _Child:

@@ -55,7 +55,8 @@ def train_and_evaluate(
     """Start or resume the run that `config` describes.
 
     An interrupted run that is started again with the same config continues from its last
-    checkpoint and ends in the same bits. A finished run is only printed.
+    checkpoint and ends in the same bits. A finished run is only printed, or made longer if
+    `config.continued_from` has its length.
 
     Args:
       config: the config of one of PRESETS, or `dataclasses.replace(...)` of one.
@@ -81,10 +82,11 @@ def train_and_evaluate(
     )
     with others, workdirs.lock_run_folder(config) as workdir:
         report.console.quiet = not processes.is_process_0()
-        if (result := workdirs.read_result(workdir)) is not None:
+        if (result := workdirs.read_result(workdir, config.epochs)) is not None:
             report.say(f"This run is finished; {workdir} holds its result:")
             print_result(result, workdir)
             return result
+        config = workdirs.with_earlier_lengths(config, workdir)
         experiment = Experiment(config, dataset=dataset, model=model)
         with Checkpoints(workdir / "checkpoints", config) as checkpoints:
             info = dataset_info.describe(experiment.dataset)
@@ -93,6 +95,7 @@ def train_and_evaluate(
             run = start_or_resume(experiment, checkpoints, started, initial_params)
             if processes.is_process_0():
                 dataset_info.write(workdir, info)
+                (workdir / "result.json").unlink(missing_ok=True)  # of a run that is continued
                 write_atomically(workdir / "config.json", configs.to_json(config))
             train(experiment, run, checkpoints, workdir)
         result = _result(experiment, run)
@@ -194,6 +197,7 @@ def _result(experiment: Experiment, run: Run) -> Result:
         "dataset": config.dataset,
         "seed": config.seed,
         "epochs": config.epochs,
+        "continued_from": list(config.continued_from),
         "steps": run.step,
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],

@@ -26,9 +26,7 @@ from jaxcnn.workdir.lock import lock
 MAX_NAME = 80  # characters of a default folder's name before its digest and seed
 
 
-class Result(TypedDict):
-    """Content of result.json; all seconds are sums over the starts of the run."""
-
+class _Result(TypedDict):
     preset: str
     model: str
     num_parameters: int
@@ -45,6 +43,15 @@ class Result(TypedDict):
     total_seconds: Annotated[float, NOT_NEGATIVE]
     devices: list[str]
     versions: dict[str, str]
+
+
+class Result(_Result, total=False):
+    """Content of result.json; all seconds are sums over the starts of the run.
+
+    `continued_from` is missing in results of earlier versions.
+    """
+
+    continued_from: list[int]
 
 
 def default_workdir(config: TrainConfig) -> str:
@@ -73,6 +80,52 @@ def default_workdir(config: TrainConfig) -> str:
     return workdir
 
 
+def continued(config: TrainConfig) -> TrainConfig:
+    """Return the config that makes an existing run longer, to `config.epochs`.
+
+    Args:
+      config: config of the run, but for `epochs`. If `workdir` is None, the run is the only one in
+        runs/ that differs in `epochs` alone.
+
+    Raises:
+      UserError: there is no such run, there are several, or it is not shorter.
+    """
+    workdir = local_path(config.workdir, "`workdir`") if config.workdir else _find_run(config)
+    before = read_config(workdir)
+    config = dataclasses.replace(config, workdir=str(workdir))
+    if before.epochs == config.epochs and before.continued_from:  # the same command again
+        return dataclasses.replace(config, continued_from=before.continued_from)
+    if before.epochs >= config.epochs:
+        raise UserError(
+            f"`epochs` is {config.epochs}, but the run in {workdir} has {before.epochs} already; "
+            "expected more, to continue it"
+        )
+    return dataclasses.replace(config, continued_from=(*before.continued_from, before.epochs))
+
+
+def with_earlier_lengths(config: TrainConfig, workdir: Path) -> TrainConfig:
+    """Return the config with the lengths of the continued run that resumes in a folder."""
+    if config.continued_from or not (workdir / "config.json").exists():
+        return config
+    return dataclasses.replace(config, continued_from=read_config(workdir).continued_from)
+
+
+def _find_run(config: TrainConfig) -> Path:
+    config, found = configs.with_whole_paths(config), []
+    for path in sorted(Path("runs").glob("*/config.json")):
+        with contextlib.suppress(UserError):  # it cannot be read
+            before = configs.with_whole_paths(read_config(path.parent))
+            if configs.differences(config, before).keys() <= {"epochs"}:
+                found.append(path.parent)
+    if len(found) != 1:
+        there_are = f"{len(found)}, {', '.join(map(str, found))}" if found else "none"
+        raise UserError(
+            "`continue` needs one run in runs/ that differs from these flags in `epochs` alone; "
+            f"there are {there_are}; name the folder of the run with `workdir`"
+        )
+    return found[0]
+
+
 @contextlib.contextmanager
 def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
     """Create the run folder and lock it while the context lasts.
@@ -91,7 +144,7 @@ def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
             f"`workdir` is {str(workdir.absolute())!r}; expected a path without \\ and without "
             "brackets around a name, because Orbax cannot read checkpoints there"
         )
-    if (workdir / "result.json").exists():
+    if read_result(workdir, config.epochs) is not None:
         _refuse_another_run(config, workdir)
         yield workdir
         return
@@ -137,8 +190,12 @@ def read_config(
     )
 
 
-def read_result(workdir: Path) -> Result | None:
+def read_result(workdir: Path, epochs: int | None = None) -> Result | None:
     """Return the result of a finished run, or None if the run is not finished.
+
+    Args:
+      workdir: folder of the run.
+      epochs: length of the run; the result of a shorter run, which is continued, is None.
 
     Raises:
       UserError: result.json cannot be read.
@@ -148,7 +205,7 @@ def read_result(workdir: Path) -> Result | None:
         record = records.read(path)
         result: Result = records.convert(records.unsealed(record), Result)
         records.check_seal(record)
-        return result
+        return None if epochs is not None and result["epochs"] < epochs else result
     except FileNotFoundError:
         return None
     except UserError as error:

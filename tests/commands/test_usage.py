@@ -9,7 +9,8 @@ from jaxcnn.commands.usage import GROUPS, help_page
 from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.errors import flag
 
-FIELDS = {field.name for field in dataclasses.fields(TrainConfig)} - {"preset", "optimizer"}
+FIELDS = {field.name for field in dataclasses.fields(TrainConfig)}
+FIELDS -= {"preset", "optimizer", "continued_from"}  # they have no flag
 FIELDS |= {f"optimizer.{field.name}" for field in dataclasses.fields(OptimizerConfig)}
 
 
@@ -27,7 +28,7 @@ def test_help_page_has_every_flag_and_preset_once_and_fits(preset, columns):
         assert sum(entry in names for entry in entries) == 1, field
     for name in PRESETS:
         assert entries.count(name) == 1
-    assert "--list" in entries
+    assert {"--list", "--seeds", "--continue"} <= {*entries}
 
 
 def test_help_page_shows_the_values_of_the_preset():

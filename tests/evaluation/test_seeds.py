@@ -73,3 +73,15 @@ def test_seeds_name_the_one_that_failed(tmp_path):
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: seed 1: ") and "seed is 0 there and 1" in done.stderr
     assert len(accuracies(tmp_path)) == 2  # seed 0 is finished all the same
+
+
+@pytest.mark.slow
+def test_seeds_continue_to_a_greater_length(tmp_path):
+    command = ["train.py", "--workdir", tmp_path, "--seeds", 0, 1, "--epochs"]
+    assert run_script(*command, 1).returncode == 0
+    done = run_script(*command, 2, "--continue")
+    assert done.returncode == 0, done.stderr
+    results = [
+        json.loads((tmp_path / f"seed{seed}" / "result.json").read_text()) for seed in (0, 1)
+    ]
+    assert [(r["epochs"], r["continued_from"]) for r in results] == [(2, [1])] * 2

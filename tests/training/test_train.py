@@ -202,6 +202,80 @@ def test_train_killed_continues_to_the_same_bits(undisturbed, tmp_path, capsys):
     assert read_metrics(tmp_path) == metrics
 
 
+LONGER = dataclasses.replace(SHORT, epochs=4, continued_from=(2,))
+
+
+def test_train_continues_a_finished_run_as_if_it_had_been_longer(
+    finished, undisturbed, tmp_path, capsys
+):
+    folder = shutil.copytree(finished[1], tmp_path / "copy")
+    config = workdir.continued(dataclasses.replace(SHORT, epochs=4, workdir=str(folder)))
+    assert config.continued_from == (2,)
+    result = train_and_evaluate(config)
+    assert "Going on from the checkpoint of step 124." in capsys.readouterr().out
+    assert (result["epochs"], result["continued_from"]) == (4, [2])
+    params, metrics = undisturbed
+    chex.assert_trees_all_equal(final_params(FOUR_EPOCHS, folder), params)
+    assert read_metrics(folder) == metrics
+    # The same command again, and the command of a run of four epochs, only show it.
+    for again in (workdir.continued(config), dataclasses.replace(config, continued_from=())):
+        assert train_and_evaluate(again) == result
+    with pytest.raises(UserError, match=r"epochs is 4 there and 2 here"):
+        train_and_evaluate(dataclasses.replace(SHORT, workdir=str(folder)))
+
+
+def test_train_refuses_to_continue_a_run_of_another_config(finished):
+    config = dataclasses.replace(LONGER, seed=1, workdir=str(finished[1]))
+    with pytest.raises(UserError, match="another config: seed is 0 there and 1 here"):
+        train_and_evaluate(config)
+    assert workdir.read_result(finished[1]) == finished[2]
+
+
+@pytest.mark.slow
+def test_train_killed_while_it_continues_a_run_resumes_to_the_same_bits(
+    finished, undisturbed, tmp_path
+):
+    folder = shutil.copytree(finished[1], tmp_path / "copy")
+    options = ["--epochs", 4, "--checkpoint-every-steps", 20, "--workdir", folder]
+    process = start(*options, "--continue")
+    wait_for(folder / "checkpoints" / "180", process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (folder / "result.json").exists()
+    result = train_and_evaluate(dataclasses.replace(SHORT, epochs=4, workdir=str(folder)))
+    assert result["continued_from"] == [2]
+    params, metrics = undisturbed
+    chex.assert_trees_all_equal(final_params(FOUR_EPOCHS, folder), params)
+    assert read_metrics(folder) == metrics
+
+
+@pytest.mark.slow
+def test_train_continues_averages_accumulation_and_steps(tmp_path):
+    optimizer = dataclasses.replace(
+        PRESET.optimizer, accumulate=7, schedule="steps", rate_steps=((1, 0.5), (3, 0.1))
+    )
+    config = dataclasses.replace(
+        SHORT, optimizer=optimizer, ema_decay=0.9, epochs=5, eval_every_epochs=1
+    )
+    whole = dataclasses.replace(config, workdir=str(tmp_path / "whole"))
+    expected = train_and_evaluate(whole)
+    for epochs in (1, 3, 5):
+        part = dataclasses.replace(config, epochs=epochs, workdir=str(tmp_path / "parts"))
+        result = train_and_evaluate(part if epochs == 1 else workdir.continued(part))
+    assert result["continued_from"] == [1, 3]
+    same = ("steps", "test_accuracy", "test_loss")
+    assert [result[name] for name in same] == [expected[name] for name in same]
+    assert read_metrics(tmp_path / "parts") == read_metrics(tmp_path / "whole")
+    both = [Checkpoints(tmp_path / name / "checkpoints") for name in ("whole", "parts")]
+    like = Experiment(whole).state
+    best = [checkpoints.restore(like, "best")[0] for checkpoints in both]
+    chex.assert_trees_all_equal(
+        jax.device_get(best[0].opt_state), jax.device_get(best[1].opt_state)
+    )
+    for checkpoints in both:
+        checkpoints.__exit__(None)
+
+
 def stop(number, *arguments, folder):
     process = start("--workdir", folder, "--log-every-steps", 3, *arguments)
     wait_for(folder / "metrics.jsonl", process)

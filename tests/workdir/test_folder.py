@@ -6,17 +6,25 @@ import pathlib
 import tarfile
 from dataclasses import replace
 
+import chex
 import pytest
 
-from jaxcnn import PRESETS, train_and_evaluate
+from jaxcnn import PRESETS, load_initial_params, train_and_evaluate
 from jaxcnn.config import TrainConfig, to_json
 from jaxcnn.data.transforms import HorizontalFlip, RandomCrop
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.evaluate import evaluate_run
 from jaxcnn.interop.runs import export_run
+from jaxcnn.interop.trained import load_run
 from jaxcnn.interop.weight_files import read_weights
 from jaxcnn.workdir.checkpoints import Checkpoints
-from jaxcnn.workdir.folder import default_workdir, lock_run_folder, read_config, read_result
+from jaxcnn.workdir.folder import (
+    continued,
+    default_workdir,
+    lock_run_folder,
+    read_config,
+    read_result,
+)
 
 OLD_RUN = pathlib.Path(__file__).with_name("run-of-0.1.0.tar.xz")
 ACCURACY, LOSS = 0.899, 0.3394  # that version's, at the end of the run
@@ -60,6 +68,58 @@ def test_read_config_and_read_result_say_what_to_do(content, old_run):
         (old_run / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"{name} is not a .*; delete the file and start the"):
             read(old_run)
+
+
+@pytest.mark.slow
+def test_continued_run_of_an_old_version_is_trained_further_and_fine_tuned(old_run, tmp_path):
+    old = dataclasses.replace(read_config(old_run), workdir=str(old_run))
+    assert train_and_evaluate(old)["steps"] == 80
+    longer = continued(dataclasses.replace(old, epochs=2 * old.epochs))
+    result = train_and_evaluate(longer)
+    assert (result["steps"], result["continued_from"]) == (160, [old.epochs])
+    with Checkpoints(old_run / "checkpoints", read_config(old_run)) as checkpoints:
+        assert checkpoints.steps()[-1] == 160
+    tuned = dataclasses.replace(
+        old, init_from=str(old_run), freeze=("C1",), epochs=1, workdir=str(tmp_path / "tuned")
+    )
+    result = train_and_evaluate(tuned, initial_params=load_initial_params(tuned))
+    assert result["test_accuracy"] > 0.85
+    first = load_run(old_run).params["C1"]
+    chex.assert_trees_all_equal(load_run(tmp_path / "tuned").params["C1"], first)
+
+
+def test_continued_finds_the_run_that_differs_in_its_length_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    preset = PRESETS["lenet5-mnist"].config
+    longer = dataclasses.replace(preset, epochs=20)
+
+    def write(name, **fields):
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(to_json(dataclasses.replace(preset, **fields)))
+
+    with pytest.raises(UserError, match="there are none; name the folder"):
+        continued(longer)
+    write("a")
+    write("another seed", seed=1)
+    write("damaged")
+    (tmp_path / "runs" / "damaged" / "config.json").write_text("{}")
+    expected = dataclasses.replace(longer, workdir="runs/a", continued_from=(10,))
+    assert continued(longer) == expected
+    write("b", epochs=5)
+    with pytest.raises(UserError, match="there are 2, runs/a, runs/b; name the folder"):
+        continued(longer)
+    write("a", epochs=20, continued_from=(10,))  # the same command again
+    assert continued(dataclasses.replace(longer, workdir="runs/a")) == expected
+    further = continued(dataclasses.replace(longer, epochs=30, workdir="runs/a"))
+    assert further.continued_from == (10, 20)
+
+
+@pytest.mark.parametrize("epochs", [9, 10])
+def test_continued_refuses_a_length_that_is_not_longer(epochs, tmp_path):
+    (tmp_path / "config.json").write_text(to_json(TrainConfig()))
+    with pytest.raises(UserError, match=rf"`epochs` is {epochs}, but .* has 10 already"):
+        continued(TrainConfig(epochs=epochs, workdir=str(tmp_path)))
 
 
 def test_lock_run_folder_refuses_old_checkpoints_without_a_config(old_run):
