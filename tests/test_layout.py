@@ -35,7 +35,7 @@ ROOMS = {
     "presets": (),
     "config_checks": (),
     "config": (),
-    "summary": ("figure", "table", "published", "summarize", "trace", "dependence"),
+    "summary": ("figure", "table", "published", "summarize", "segments", "trace", "dependence"),
     "models": ("alexnet", "cuda_convnet", "lenet", "lenet_1998", "network", "checks"),
     "data": (
         *("open", "stream", "decode", "sources", "folders", "datasets", "tfds_builders"),

@@ -8,14 +8,40 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt8
 
+from jaxcnn.summary import segments
 from jaxcnn.training.step import TrainState
 
 
 def layer_outputs(
     state: TrainState, images: Float[Array, "batch height width channels"]
 ) -> dict[str, Float[Array, "batch ..."]]:
-    """Return the output of each layer, a submodule of the network, before its nonlinearity."""
+    """Return the output of each layer, that of a module before its nonlinearity.
 
+    The layers are those of `jaxcnn.summary.segments`, in the order of the network. If the network
+    is no chain of layers, they are its modules.
+    """
+    variables = {"params": state.eval_params}
+    try:
+        return segments.layer_outputs(state.apply_fn, variables, images)
+    except NotImplementedError:
+        return _module_outputs(state, images)
+
+
+def feature_maps(
+    state: TrainState, images: Float[Array, "batch height width channels"]
+) -> dict[str, Float[Array, "batch _height _width _maps"]]:
+    """Return the outputs of each layer, in the order of the network.
+
+    Layers whose outputs are units or maps of 1x1 are left out. Do not jit this function: a jitted
+    function would return the layers in the order of their names.
+    """
+    outputs = layer_outputs(state, images)
+    return {name: x for name, x in outputs.items() if x.ndim == 4 and x.shape[1:3] != (1, 1)}
+
+
+def _module_outputs(
+    state: TrainState, images: Float[Array, "batch height width channels"]
+) -> dict[str, Float[Array, "batch ..."]]:
     def is_layer(module: nn.Module, method: str) -> bool:
         return module.name is not None and method == "__call__"
 
@@ -28,18 +54,6 @@ def layer_outputs(
     )
     calls = variables["intermediates"].items()
     return {name: call["__call__"][0] for name, call in calls}
-
-
-def feature_maps(
-    state: TrainState, images: Float[Array, "batch height width channels"]
-) -> dict[str, Float[Array, "batch _height _width _maps"]]:
-    """Return the outputs of each layer before its nonlinearity, in the order of the network.
-
-    Layers whose outputs are units or maps of 1x1 are left out. Do not jit this function: a jitted
-    function would return the layers in the order of their names.
-    """
-    outputs = layer_outputs(state, images)
-    return {name: x for name, x in outputs.items() if x.ndim == 4 and x.shape[1:3] != (1, 1)}
 
 
 def shift(

@@ -38,6 +38,39 @@ def test_feature_maps_are_in_the_order_of_the_layers():
     chex.assert_trees_all_close(maps["C1"], expected, atol=1e-5)
 
 
+def test_layer_outputs_holds_pools_and_normalizations_as_the_network_computes_them():
+    state = state_of("cuda-convnet-18pct")
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    outputs = probes.layer_outputs(state, images)
+    names = ("conv1 pool1 norm1 conv2 pool2 norm2 conv3 pool3 fc10").split()
+    assert list(outputs) == names
+    padding = ((0, 0), (0, 1), (0, 1), (0, 0))  # windows may reach beyond the maps
+    conv2 = jnp.pad(nn.relu(outputs["conv2"]), padding)
+    expected = sum(
+        conv2[:, i : i + 15 + 1 : 2, j : j + 15 + 1 : 2] for i in range(3) for j in range(3)
+    )
+    chex.assert_trees_all_close(outputs["pool2"][:, :7, :7], expected[:, :7, :7] / 9, rtol=1e-5)
+    chex.assert_trees_all_close(
+        outputs["fc10"], state.apply_fn({"params": state.params}, images, train=False), rtol=1e-5
+    )
+
+
+def test_layer_outputs_of_a_network_that_is_no_chain_are_those_of_its_modules():
+    class Residual(nn.Module):
+        @nn.compact
+        def __call__(self, images, *, train=False):
+            x = nn.Conv(4, (3, 3), name="conv1")(images)
+            x = x + nn.relu(nn.Conv(4, (3, 3), name="conv2")(x))
+            return nn.Dense(3, name="fc3")(x.reshape(len(x), -1))
+
+    state = create_state(Residual(), optax.sgd(1.0), (8, 8, 1), jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (2, 8, 8, 1))
+    outputs = probes.layer_outputs(state, images)
+    assert {name: x.shape for name, x in outputs.items()} == {
+        **{"conv1": (2, 8, 8, 4), "conv2": (2, 8, 8, 4), "fc3": (2, 3)}
+    }
+
+
 # Without running them: on a CPU some take seconds.
 @pytest.mark.parametrize("name", MODELS)
 def test_feature_maps_begin_with_the_first_convolution(name):
@@ -52,6 +85,7 @@ def test_feature_maps_begin_with_the_first_convolution(name):
     first, shape = next(iter(shapes.items()))
     *_, channels, features = state.params[first]["kernel"].shape
     assert channels == IMAGE_SHAPES[name][-1] and features == shape[-1]
+    assert any(name.startswith(("S", "pool")) for name in shapes)
 
 
 def test_shift_fills_gray_with_zeros_and_color_with_its_edge():
