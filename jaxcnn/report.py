@@ -31,6 +31,12 @@ def make_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def caption(name: str, length: int) -> str:
+    """Return the end of a name for a figure, at most `length` letters and without mathtext."""
+    name = name if len(name) <= length else f"…{name[1 - length :]}"
+    return name.replace("$", r"\$")
+
+
 def set_log_scale(axes: Axes) -> None:
     """Give axes a logarithmic y-axis with plain labels, such as 0.6, where there is room."""
     from matplotlib.ticker import LogFormatter

@@ -96,11 +96,13 @@ def answer_files(
         elif len(drawn) < MOST_DRAWN and (figure or show_prepared):
             drawn.append(answer)
         write(answer)
-    titles = [_title(answer, names) for answer in drawn]
+    titles, subject = [_title(answer, names) for answer in drawn], classifier.trained.name
     if figure:
-        save_images([inputs.thumbnail(answer.path) for answer in drawn], titles, figure)
+        thumbnails = [inputs.thumbnail(answer.path) for answer in drawn]
+        save_images(thumbnails, titles, figure, subject=subject)
     if show_prepared:
-        save_images([a.image for a in drawn if a.image is not None], titles, show_prepared)
+        prepared = [answer.image for answer in drawn if answer.image is not None]
+        save_images(prepared, titles, show_prepared, subject=f"{subject}: what the network sees")
     if num_bad:
         raise RunError(f"{num_bad:,} of {count:,} images are bad; the errors above name them")
 

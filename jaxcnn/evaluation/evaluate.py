@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from flax import linen as nn
@@ -156,21 +156,21 @@ def evaluate(
     of_run = _matched(test.class_names, class_names, test.name)
     _check_image(image, len(test.images))
     report.say(f"{trained.name}: {trained.config.model} on {test.name}, step {trained.step:,}")
-    images, labels, log_probs = _predict(classifier, test)
-    _check_image(image, len(labels))  # again, because skipped images are not counted
-    labels = of_run[labels]
+    answers = _predict(classifier, test)
+    _check_image(image, len(answers.labels))  # again, because skipped images are not counted
+    answers = answers._replace(labels=of_run[answers.labels])
     evaluation = {
         "step": trained.step,
         "views": classifier.views,
         "dataset": test.name,
-        **metrics.measure(labels, log_probs, class_names),
+        **metrics.measure(answers.labels, answers.log_probs, class_names),
     }
     path = folder / "evaluation.json"
     _write(path, evaluation)
     print_evaluation(evaluation)
-    evaluation |= measure_shifts(classifier, images, labels)
+    evaluation |= measure_shifts(classifier, answers.images, answers.labels)
     _write(path, evaluation)
-    _draw(classifier, evaluation, images, labels, log_probs, image, folder)
+    _draw(classifier, evaluation, answers, image, folder)
     report.say(f"Written: {path} and the pictures beside it")
     return evaluation
 
@@ -253,11 +253,19 @@ def _check_image(image: int, num_images: int) -> None:
         )
 
 
-def _predict(classifier: Classifier, test: Split) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Return images, labels and log-probabilities of a test set, without skipped images."""
+class _Answers(NamedTuple):
+    """The good images of a test set, and what the network answers; `files` may be empty."""
+
+    images: np.ndarray | Sequence[np.ndarray]
+    labels: Int[np.ndarray, " examples"]
+    log_probs: Float[np.ndarray, "examples classes"]
+    files: Sequence[str] = ()
+
+
+def _predict(classifier: Classifier, test: Split) -> _Answers:
     if test.labels is not None:
         assert isinstance(test.images, np.ndarray)
-        return test.images, test.labels, classifier.log_probs(test.images)
+        return _Answers(test.images, test.labels, classifier.log_probs(test.images))
     from jaxcnn.data.stream import evaluation_batches, subset  # late, because it imports Grain
 
     size = max(1, classifier.trained.config.eval_batch_size // classifier.views)
@@ -267,27 +275,28 @@ def _predict(classifier: Classifier, test: Split) -> tuple[Any, np.ndarray, np.n
     log_probs, labels, mask = map(np.concatenate, zip(*parts, strict=True))
     if not mask.any():
         raise UserError(f"every image of {test.name} is bad; expected at least one good image")
-    return subset(images, np.flatnonzero(mask)), labels[mask], log_probs[mask]
+    good = np.flatnonzero(mask)
+    files = [images.paths[row] for row in good] if images.paths else ()
+    return _Answers(subset(images, good), labels[mask], log_probs[mask], files)
 
 
 def _draw(
     classifier: Classifier,
     evaluation: dict[str, Any],
-    images: np.ndarray | Sequence[np.ndarray],
-    labels: Int[np.ndarray, " examples"],
-    log_probs: Float[np.ndarray, "examples classes"],
+    answers: _Answers,
     image: int,
     folder: Path,
 ) -> None:
     """Draw each picture; a network without kernels or without maps has no such picture."""
+    images, labels, log_probs, files = answers
     class_names, pixels = evaluation["class_names"], images[image]
-    draw: dict[str, Callable[[Path], None]] = {}
+    draw: dict[str, Callable[..., None]] = {}
     if len(class_names) <= LEGIBLE_CLASSES:
         confusion = np.array(evaluation["confusion"])
         draw["confusion"] = functools.partial(pictures.save_confusion, confusion, class_names)
     probabilities = np.exp(log_probs)
     draw["mistakes"] = functools.partial(
-        pictures.save_mistakes, images, labels, probabilities, class_names
+        pictures.save_mistakes, images, labels, probabilities, class_names, files=files
     )
     inputs = classifier.preprocess(pixels[None])
     maps = {
@@ -308,10 +317,11 @@ def _draw(
     fill = "on a background of 0" if inputs.shape[-1] == 1 else "the edge repeated"
     comment = f"{which} test images, {fill}"
     draw["shifts"] = functools.partial(pictures.save_shifts, accuracies, comment)
+    subject = f"{classifier.trained.name}, step {evaluation['step']:,}, on {evaluation['dataset']}"
     for name, save in draw.items():
         path = folder / f"{name}.png"
         try:
-            save(path)
+            save(path, subject=subject)
         except Exception as error:  # matplotlib raises any type of exception
             _logger.warning("%s is not drawn (%s: %s)", path, type(error).__name__, error)
 

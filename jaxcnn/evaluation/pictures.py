@@ -1,21 +1,29 @@
-"""An evaluation as pictures: errors, kernels, feature maps, accuracy under shifts."""
+"""An evaluation as pictures: errors, kernels, feature maps, accuracy under shifts.
+
+Each function has an argument `subject`, the first line of the title: the run and the data.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxcnn.report import make_figure, save_figure
+from jaxcnn.report import caption, make_figure, save_figure
 
 MAPS_SHOWN = 16  # of each layer
 
 
 def save_confusion(
-    confusion: Int[np.ndarray, "classes classes"], class_names: Sequence[str], path: Path
+    confusion: Int[np.ndarray, "classes classes"],
+    class_names: Sequence[str],
+    path: Path,
+    *,
+    subject: str = "",
 ) -> None:
     """Draw the confusion matrix; colour marks errors, and the diagonal stays white."""
     size = 2 + 0.55 * len(class_names)
@@ -36,7 +44,8 @@ def save_confusion(
     axes.set_xticks(ticks, labels, rotation=45 if long_names else 0)
     axes.set_yticks(ticks, labels)
     axes.set(xlabel="answer", ylabel="true class")
-    axes.set_title(f"{errors.sum():,} errors in {confusion.sum():,} images")
+    title = _title(subject, f"{errors.sum():,} errors in {confusion.sum():,} images")
+    axes.set_title(title, fontsize=11)
     save_figure(figure, path)
 
 
@@ -47,28 +56,43 @@ def save_mistakes(
     class_names: Sequence[str],
     path: Path,
     *,
+    files: Sequence[str] = (),
     count: int = 32,
+    subject: str = "",
 ) -> None:
-    """Draw the wrong answers with the highest probability, as a grid of images."""
+    """Draw the wrong answers with the highest probability, as a grid of images.
+
+    Args:
+      images: raw images.
+      labels: labels of the images.
+      probabilities: probabilities that the network gives to the classes.
+      class_names: name of each label.
+      path: file to write.
+      files: file of each image, where the dataset has files.
+      count: number of wrong answers to draw.
+      subject: the run and the data.
+    """
     predictions = probabilities.argmax(-1)
     confidence = probabilities.max(-1)
     wrong = np.flatnonzero(predictions != labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
-    columns = 8
-    rows = max(1, -(-len(worst) // columns))
-    figure = make_figure(1.3 * columns, 0.5 + 1.6 * rows)
-    figure.suptitle(
-        f"The {len(worst)} most confident of {len(wrong):,} wrong answers: probability, true class"
-    )
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
+    columns = min(8, max(1, len(worst)))
+    rows = -(-len(worst) // columns)
+    figure = make_figure(max(6.4, 1.3 * columns), 0.7 + 1.75 * rows)
+    which = f"{len(wrong):,} wrong answers in {len(labels):,}"
+    if len(worst) < len(wrong):
+        which = f"The {len(worst)} most confident of {which}"
+    form = ": probability, true class, image" if rows else ""
+    figure.suptitle(_title(subject, which + form), fontsize=11)
+    for cell, i in enumerate(worst):
+        axes = figure.add_subplot(rows, columns, cell + 1)
         axes.axis("off")
-    for axes, i in zip(grid, worst, strict=False):
         image = images[i]
         axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
+        name = caption(os.path.basename(files[i]), 14) if files else f"#{i}"
         axes.set_title(
             f"{label(class_names[predictions[i]], 11)} ({confidence[i]:.1%})\n"
-            f"is {label(class_names[labels[i]], 11)}, #{i}",
+            f"is {label(class_names[labels[i]], 11)}\n{name}",
             fontsize=8,
         )
     save_figure(figure, path)
@@ -78,11 +102,14 @@ def save_images(
     images: Sequence[UInt8[np.ndarray, "_height _width _channels"]],
     titles: Sequence[str],
     path: Path,
+    *,
+    subject: str = "",
 ) -> None:
     """Draw images of any sizes as a contact sheet, each below its title."""
     columns = min(8, max(1, len(images)))
     rows = max(1, -(-len(images) // columns))
-    figure = make_figure(1.5 * max(2, columns), 1.9 * rows)
+    figure = make_figure(max(4.5, 1.5 * columns), 0.3 + 1.9 * rows)
+    figure.suptitle(caption(subject, 60), fontsize=10)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.axis("off")
@@ -99,7 +126,11 @@ def label(name: str, length: int) -> str:
 
 
 def save_filters(
-    kernel: Float[np.ndarray, "height width channels features"], layer: str, path: Path
+    kernel: Float[np.ndarray, "height width channels features"],
+    layer: str,
+    path: Path,
+    *,
+    subject: str = "",
 ) -> None:
     """Draw the kernels of a layer as small images, in colour if they have three channels.
 
@@ -119,11 +150,11 @@ def save_filters(
     axes = figure.subplots()
     axes.imshow(grid, cmap="gray", vmin=0, vmax=1)
     axes.axis("off")
-    axes.set_title(
+    text = (
         f"The {features} kernels of {layer}, {height}x{width}x{channels}\n"
-        "mid-grey is 0, brighter positive; each scaled by its own largest weight",
-        fontsize=11,
+        "mid-grey is 0, brighter positive; each scaled by its own largest weight"
     )
+    axes.set_title(_title(subject, text), fontsize=11)
     save_figure(figure, path)
 
 
@@ -132,6 +163,8 @@ def save_feature_maps(
     title: str,
     maps: Mapping[str, Float[np.ndarray, "_height _width _maps"]],
     path: Path,
+    *,
+    subject: str = "",
 ) -> None:
     """Draw an image and, in a row for each layer, the first feature maps of the layer.
 
@@ -140,8 +173,9 @@ def save_feature_maps(
       title: description of the image.
       maps: feature maps of each layer, by its name.
       path: file to write.
+      subject: the run and the data.
     """
-    figure = make_figure(14, 0.6 + 0.9 * max(2, len(maps)))
+    figure = make_figure(14, 0.8 + 0.9 * max(2, len(maps)))
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 6))[0]
     axes = left.subplots()
     axes.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray_r")
@@ -160,15 +194,17 @@ def save_feature_maps(
         axes.set_ylabel(
             f"{name}\n{height}x{width}x{num_maps}", rotation=0, ha="right", va="center", fontsize=9
         )
-    right.suptitle(
+    text = (
         f"Each layer's maps (the first {MAPS_SHOWN}) before its nonlinearity: red is positive, "
-        "blue negative, white 0; a row has one scale",
-        fontsize=10,
+        "blue negative, white 0; a row has one scale"
     )
+    right.suptitle(_title(subject, text), fontsize=10)
     save_figure(figure, path)
 
 
-def save_shifts(accuracies: Sequence[float], comment: str, path: Path) -> None:
+def save_shifts(
+    accuracies: Sequence[float], comment: str, path: Path, *, subject: str = ""
+) -> None:
     """Draw the result of `shift_accuracies`; the comment describes the images."""
     figure = make_figure(6.5, 4.2)
     axes = figure.subplots()
@@ -179,9 +215,13 @@ def save_shifts(accuracies: Sequence[float], comment: str, path: Path) -> None:
     axes.set(xlabel="shift (pixels)", ylabel="accuracy (%)", xticks=range(len(accuracies)))
     axes.margins(x=0.08, y=0.12)
     axes.grid(alpha=0.3)
-    title = f"Mean over shifts up, down, left and right, in one view:\n{comment}"
-    axes.set_title(title, fontsize=10)
+    text = f"Mean over shifts up, down, left and right, in one view:\n{comment}"
+    axes.set_title(_title(subject, text), fontsize=10)
     save_figure(figure, path)
+
+
+def _title(subject: str, text: str) -> str:
+    return f"{caption(subject, 64)}\n{text}" if subject else text
 
 
 def _grid(

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jaxcnn.report import console, make_figure, save_figure, set_log_scale
+from jaxcnn.report import caption, console, make_figure, save_figure, set_log_scale
 from jaxcnn.workdir.folder import Result
 from jaxcnn.workdir.metrics_log import read_metrics
 
@@ -53,7 +53,8 @@ def print_result(result: Result, workdir: Path) -> None:
 def save_curves(workdir: Path, path: Path) -> None:
     """Draw loss and error of both sets over the epochs, from `metrics.jsonl`."""
     metrics: list[Any] = [*read_metrics(workdir)]
-    figure = make_figure(9, 3.6)
+    figure = make_figure(9, 3.9)
+    figure.suptitle(caption(str(workdir), 100), fontsize=11)
     for axes, name, label in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "error (%)"), strict=True
     ):

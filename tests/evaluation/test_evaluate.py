@@ -87,7 +87,7 @@ def test_evaluate_run_reads_the_classes_of_earlier_versions_from_the_data(run, c
 def test_evaluate_run_writes_elsewhere_and_survives_a_picture(run, tmp_path, monkeypatch, caplog):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 
-    def fail(*_):
+    def fail(*_, **__):
         raise ValueError("unknown symbol")
 
     monkeypatch.setattr(pictures, "save_confusion", fail)

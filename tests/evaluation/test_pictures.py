@@ -17,13 +17,29 @@ def test_save_mistakes_begins_with_the_most_confident(figures, tmp_path):
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1).repeat(9, 1).repeat(9, 2)
     probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
     labels = np.array([1, 1, 1, 0])  # the third is right
-    pictures.save_mistakes(images, labels, probabilities, ("cat", "dog"), tmp_path, count=2)
+    pictures.save_mistakes(
+        images, labels, probabilities, ("cat", "dog"), tmp_path, count=2, subject="my run"
+    )
     (figure,) = figures
-    assert figure.get_suptitle().startswith("The 2 most confident of 3 wrong answers")
-    shown = [axes for axes in figure.axes if axes.images]
+    title = "my run\nThe 2 most confident of 3 wrong answers in 4: probability, true class, image"
+    assert figure.get_suptitle() == title
+    shown = figure.axes
     titles = [axes.get_title() for axes in shown]
-    assert titles == ["cat (90.0%)\nis dog, #1", "dog (70.0%)\nis cat, #3"]
+    assert titles == ["cat (90.0%)\nis dog\n#1", "dog (70.0%)\nis cat\n#3"]
     assert [int(axes.images[0].get_array()[0, 0]) for axes in shown] == [1, 3]
+
+
+def test_save_mistakes_names_files_and_draws_no_empty_axes(figures, tmp_path):
+    images = np.zeros((3, 9, 9, 3), np.uint8)
+    probabilities = np.array([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8]])
+    files = ["test/dog/a.png", "test/dog/a_name_that_is_too_long.png", "test/dog/c.png"]
+    names = ("cat", "dog")
+    pictures.save_mistakes(images, np.ones(3, int), probabilities, names, tmp_path, files=files)
+    pictures.save_mistakes(images, np.array([0, 0, 1]), probabilities, names, tmp_path)
+    some, none = figures
+    assert [axes.get_title().splitlines()[2] for axes in some.axes] == ["…_too_long.png", "a.png"]
+    assert some.get_suptitle() == "2 wrong answers in 3: probability, true class, image"
+    assert none.axes == [] and none.get_suptitle() == "0 wrong answers in 3"
 
 
 def test_save_confusion_has_the_true_classes_in_rows(figures, tmp_path):
@@ -81,12 +97,15 @@ def test_save_feature_maps_has_a_row_and_a_scale_for_each_layer(figures, tmp_pat
 
 
 def test_save_shifts_draws_percentages_over_pixels(figures, tmp_path):
-    pictures.save_shifts([0.9, 0.8, 0.525], "all 40 test images", tmp_path / "shifts.png")
+    path, subject = tmp_path / "shifts.png", "/long" * 20 + "/run, step 3"
+    pictures.save_shifts([0.9, 0.8, 0.525], "all 40 test images", path, subject=subject)
     (axes,) = figures[0].axes
     (line,) = axes.lines
     np.testing.assert_allclose(line.get_xydata(), [[0, 90], [1, 80], [2, 52.5]])
     assert [text.get_text() for text in axes.texts] == ["90.0", "80.0", "52.5"]
-    assert "all 40 test images" in axes.get_title()
+    first, *_, last = axes.get_title().splitlines()
+    assert first.startswith("…") and first.endswith("/long/run, step 3") and len(first) == 64
+    assert last == "all 40 test images"
 
 
 def test_pictures_of_maps_are_written_whole(tmp_path):
@@ -121,5 +140,5 @@ def test_pictures_are_written_whole(tmp_path):
     for name in ("curves", "confusion", "mistakes", "none"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             picture.load()
-            assert min(picture.size) > 200
+            assert min(picture.size) > (50 if name == "none" else 200)
     assert not list(tmp_path.glob(".*"))
