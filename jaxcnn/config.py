@@ -47,7 +47,7 @@ WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 # Format of config.json, and the fields that each format added. A file of an earlier format takes
 # their defaults; any other missing field is an error. Raise FORMAT to add a field. Formats below
 # FIRST_RECORDED did not record their number.
-FORMAT, FIRST_RECORDED = 9, 6
+FORMAT, FIRST_RECORDED = 10, 6
 ADDED: dict[int, tuple[str, ...]] = {
     2: (
         *("transforms", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.rate_steps"),
@@ -64,6 +64,7 @@ ADDED: dict[int, tuple[str, ...]] = {
     7: ("class_weights",),
     8: ("init_from", "init_only", "new_head", "freeze", "optimizer.layer_rates"),
     9: ("continued_from",),
+    10: ("val_fraction", "patience"),
 }
 
 # Fields that may change from one start of a run to the next without changing its numbers.
@@ -149,6 +150,11 @@ class TrainConfig:
     hold_out: Annotated[float, FRACTION] = 0.0
     """Fraction of a folder's images to test on. For DIR/train/CLASS/ or DIR/CLASS/ without a folder
     of test images; a hash of the file name decides."""
+    val_fraction: Annotated[float, FRACTION] = 0.0
+    """Fraction of the training images to validate on. Drawn by the seed, after hold_out, in
+    proportion to the classes (of tfds:NAME, whose labels are stored with the images, regardless of
+    them). Evaluations in training then use these images, and the test set is used once, at the end,
+    with the checkpoint that is best on them."""
     on_bad_image: Annotated[Literal["refuse", "skip"], FREE] = "refuse"
     """Policy for bad streamed images. An image is bad if it is too small or cannot be decoded.
     `refuse` aborts the run; `skip` replaces the image in training and leaves it out in
@@ -204,8 +210,11 @@ class TrainConfig:
     """Steps between log lines. Training metrics are means over these steps, or over those since the
     last evaluation."""
     eval_every_epochs: Annotated[int, COUNT] = 1
-    """Epochs between evaluations. Each uses the whole test set and saves a checkpoint; the last
-    step is always evaluated."""
+    """Epochs between evaluations. Each uses the whole test set, or the validation split, and saves
+    a checkpoint; the last step is always evaluated."""
+    patience: Annotated[int | None, COUNT_OR_NONE] = None
+    """Evaluations without a better one before the run stops. Better is a higher validation accuracy
+    than all earlier ones; requires val_fraction. The learning-rate schedule is not shortened."""
     eval_batch_size: Annotated[int, COUNT, FREE] = 1000
     """Images in an evaluation step. Every view counts as an image; does not change the result."""
     eval_views: Literal[1, 2, 5, 10] = 1

@@ -33,6 +33,12 @@ def settled(config: TrainConfig) -> TrainConfig:
     for name in ("pixel_mean", "pixel_std"):
         if not getattr(config, name):
             raise UserError(f"`{name}` is empty; expected one value, or one for each channel")
+    if config.patience is not None and not config.val_fraction:
+        raise UserError(
+            f"`patience` is {config.patience}, but there is no validation split, and stopping by "
+            "the test set would fit the run to it; set `val_fraction`, such as 0.1, or remove "
+            "`patience`"
+        )
     _check_launch(config)
     _check_start(config)
     _check_decays(config.optimizer)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +18,43 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PHASE_SECONDS = 1.0
+
 console = Console(highlight=False)
 
 
 def say(message: str) -> None:
     """Print a line."""
     console.print(escape(message), soft_wrap=True)
+
+
+def is_interactive() -> bool:
+    """Return whether the output is a terminal that can move its cursor."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+@contextlib.contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Say what lasts: a spinner on a terminal; elsewhere a line, if it lasts PHASE_SECONDS."""
+    if is_interactive():
+        with console.status(escape(name)):
+            yield
+        return
+    timer = threading.Timer(PHASE_SECONDS, say, [f"{name} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the units that matter, such as `40 s`, `5 min` or `1 h 05 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def make_figure(width: float, height: float) -> Figure:

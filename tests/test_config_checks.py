@@ -26,6 +26,12 @@ def with_field(field, value):
     return replace(config, optimizer=replace(config.optimizer, **{name: value}))
 
 
+def test_settled_refuses_patience_without_a_validation_split():
+    settled(replace(TrainConfig(), val_fraction=0.1, patience=3))
+    with pytest.raises(UserError, match=r"^`patience` is 3, .* test set .* set `val_fraction`"):
+        settled(replace(TrainConfig(), patience=3))
+
+
 FIELDS = [f.name for f in dataclasses.fields(TrainConfig)]
 FIELDS += [f"optimizer.{f.name}" for f in dataclasses.fields(OptimizerConfig)]
 

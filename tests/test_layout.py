@@ -38,7 +38,8 @@ ROOMS = {
     "summary": ("figure", "table", "published", "summarize", "segments", "trace", "dependence"),
     "models": ("alexnet", "cuda_convnet", "lenet", "lenet_1998", "network", "checks"),
     "data": (
-        *("open", "stream", "decode", "sources", "folders", "datasets", "tfds_builders"),
+        *("validation_split", "open", "stream", "decode", "sources", "folders"),
+        *("datasets", "tfds_builders"),
         *("tfds_originals", "originals"),
         *("preprocess", "augment", "transforms"),
     ),

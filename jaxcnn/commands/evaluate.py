@@ -17,7 +17,10 @@ def evaluate(
     data_dir: Annotated[str | None, placeholder("DIR")] = None,
     manual_dir: Annotated[str | None, placeholder("DIR")] = None,
     dataset: Annotated[str | None, placeholder("DATASET")] = None,
-    split: Annotated[Literal["train", "val", "test"] | None, placeholder("train|val|test")] = None,
+    split: Annotated[
+        Literal["train", "val", "validation", "test"] | None,
+        placeholder("train|val|validation|test"),
+    ] = None,
     output: Annotated[str | None, placeholder("DIR")] = None,
 ) -> None:
     """Evaluate a run's checkpoint on the whole test set.
@@ -28,8 +31,8 @@ def evaluate(
         run: folder that scripts/train.py wrote.
         pretrained: name of weights that the package ships, instead of a run; predict.py
             --list-pretrained lists them.
-        step: step of the checkpoint, or best, the one of the best test accuracy; by default the
-            latest.
+        step: step of the checkpoint, or best, the one of the best validation accuracy, or of the
+            best test accuracy in a run without a validation split; by default the latest.
         views: views averaged for each test image; by default as in the run. 1 is the central crop;
             2 adds its mirror image; 5 is the centre and the four corners; 10 is these and their
             mirror images.
@@ -37,7 +40,8 @@ def evaluate(
         data_dir: folder of prepared datasets; by default as in the run.
         manual_dir: folder of original files to prepare from; by default as in the run.
         dataset: another dataset, such as folder:DIR, whose classes are matched by name.
-        split: split of the dataset; by default the one that training tests on.
+        split: split of the dataset; by default the one that training tests on. validation is the
+            one that --val-fraction drew, val the folder of images of that name.
         output: folder to write to; by default the run's, or runs/NAME-pretrained.
     """
     if (run is None) == (pretrained is None):

@@ -32,7 +32,7 @@ GROUPS = {
     " optimizer.rate_steps optimizer.momentum optimizer.nesterov optimizer.weight_decay"
     " optimizer.accumulate label_smoothing class_weights ema_decay",
     "Fine-tuning": "init_from freeze",
-    "Evaluation": "eval_views eval_every_epochs eval_batch_size",
+    "Evaluation": "val_fraction patience eval_views eval_every_epochs eval_batch_size",
     "Devices": "model_axis multihost coordinator num_processes process_id",
 }
 

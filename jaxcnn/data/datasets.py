@@ -42,6 +42,8 @@ class Dataset:
       test_images: test images, never used in training.
       test_labels: indices into `class_names`.
       class_names: name of each label.
+      val_images: images taken from the training set for validation; see `validation_split`.
+      val_labels: indices into `class_names`.
     """
 
     name: str
@@ -50,8 +52,17 @@ class Dataset:
     test_images: UInt8[np.ndarray, "num_test height width channels"]
     test_labels: Int32[np.ndarray, " num_test"]
     class_names: tuple[str, ...]
+    val_images: UInt8[np.ndarray, "num_val height width channels"] | None = None
+    val_labels: Int32[np.ndarray, " num_val"] | None = None
 
     is_streamed: ClassVar[bool] = False
+
+    def evaluation_images(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return images and labels of each split that is evaluated: test, and validation."""
+        splits = {"test": (self.test_images, self.test_labels)}
+        if self.val_images is not None and self.val_labels is not None:
+            splits["validation"] = (self.val_images, self.val_labels)
+        return splits
 
     def sample(self) -> UInt8[np.ndarray, "num_train height width channels"]:
         """Return the images from which statistics of the training set are computed: all of them."""
@@ -180,7 +191,7 @@ def _write_cache(source: pathlib.Path, dataset: Dataset) -> None:
         path = _cache_path(source)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             complete = pathlib.Path(folder, path.name)
-            np.savez(complete, **vars(dataset))
+            np.savez(complete, **{k: v for k, v in vars(dataset).items() if v is not None})
             complete.replace(path)
     except OSError as error:
         _logger.warning("%s is not cached, so loading it stays slow (%s)", dataset.name, error)

@@ -7,6 +7,7 @@ central square (Krizhevsky et al. 2012, section 2), and turned upright by its EX
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import itertools
 import logging
@@ -20,7 +21,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from jaxcnn.data.folders import FORMATS, decoders
-from jaxcnn.data.sources import BadImageError, Encoded, Examples, Files
+from jaxcnn.data.sources import BadImageError, Encoded, Examples, Files, Subset
 from jaxcnn.errors import UserError
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit for its warning: 256 MiB of colours
@@ -78,7 +79,15 @@ class Images:
     @property
     def paths(self) -> Sequence[str]:
         """The paths of the image files; empty if the images are records."""
-        return self._examples.paths if isinstance(self._examples, Files) else ()
+        return getattr(self._examples, "paths", ())
+
+    def subset(self, rows: Sequence[int] | np.ndarray) -> Images:
+        """Return some of the images, still decoded on demand."""
+        chosen = copy.copy(self)
+        chosen._examples = Subset(self._examples, rows)
+        chosen.shape = (len(rows), *self.shape[1:])
+        chosen._bad, chosen._lock = set(), threading.Lock()
+        return chosen
 
     def training_example(self, row: int) -> dict[str, Any]:
         """Return `image` and `label` of a row, or of the next row whose image is good.

@@ -66,8 +66,7 @@ def list_folder(folder: Path, *, hold_out: float = 0.0) -> Folder:
         listed.
     """
     if not folder.is_dir():
-        state = "is no folder" if os.path.lexists(folder) else "does not exist"
-        raise UserError(f"{folder} {state}; set `dataset` to folder:DIR with a folder of images")
+        raise _no_folder(folder)
     train_folder, test_folder = _splits(folder, hold_out)
     class_names = _class_names(train_folder)
     train = [image_files(train_folder / name) for name in class_names]
@@ -110,7 +109,7 @@ def list_split(folder: Path, split: str | None) -> tuple[Files, tuple[str, ...]]
       UserError: there is no such split, it has no images, or a folder cannot be listed.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist; set --dataset folder:DIR to a folder of images")
+        raise _no_folder(folder)
     names = TEST_NAMES if split is None else TEST_NAMES[:-1] if split == "val" else (split,)
     found = [folder / name for name in names if (folder / name).is_dir()]
     found = [place for place in found if _class_folders(place)]
@@ -122,6 +121,11 @@ def list_split(folder: Path, split: str | None) -> tuple[Files, tuple[str, ...]]
     if not any(images):
         raise UserError(f"{place} has no images; expected some in CLASS/")
     return _flat(images), class_names
+
+
+def _no_folder(path: Path) -> UserError:
+    state = "is no folder" if os.path.lexists(path) else "does not exist"
+    return UserError(f"{path} {state}; set `dataset` to folder:DIR with a folder of images")
 
 
 def _splits(folder: Path, hold_out: float) -> tuple[Path, Path | None]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jaxcnn.data.decode import Images
     from jaxcnn.data.stream import StreamedDataset
 
-SplitName = Literal["train", "val", "test"]
+SplitName = Literal["train", "val", "validation", "test"]
 
 STREAMED = sources.PREFIXES
 
@@ -70,12 +70,14 @@ class Split(NamedTuple):
       images: raw images, uint8.
       labels: indices into `class_names`; None if the images are streamed with their labels.
       class_names: name of each label.
+      split: name of the split; None is the one that training tests on.
     """
 
     name: str
     images: np.ndarray | Images
     labels: np.ndarray | None
     class_names: tuple[str, ...]
+    split: SplitName | None = None
 
 
 def open_split(name: str, split: SplitName | None = None, **options: Any) -> Split:
@@ -98,17 +100,23 @@ def open_split(name: str, split: SplitName | None = None, **options: Any) -> Spl
         images, class_names = stream.load_folder_split(
             name.removeprefix("folder:"), split, **options
         )
-        return Split(name, images, None, class_names)
+        return Split(name, images, None, class_names, split)
     known = ("train",) if name.startswith(STREAMED) else ("train", "test")
     if split not in (None, *known):
         raise UserError(
             f"`split` is {split}, but {name} is known to have {' and '.join(known)}; leave it out "
             "for the images that training tests on"
         )
-    dataset = open_dataset(name, **options)
-    part = "train" if split == "train" else "test"
-    labels = getattr(dataset, f"{part}_labels", None)
-    return Split(name, getattr(dataset, f"{part}_images"), labels, dataset.class_names)
+    return split_of(open_dataset(name, **options), name, split)
+
+
+def split_of(
+    dataset: datasets.Dataset | StreamedDataset, name: str, split: SplitName | None
+) -> Split:
+    """Return a split of an open dataset: its training, validation or, by default, test images."""
+    part = {"train": "train", "validation": "val"}.get(split or "test", "test")
+    labels = getattr(dataset, f"{part}_labels", None) if not dataset.is_streamed else None
+    return Split(name, getattr(dataset, f"{part}_images"), labels, dataset.class_names, split)
 
 
 def check_name(name: str) -> None:

@@ -126,6 +126,27 @@ class Files:
             raise RunError(f"cannot read {path}: {error.strerror}") from error
 
 
+class Subset:
+    """Some of the examples of a split.
+
+    Args:
+      examples: all examples.
+      rows: rows to keep.
+    """
+
+    def __init__(self, examples: Examples, rows: Sequence[int] | np.ndarray) -> None:
+        self._examples = examples
+        self._rows = rows
+        paths = getattr(examples, "paths", None)  # of image files
+        self.paths = [paths[row] for row in rows] if paths else ()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> Encoded:
+        return self._examples[int(self._rows[row])]
+
+
 class _Records:
     def __init__(self, source: Sequence[dict[str, Any]], name: str) -> None:
         self._source = source

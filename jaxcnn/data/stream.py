@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import grain
@@ -29,14 +28,21 @@ class StreamedDataset:
       test_images: test images, never used in training.
       class_names: name of each label.
       train_labels: labels of the training images, or None if they are stored with the images.
+      val_images: images taken from the training set for validation; see `validation_split`.
     """
 
     train_images: Images
     test_images: Images
     class_names: tuple[str, ...]
     train_labels: Int[np.ndarray, " num_train"] | None = None
+    val_images: Images | None = None
 
     is_streamed: ClassVar[bool] = True
+
+    def evaluation_images(self) -> dict[str, Images]:
+        """Return the images of each split that is evaluated: test, and validation."""
+        splits = {"test": self.test_images}
+        return splits if self.val_images is None else splits | {"validation": self.val_images}
 
     def sample(self) -> UInt8[np.ndarray, "examples height width channels"]:
         """Return the same 1,000 training images in each run, or all if there are fewer."""
@@ -176,11 +182,6 @@ def evaluation_batches(
     rows = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[:, share]
     examples = grain.MapDataset.source(rows.ravel()).map(images.evaluation_example)
     return _decoded(examples, rows.shape[1])
-
-
-def subset(images: Images, rows: Int[np.ndarray, " count"]) -> Sequence[np.ndarray]:
-    """Return some of the images, still decoded on demand."""
-    return grain.MapDataset.source(rows).map(images.__getitem__)
 
 
 def _order(images: Images, seed: int, epoch: int) -> grain.MapDataset[int]:

@@ -19,7 +19,8 @@ from jaxcnn import config as configs
 from jaxcnn import report
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
-from jaxcnn.data.open import Split, SplitName, open_split
+from jaxcnn.data.open import Split, SplitName, open_dataset, open_split, split_of
+from jaxcnn.data.validation_split import with_validation
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import metrics, pictures, probes
@@ -74,7 +75,8 @@ def evaluate_run(
       manual_dir: directory of original files; by default as in the run.
       dataset: name of another dataset, such as folder:DIR, or a dataset. Its classes are matched
         with the run's by their names.
-      split: split of the dataset; by default the one that training tests on.
+      split: split of the dataset; by default the one that training tests on. "validation" is the
+        split that `val_fraction` drew.
       output: folder to write to, created if missing; by default the run's folder.
       model: network, if the run was given one.
 
@@ -155,7 +157,10 @@ def evaluate(
     trained, class_names = classifier.trained, classifier.class_names
     of_run = _matched(test.class_names, class_names, test.name)
     _check_image(image, len(test.images))
-    report.say(f"{trained.name}: {trained.config.model} on {test.name}, step {trained.step:,}")
+    which = f", split {test.split}" if test.split else ""
+    report.say(
+        f"{trained.name}: {trained.config.model} on {test.name}{which}, step {trained.step:,}"
+    )
     answers = _predict(classifier, test)
     _check_image(image, len(answers.labels))  # again, because skipped images are not counted
     answers = answers._replace(labels=of_run[answers.labels])
@@ -163,6 +168,7 @@ def evaluate(
         "step": trained.step,
         "views": classifier.views,
         "dataset": test.name,
+        "split": test.split,
         **metrics.measure(answers.labels, answers.log_probs, class_names),
     }
     path = folder / "evaluation.json"
@@ -210,17 +216,25 @@ def _open_test_set(
     model: nn.Module | None = None,
 ) -> Split:
     if isinstance(dataset, str):
-        config = dataclasses.replace(config, dataset=dataset, hold_out=0.0)
+        # The splits of another dataset are its own.
+        config = dataclasses.replace(
+            config, dataset=dataset, hold_out=0.0, val_fraction=0.0, patience=None
+        )
         dataset = None
     config = validated(config, dataset=dataset, model=model)
-    if dataset is not None:
-        labels = dataset.test_labels if isinstance(dataset, Dataset) else None
-        return Split(config.dataset, dataset.test_images, labels, dataset.class_names)
-    return open_split(
-        config.dataset,
-        split,
-        **configs.dataset_options(config),
-    )
+    options = configs.dataset_options(config)
+    if split == "validation" and not config.val_fraction:
+        raise UserError(
+            "`split` is validation, but the run has no `val_fraction`, by which training draws "
+            "that split; expected train, val or test"
+        )
+    if dataset is None and config.val_fraction and split in ("train", "validation"):
+        dataset = open_dataset(config.dataset, **options)
+    if dataset is None:
+        return open_split(config.dataset, split, **options)
+    if config.val_fraction:
+        dataset = with_validation(dataset, config.val_fraction, config.seed)
+    return split_of(dataset, config.dataset, split)
 
 
 def _info(test: Split) -> DatasetInfo:
@@ -266,7 +280,7 @@ def _predict(classifier: Classifier, test: Split) -> _Answers:
     if test.labels is not None:
         assert isinstance(test.images, np.ndarray)
         return _Answers(test.images, test.labels, classifier.log_probs(test.images))
-    from jaxcnn.data.stream import evaluation_batches, subset  # late, because it imports Grain
+    from jaxcnn.data.stream import evaluation_batches  # late, because it imports Grain
 
     size = max(1, classifier.trained.config.eval_batch_size // classifier.views)
     images: Any = test.images
@@ -277,7 +291,7 @@ def _predict(classifier: Classifier, test: Split) -> _Answers:
         raise UserError(f"every image of {test.name} is bad; expected at least one good image")
     good = np.flatnonzero(mask)
     files = [images.paths[row] for row in good] if images.paths else ()
-    return _Answers(subset(images, good), labels[mask], log_probs[mask], files)
+    return _Answers(images.subset(good), labels[mask], log_probs[mask], files)
 
 
 def _draw(

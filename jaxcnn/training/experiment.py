@@ -18,6 +18,7 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.data.open import open_dataset
 from jaxcnn.data.preprocess import make_preprocess
+from jaxcnn.data.validation_split import with_validation
 from jaxcnn.distributed import mesh
 from jaxcnn.distributed.compilation_cache import use_compilation_cache
 from jaxcnn.errors import UserError, lookup
@@ -25,7 +26,7 @@ from jaxcnn.models import MODELS, network
 from jaxcnn.optim.optimizers import make_optimizer
 from jaxcnn.optim.schedules import make_schedule
 from jaxcnn.training import memory, validate
-from jaxcnn.training.feed import Feed
+from jaxcnn.training.feed import EvaluationSplit, Feed
 from jaxcnn.training.resident import ResidentFeed
 from jaxcnn.training.step import (
     Metrics,
@@ -46,7 +47,7 @@ class Experiment:
 
     Attributes:
       config: the config.
-      dataset: the dataset, on the host.
+      dataset: the dataset, on the host, its validation split apart.
       mesh: mesh of all devices.
       state: training state at step 0, on every device.
       steps_per_epoch: whole batches in an epoch.
@@ -78,6 +79,8 @@ class Experiment:
             use_compilation_cache()
         if dataset is None:
             dataset = _open_dataset(config)
+        if config.val_fraction:
+            dataset = with_validation(dataset, config.val_fraction, config.seed)
         num_examples = len(dataset.train_images)
         validate.check_run_length(config, num_examples)
         self.config = config
@@ -137,9 +140,9 @@ class Experiment:
         with jax.transfer_guard("allow"):  # optax's constants have to reach the device
             return float(self.schedule(step))
 
-    def evaluate(self, state: TrainState) -> Evaluation:
-        """Return mean `loss` and `accuracy` over the test set, and `num_examples`, its size."""
-        metrics = self.feed.evaluate(state)
+    def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Evaluation:
+        """Return mean `loss` and `accuracy` over a split, and `num_examples`, its size."""
+        metrics = self.feed.evaluate(state, split)
         means = mean_metrics(metrics)
         return {
             "loss": means["loss"],

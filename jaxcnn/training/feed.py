@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jax.sharding import Mesh
 from jaxtyping import Array, UInt8
@@ -12,6 +12,8 @@ from jaxtyping import Array, UInt8
 from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import mesh
 from jaxcnn.training.step import Metrics, TrainState
+
+EvaluationSplit = Literal["validation", "test"]
 
 
 @runtime_checkable
@@ -24,8 +26,8 @@ class Feed(Protocol):
     def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
         """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
 
-    def evaluate(self, state: TrainState) -> Metrics:
-        """Return metric sums over the test set."""
+    def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Metrics:
+        """Return metric sums over the test set or the validation split."""
 
     def compile(self) -> None:
         """Compile the programs that training needs."""

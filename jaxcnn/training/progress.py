@@ -15,7 +15,7 @@ from jaxcnn.errors import RunError, UserError
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.step import Metrics, TrainState
 from jaxcnn.workdir.checkpoints import Checkpoints
-from jaxcnn.workdir.metadata import Evaluation, Progress
+from jaxcnn.workdir.metadata import Evaluation, Progress, Validation
 from jaxcnn.workdir.metrics_log import LogDigest
 
 
@@ -28,6 +28,8 @@ class Run:
     started: float  # on the clock of time.perf_counter, minus the seconds of earlier sessions
     step: int = 0
     test: Evaluation | None = None  # the last one
+    validation: Validation | None = None  # the last one
+    best_step: int | None = None  # step of the test figures, in a run with a validation split
     log: LogDigest | None = None  # of the log up to this step
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -56,6 +58,7 @@ def start_or_resume(
         run.metrics = jax.tree.map(jnp.full_like, run.metrics, dict(progress["metrics"]))
         run.started -= progress["total_seconds"]
         run.test = progress["test"]
+        run.validation = progress.get("validation")
         run.log = progress.get("log")
         run.train_seconds = progress["train_seconds"]
         run.compile_seconds = progress["compile_seconds"]
@@ -68,7 +71,8 @@ def start_or_resume(
             f"`init_from` is {experiment.config.init_from}, but its parameters were not passed; "
             "pass initial_params=jaxcnn.load_initial_params(config)"
         )
-    run.compile_seconds += experiment.compile()
+    with report.phase("compiling"):
+        run.compile_seconds += experiment.compile()
     return run
 
 
@@ -89,16 +93,19 @@ def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> N
         "total_seconds": time.perf_counter() - run.started,
         "log": run.log,
     }
+    if run.validation:
+        progress["validation"] = run.validation
     checkpoints.save(
         run.state,
         progress,
         test_accuracy=run.test["accuracy"] if evaluated and run.test else None,
+        val_accuracy=run.validation["accuracy"] if evaluated and run.validation else None,
     )
 
 
 ADVICE = (
-    "the checkpoints before it are kept; try a smaller --optimizer.learning-rate, "
-    "in another --workdir"
+    "the checkpoints before it are kept; try a smaller `optimizer.learning_rate`, "
+    "in another `workdir`"
 )
 
 

@@ -16,7 +16,7 @@ from jaxcnn.data.datasets import Dataset
 from jaxcnn.data.preprocess import Preprocess
 from jaxcnn.distributed import mesh
 from jaxcnn.training.device_loops import evaluate, train_steps
-from jaxcnn.training.feed import evaluation_arguments
+from jaxcnn.training.feed import EvaluationSplit, evaluation_arguments
 from jaxcnn.training.step import Metrics, TrainState, zero_metrics
 
 
@@ -49,10 +49,12 @@ class ResidentFeed:
         self._state = state
         self._epoch: int | None = None  # the epoch of `_epoch_order`
         self._train_set = mesh.replicate((dataset.train_images, dataset.train_labels), devices)
-        self._test_set = mesh.replicate((dataset.test_images, dataset.test_labels), devices)
-        self._evaluation = evaluation_arguments(
-            config, preprocess.evaluate, devices, len(dataset.test_images)
-        )
+        self._evaluation_sets = mesh.replicate(dataset.evaluation_images(), devices)
+        self._evaluation_arguments = {
+            split: evaluation_arguments(config, preprocess.evaluate, devices, len(labels))
+            for split, (_, labels) in dataset.evaluation_images().items()
+        }
+        self._evaluation_programs: dict[str, Callable[..., Any]] = {}
 
     def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
         """Return the first raw images of an epoch's order."""
@@ -65,13 +67,15 @@ class ResidentFeed:
             state, metrics, *self._train_set, order, self._scalar(stop), self._keys
         )
 
-    def evaluate(self, state: TrainState) -> Metrics:
-        """Return metric sums over the test set."""
-        return self._evaluate_program(state, *self._test_set)
+    def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Metrics:
+        """Return metric sums over the test set or the validation split."""
+        return self._evaluation_program(split)(state, *self._evaluation_sets[split])
 
     def compile(self) -> None:
         """Compile the programs that training needs."""
-        _ = self.order(0), self.train_program, self._evaluate_program
+        _ = self.order(0), self.train_program
+        for split in self._evaluation_sets:
+            self._evaluation_program(split)
 
     def close(self) -> None:
         """Do nothing, because nothing is read ahead."""
@@ -119,10 +123,13 @@ class ResidentFeed:
             self._keys,
         )
 
-    @functools.cached_property
-    def _evaluate_program(self) -> Callable[..., Any]:
-        program = functools.partial(evaluate, **self._evaluation)
-        return mesh.compile_for(mesh.jit(program, self._devices), self._state, *self._test_set)
+    def _evaluation_program(self, split: str) -> Callable[..., Any]:
+        if split not in self._evaluation_programs:
+            program = functools.partial(evaluate, **self._evaluation_arguments[split])
+            self._evaluation_programs[split] = mesh.compile_for(
+                mesh.jit(program, self._devices), self._state, *self._evaluation_sets[split]
+            )
+        return self._evaluation_programs[split]
 
     def _scalar(self, value: int) -> Any:
         return mesh.replicate(np.int32(value), self._devices)

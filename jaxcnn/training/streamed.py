@@ -22,7 +22,7 @@ from jaxcnn.data.stream import (
     training_batches,
 )
 from jaxcnn.distributed import mesh
-from jaxcnn.training.feed import evaluation_arguments
+from jaxcnn.training.feed import EvaluationSplit, evaluation_arguments
 from jaxcnn.training.step import (
     Batch,
     Metrics,
@@ -49,10 +49,12 @@ class StreamedFeed:
         self._seed = config.seed
         self._batch_size = config.batch_size
         self._steps_per_epoch = len(dataset.train_images) // config.batch_size
-        self._evaluation = evaluation_arguments(
-            config, preprocess.evaluate, devices, len(dataset.test_images)
-        )
-        self._eval_batch_size = self._evaluation["batch_size"]
+        self._evaluation_images = dataset.evaluation_images()
+        self._evaluation_arguments = {
+            split: evaluation_arguments(config, preprocess.evaluate, devices, len(images))
+            for split, images in self._evaluation_images.items()
+        }
+        self._evaluation_programs: dict[str, Callable[..., Any]] = {}
         self._devices = devices
         self._preprocess = preprocess
         self._keys = keys[1:]
@@ -74,16 +76,19 @@ class StreamedFeed:
             state, metrics = self._train_program(state, metrics, batch, self._keys)
         return state, metrics
 
-    def evaluate(self, state: TrainState) -> Metrics:
-        """Return metric sums over the test set, without skipped images."""
+    def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Metrics:
+        """Return metric sums over the test set or the validation split, without skipped images."""
+        program = self._evaluation_program(split)
         metrics = mesh.replicate(zero_metrics(), self._devices)
-        for batch in self._test_batches():
-            metrics = self._evaluate_program(state, metrics, batch)
+        for batch in self._evaluation_batches(split):
+            metrics = program(state, metrics, batch)
         return metrics
 
     def compile(self) -> None:
         """Compile what training needs."""
-        _ = self._train_program, self._evaluate_program
+        _ = self._train_program
+        for split in self._evaluation_images:
+            self._evaluation_program(split)
 
     def close(self) -> None:
         """Stop reading ahead; training can continue."""
@@ -108,11 +113,12 @@ class StreamedFeed:
         self._next_step = step + 1
         return next(self._batches)
 
-    def _test_batches(self) -> grain.DatasetIterator[Batch]:
+    def _evaluation_batches(self, split: str) -> grain.DatasetIterator[Batch]:
+        batch_size = self._evaluation_arguments[split]["batch_size"]
         batches = evaluation_batches(
-            self._dataset.test_images,
-            batch_size=self._eval_batch_size,
-            share=mesh.process_share(self._eval_batch_size),
+            self._evaluation_images[split],
+            batch_size=batch_size,
+            share=mesh.process_share(batch_size),
         )
         return self._placed(batches)
 
@@ -138,19 +144,20 @@ class StreamedFeed:
             self._keys,
         )
 
-    @functools.cached_property
-    def _evaluate_program(self) -> Callable[..., Any]:
-        program = functools.partial(
-            raw_eval_step,
-            preprocess=self._evaluation["preprocess"],
-            sharding=self._evaluation["sharding"],
-        )
+    def _evaluation_program(self, split: str) -> Callable[..., Any]:
+        if split in self._evaluation_programs:
+            return self._evaluation_programs[split]
+        arguments = dict(self._evaluation_arguments[split])
+        batch = self._batch_like(arguments.pop("batch_size"))
+        program = functools.partial(raw_eval_step, **arguments)
         metrics = mesh.replicate(zero_metrics(), self._devices)
-        batch = self._batch_like(self._eval_batch_size)
         batch["mask"] = jax.ShapeDtypeStruct(
             batch["label"].shape, bool, sharding=batch["label"].sharding
         )
-        return mesh.compile_for(mesh.jit(program, self._devices), self._state, metrics, batch)
+        self._evaluation_programs[split] = mesh.compile_for(
+            mesh.jit(program, self._devices), self._state, metrics, batch
+        )
+        return self._evaluation_programs[split]
 
     def _batch_like(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         like = functools.partial(jax.ShapeDtypeStruct, sharding=mesh.batch_sharding(self._devices))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 from flax import linen as nn
-from rich.markup import escape
 
 from jaxcnn import config as configs
 from jaxcnn import records, report
@@ -25,7 +24,7 @@ from jaxcnn.errors import RunError
 from jaxcnn.files import write_atomically
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.progress import ADVICE, Run, save_checkpoint, start_or_resume
-from jaxcnn.training.report import print_result, progress_bar, save_curves
+from jaxcnn.training.report import TrainingProgress, print_result, save_curves
 from jaxcnn.training.signals import Interrupted, stop_signals
 from jaxcnn.training.step import mean_metrics
 from jaxcnn.training.validate import validated
@@ -33,6 +32,7 @@ from jaxcnn.workdir import dataset_info
 from jaxcnn.workdir import folder as workdirs
 from jaxcnn.workdir.checkpoints import Checkpoints
 from jaxcnn.workdir.folder import Result
+from jaxcnn.workdir.metadata import Evaluation, Validation
 from jaxcnn.workdir.metrics_log import MetricsLog
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def train_and_evaluate(
             print_result(result, workdir)
             return result
         config = workdirs.with_earlier_lengths(config, workdir)
-        experiment = Experiment(config, dataset=dataset, model=model)
+        with report.phase(f"loading {config.dataset}"):
+            experiment = Experiment(config, dataset=dataset, model=model)
         with Checkpoints(workdir / "checkpoints", config) as checkpoints:
             info = dataset_info.describe(experiment.dataset)
             if checkpoints.steps():
@@ -98,6 +99,8 @@ def train_and_evaluate(
                 (workdir / "result.json").unlink(missing_ok=True)  # of a run that is continued
                 write_atomically(workdir / "config.json", configs.to_json(config))
             train(experiment, run, checkpoints, workdir)
+            if config.val_fraction:
+                _test_best(experiment, run, checkpoints)
         result = _result(experiment, run)
         if processes.is_process_0():
             write_atomically(workdir / "result.json", records.dumps(result))
@@ -117,26 +120,19 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
         contextlib.closing(log) if log else contextlib.nullcontext(),
         contextlib.closing(experiment),
         stop_signals() as received,
-        progress_bar() as bar,
+        TrainingProgress(config, experiment.steps_per_epoch, run.step) as progress,
     ):
-        task = bar.add_task(escape(config.preset), total=experiment.total_steps, metrics="")
-        bar.update(task, completed=run.step)
         for _ in _train_chunks(experiment, run):
-            bar.update(task, completed=run.step)
+            means = mean_metrics(run.metrics)
+            progress.update(run.step, means["loss"])
             line: dict[str, float] = {}
             evaluated = _is_evaluated(experiment, run.step)
             if evaluated or run.step % config.log_every_steps == 0:
                 line["learning_rate"] = experiment.learning_rate(run.step - 1)
-                line |= {f"train_{name}": v for name, v in mean_metrics(run.metrics).items()}
+                line |= {f"train_{name}": value for name, value in means.items()}
                 run.metrics = experiment.no_metrics()
-                bar.update(task, metrics=f"loss {line['train_loss']:.4f}")
             if evaluated:
-                run.test = test = experiment.evaluate(run.state)
-                line |= {"test_loss": test["loss"], "test_accuracy": test["accuracy"]}
-                report.say(
-                    f"epoch {run.step // experiment.steps_per_epoch}: test accuracy "
-                    f"{test['accuracy']:.2%}, loss {test['loss']:.4f}"
-                )
+                line |= _evaluate(experiment, run)
             if line and log:
                 log.write(run.step, {"epoch": run.step / experiment.steps_per_epoch, **line})
             # All processes stop at the same step, whichever of them received the signal.
@@ -144,7 +140,7 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
             if evaluated or stopping or run.step % config.checkpoint_every_steps == 0:
                 run.log = log.sync() if log else None  # before the checkpoint that relies on it
                 save_checkpoint(run, checkpoints, evaluated=evaluated)
-            if stopping and run.step < experiment.total_steps:
+            if stopping and not _is_finished(experiment, run):
                 checkpoints.wait()
                 raise Interrupted(run.step, experiment.total_steps, stopping)
         checkpoints.wait()
@@ -162,7 +158,7 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
     config, steps_per_epoch = experiment.config, experiment.steps_per_epoch
     due_every = (config.log_every_steps, config.checkpoint_every_steps, steps_per_epoch)
     chunk_steps = 1
-    while run.step < experiment.total_steps:
+    while not _is_finished(experiment, run):
         first = run.step
         if first % steps_per_epoch == 0:
             run.state = experiment.begin_epoch(run.state)
@@ -181,6 +177,56 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
         yield
 
 
+def _evaluate(experiment: Experiment, run: Run) -> dict[str, float]:
+    """Evaluate on the validation split, or else on the test set; return the values of the log."""
+    if experiment.config.val_fraction:
+        split, found = "validation", experiment.evaluate(run.state, "validation")
+        run.validation = _compared(found, run.validation)
+        values = {"val_loss": found["loss"], "val_accuracy": found["accuracy"]}
+    else:
+        split, found = "test", experiment.evaluate(run.state)
+        run.test = found
+        values = {"test_loss": found["loss"], "test_accuracy": found["accuracy"]}
+    report.say(
+        f"epoch {run.step // experiment.steps_per_epoch}: {split} accuracy "
+        f"{found['accuracy']:.2%}, loss {found['loss']:.4f}"
+    )
+    return values
+
+
+def _compared(found: Evaluation, before: Validation | None) -> Validation:
+    accuracy = found["accuracy"]
+    if before is None or accuracy > before["best_accuracy"]:
+        return {**found, "best_accuracy": accuracy, "evaluations_since_best": 0}
+    since = before["evaluations_since_best"] + 1
+    return {**found, "best_accuracy": before["best_accuracy"], "evaluations_since_best": since}
+
+
+def _is_finished(experiment: Experiment, run: Run) -> bool:
+    return run.step == experiment.total_steps or _has_no_patience(experiment, run)
+
+
+def _has_no_patience(experiment: Experiment, run: Run) -> bool:
+    patience, validation = experiment.config.patience, run.validation
+    if patience is None or validation is None:
+        return False
+    return validation["evaluations_since_best"] >= patience
+
+
+def _test_best(experiment: Experiment, run: Run, checkpoints: Checkpoints) -> None:
+    """Evaluate the best checkpoint by validation on the test set, the only look at it."""
+    if _has_no_patience(experiment, run):
+        report.say(
+            f"Stopped after {run.step / experiment.steps_per_epoch:.4g} of "
+            f"{experiment.config.epochs} epochs: {experiment.config.patience} evaluations without "
+            "a higher validation accuracy."
+        )
+    with report.phase("testing"):
+        state, progress = checkpoints.restore(experiment.state, "best")
+        run.test, run.validation = experiment.evaluate(state), progress.get("validation")
+        run.best_step = int(state.step)
+
+
 def _is_evaluated(experiment: Experiment, step: int) -> bool:
     every = experiment.config.eval_every_epochs * experiment.steps_per_epoch
     return step % every == 0 or step == experiment.total_steps
@@ -188,9 +234,9 @@ def _is_evaluated(experiment: Experiment, step: int) -> bool:
 
 def _result(experiment: Experiment, run: Run) -> Result:
     config, test = experiment.config, run.test
-    assert test is not None  # the last step is evaluated
+    assert test is not None  # the last step or the best one is evaluated
     packages = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    return {
+    result: Result = {
         "preset": config.preset,
         "model": config.model,
         "num_parameters": sum(leaf.size for leaf in jax.tree.leaves(run.state.params)),
@@ -214,3 +260,10 @@ def _result(experiment: Experiment, run: Run) -> Result:
             **{package: importlib.metadata.version(package) for package in packages},
         },
     }
+    if run.best_step is not None and run.validation is not None:
+        result["best_step"] = run.best_step
+        result["val_accuracy"] = run.validation["accuracy"]
+        result["val_loss"] = run.validation["loss"]
+        result["num_val_examples"] = run.validation["num_examples"]
+        result["stopped_early"] = run.step < experiment.total_steps
+    return result

@@ -59,7 +59,10 @@ tensorstore.experimental_collect_matching_metrics = lambda *_, **__: []
 
 
 class Checkpoints:
-    """The checkpoints of a run: the latest two and the best by test accuracy.
+    """The checkpoints of a run: the latest two and the best.
+
+    The best has the highest validation accuracy, or test accuracy in a run without a validation
+    split.
 
     Nothing is written before the first `save` or `restore_latest`, so a run can be read on a
     read-only disk and while it trains.
@@ -102,20 +105,29 @@ class Checkpoints:
     def resolve_step(self, step: int | Literal["best"] | None) -> int:
         """Return `step` if it has a checkpoint; None is the latest.
 
-        "best" is the step with the best test accuracy among those evaluated, the latest of equals.
+        "best" is the step with the best validation accuracy, the first of equals; in a run without
+        a validation split, the one with the best test accuracy, the latest of equals.
 
         Raises:
           UserError: there is no such checkpoint; the message lists those that exist.
         """
         return self._candidates(step)[0]
 
-    def save(self, state: Any, progress: Progress, *, test_accuracy: float | None = None) -> None:
+    def save(
+        self,
+        state: Any,
+        progress: Progress,
+        *,
+        test_accuracy: float | None = None,
+        val_accuracy: float | None = None,
+    ) -> None:
         """Start saving `state` under its step; return when `state` may be donated.
 
         Args:
           state: tree of arrays with a `step`.
           progress: progress of the run, returned by `restore`.
-          test_accuracy: test accuracy of this state, if it was evaluated.
+          test_accuracy: test accuracy of this state, if it was evaluated on the test set.
+          val_accuracy: its validation accuracy, if it was evaluated on a validation split.
 
         Raises:
           RunError: the checkpoint, or an earlier one, cannot be written.
@@ -128,6 +140,8 @@ class Checkpoints:
             "test_accuracy": test_accuracy,
             "progress": progress,
         }
+        if val_accuracy is not None:
+            metadata["val_accuracy"] = val_accuracy
         step = int(state.step)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -332,13 +346,14 @@ class Checkpoints:
 
 
 def _ranked(readable: Mapping[int, Metadata]) -> list[int]:
-    """Return the evaluated steps by falling test accuracy, the latest of equals first."""
-    evaluated = [
-        (metadata["test_accuracy"], step)
-        for step, metadata in readable.items()
-        if metadata["test_accuracy"] is not None
-    ]
-    return [step for _, step in sorted(evaluated, reverse=True)]
+    """Return the evaluated steps, best first; see `Checkpoints.resolve_step`."""
+    ranks = []
+    for step, metadata in readable.items():
+        if "val_accuracy" in metadata:  # a later step of the same accuracy is no improvement
+            ranks.append((metadata["val_accuracy"], -step, step))
+        elif metadata["test_accuracy"] is not None:
+            ranks.append((metadata["test_accuracy"], step, step))
+    return [step for *_, step in sorted(ranks, reverse=True)]
 
 
 @jax.jit

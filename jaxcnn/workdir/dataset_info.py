@@ -103,7 +103,7 @@ def check_unchanged(workdir: Path, info: DatasetInfo, dataset: str) -> None:
         if before != now:
             raise UserError(
                 f"{name} is {now}; expected {before}, as when the run in {workdir} was started; "
-                "restore the dataset, or choose another --workdir"
+                "restore the dataset, or choose another `workdir`"
             )
 
 

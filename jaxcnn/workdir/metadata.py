@@ -40,20 +40,35 @@ class _Progress(TypedDict):
     total_seconds: Annotated[float, NOT_NEGATIVE]
 
 
+class Validation(Evaluation):
+    """Means over the validation split, and how they compare with those before."""
+
+    best_accuracy: float
+    evaluations_since_best: Annotated[int, NOT_NEGATIVE]
+
+
 class Progress(_Progress, total=False):
-    """What a run needs besides its state to continue; `log` is missing in format 1."""
+    """What a run needs besides its state to continue.
+
+    `log` is missing in format 1, `validation` in a run without a validation split.
+    """
 
     log: LogDigest | None
+    validation: Validation | None
 
 
-class Metadata(TypedDict):
-    """Metadata of a checkpoint, as stored."""
-
+class _Metadata(TypedDict):
     format_version: int
     checksum: int
     config: dict[str, Any] | None
     test_accuracy: float | None
     progress: Progress
+
+
+class Metadata(_Metadata, total=False):
+    """Metadata of a checkpoint, as stored; `val_accuracy` if it was evaluated on that split."""
+
+    val_accuracy: float
 
 
 class Format1Metrics(TypedDict):

@@ -39,6 +39,8 @@ class Line(_Step, total=False):
     learning_rate: Annotated[float, NOT_NEGATIVE]
     train_loss: float
     train_accuracy: float
+    val_loss: float
+    val_accuracy: float
     test_loss: float
     test_accuracy: float
 
