@@ -108,7 +108,8 @@ def save_images(
     """Draw images of any sizes as a contact sheet, each below its title."""
     columns = min(8, max(1, len(images)))
     rows = max(1, -(-len(images) // columns))
-    figure = make_figure(max(4.5, 1.5 * columns), 0.3 + 1.9 * rows)
+    tallest = max((image.shape[0] / image.shape[1] for image in images), default=1)
+    figure = make_figure(max(4.5, 1.5 * columns), 0.3 + (0.5 + 1.4 * min(tallest, 2)) * rows)
     figure.suptitle(caption(subject, 60), fontsize=10)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
