@@ -11,7 +11,9 @@ import pathlib
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+import jaxcnn
+
+ROOT = pathlib.Path(jaxcnn.__file__).parents[1]  # of the repository, or of an installed wheel
 
 # Each line may import from itself and the lines below; within a package, from names to the right.
 # A name that is not in a package's list may be imported by the package alone.

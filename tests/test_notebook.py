@@ -1,8 +1,10 @@
 """The Colab notebook: executed headless in its short form, and as it is committed."""
 
+import importlib.metadata
 import json
 import pathlib
 import re
+import tomllib
 
 import pytest
 
@@ -111,3 +113,22 @@ def test_notebook_is_small_and_holds_no_path():
             output.get("data", {}).pop("image/png", None)
         cell["source"] = ""
     assert not re.search(r"/(home|Users|root|tmp|work|usr|opt|content)\b", json.dumps(notebook))
+
+
+def test_notebook_names_the_setting_that_is_missing(monkeypatch):
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    settings, install = (
+        next(source for source in sources() if text in source) for text in ("PROJECT =", "%pip")
+    )
+    with pytest.raises(SystemExit, match="PROJECT still says OWNER; set it in the first code cell"):
+        exec(settings + "\n" + install.replace("%pip", "# "), {})
+
+
+def test_notebook_installs_from_the_repository_of_the_package():
+    project = tomllib.loads((NOTEBOOK.parents[1] / "pyproject.toml").read_text())["project"]
+    repository = project["urls"]["Repository"]
+    assert all(url.startswith(repository) for url in project["urls"].values())
+    assert any(f'PROJECT = "git+{repository}"' in source for source in sources())
