@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
 import threading
@@ -15,7 +14,7 @@ from typing import Any
 
 import tyro
 
-from jaxcnn.errors import RunError, UserError, flag
+from jaxcnn.errors import RunError, UserError, one_line
 from jaxcnn.paths import local_path
 
 
@@ -44,7 +43,7 @@ def one_line_errors() -> Iterator[None]:
       SystemExit: 2 for a `UserError`, 1 for an `OSError` or a `RunError`; 128 plus the number of
         the signal that stopped a run.
     """
-    _prepare_output()
+    _prepare_streams()
     # Only the main thread may set a handler; a signal that is ignored stays ignored.
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -55,9 +54,7 @@ def one_line_errors() -> Iterator[None]:
         yield
         sys.stdout.flush()  # inside the block, because the reader may have closed the pipe
     except (UserError, RunError) as error:
-        message = re.sub("`([a-z][a-z0-9_.]*)`", lambda name: flag(name[1]), str(error))
-        message = re.sub(r"\s*\n\s*", " ", message.strip())
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:  # the reader closed the pipe (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -83,12 +80,14 @@ def _end(number: int, _: object) -> None:
     os._exit(128 + number)
 
 
-def _prepare_output() -> None:
+def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by `>&-`
             setattr(sys, name, open(os.devnull, "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
 
 
 def placeholder(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -29,6 +30,12 @@ class RunError(RuntimeError):
 def flag(field: str) -> str:
     """Return the command-line flag of a config field."""
     return f"--{field.replace('_', '-')}"
+
+
+def one_line(error: Exception) -> str:
+    """Return the message of an error as one line; names in backquotes become flags."""
+    message = re.sub("`([a-z][a-z0-9_.]*)`", lambda name: flag(name[1]), str(error))
+    return re.sub(r"\s*\n\s*", " ", message.strip())
 
 
 def lookup(

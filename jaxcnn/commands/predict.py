@@ -22,6 +22,7 @@ def predict(
     views: Annotated[Literal[1, 2, 5, 10] | None, placeholder("1|2|5|10")] = None,
     prepare: Literal["auto", "digit", "none"] = "auto",
     show_prepared: Annotated[Path | None, placeholder("FILE")] = None,
+    max_value: Annotated[float | None, placeholder("N")] = None,
     on_bad_image: Literal["report", "refuse"] = "report",
     step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,
     data_dir: Annotated[str | None, placeholder("DIR")] = None,
@@ -42,6 +43,8 @@ def predict(
             into MNIST's form; `none` scales the image; `auto` is `digit` for networks trained on
             MNIST.
         show_prepared: PNG file for the first 100 images as the network received them.
+        max_value: largest value of 9- to 32-bit pixels; by default as in the run, else as each file
+            says; 4095 for 12-bit data in 16-bit files.
         on_bad_image: policy for images that cannot be read. `report` names them, continues, and
             exits with status 1 at the end; `refuse` stops.
         step: step of the run's checkpoint, or best; by default the latest.
@@ -68,7 +71,12 @@ def predict(
     from jaxcnn.evaluation.predict import load
 
     classifier = load(
-        run[0] if run else None, pretrained=pretrained, step=step, views=views, data_dir=data_dir
+        run[0] if run else None,
+        pretrained=pretrained,
+        step=step,
+        views=views,
+        max_value=max_value,
+        data_dir=data_dir,
     )
     answer_files(
         classifier,

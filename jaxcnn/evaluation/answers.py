@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxcnn.data.folders import image_files
-from jaxcnn.errors import RunError, UserError
+from jaxcnn.data.folders import image_files, shown
+from jaxcnn.errors import RunError, UserError, one_line
 from jaxcnn.evaluation import inputs
 from jaxcnn.evaluation.inputs import Prepare
 from jaxcnn.evaluation.pictures import label, save_images
@@ -25,32 +25,42 @@ MOST_DRAWN = 100  # images of a contact sheet
 Format = Literal["table", "json", "csv"]
 
 
-def find_images(arguments: Iterable[str]) -> Iterator[str]:
-    """Yield the paths of image files, in order and without a list of all.
+def find_images(arguments: Iterable[str]) -> Iterator[str | Answer]:
+    """Yield the paths of image files, in order; an argument without images is an error in place.
 
     Args:
-      arguments: paths of files; folders, whose images are found at any depth; patterns such as
-        "scans/*.png", if no file has that name; "-" for paths on standard input, one a line.
+      arguments: paths of files; folders, whose images are found at any depth; patterns of files and
+        folders such as "scans/*.png", if no file has that name; "-" for paths of files and folders
+        on standard input, one a line.
     """
     for argument in arguments:
         if argument == "-":
-            yield from filter(None, (line.rstrip("\n") for line in sys.stdin))
-        elif os.path.isdir(argument):
-            yield from _not_empty(image_files(argument), argument)
+            for line in sys.stdin or ():  # None if it is closed
+                if path := line.rstrip("\r\n"):
+                    yield from _found(path)
         elif os.path.lexists(argument) or not glob.has_magic(argument):
-            yield argument
+            yield from _found(argument)
+        elif paths := sorted(glob.glob(argument, recursive=True)):
+            for path in paths:
+                if "**" not in argument:
+                    yield from _found(path)
+                elif not os.path.isdir(path):  # the pattern itself matches what is inside
+                    yield path
         else:
-            yield from _not_empty(sorted(glob.glob(argument, recursive=True)), argument)
+            yield Answer(argument, error=UserError(f"no file matches {shown(argument)}"))
 
 
-def _not_empty(paths: Iterable[str], argument: str) -> Iterator[str]:
-    """Yield the paths, or the argument itself if there are none, which is then a bad image."""
-    found = False
-    for path in paths:
-        found = True
-        yield path
-    if not found:
-        yield argument
+def _found(path: str) -> Iterable[str | Answer]:
+    """Return the images of a folder, or the path of anything else."""
+    if not os.path.isdir(path):
+        return [path]
+    try:
+        if paths := image_files(path):
+            return paths
+        error = UserError(f"{shown(path)} is a folder without images; expected image files in it")
+    except UserError as unreadable:
+        error = unreadable
+    return [Answer(path, error=error)]
 
 
 def answer_files(
@@ -92,19 +102,19 @@ def answer_files(
             if on_bad_image == "refuse":
                 raise answer.error
             num_bad += 1
-            print(f"error: {answer.error}", file=sys.stderr)
+            print(f"error: {one_line(answer.error)}", file=sys.stderr)
         elif len(drawn) < MOST_DRAWN and (figure or show_prepared):
             drawn.append(answer)
         write(answer)
     titles, subject = [_title(answer, names) for answer in drawn], classifier.trained.name
-    if figure:
-        thumbnails = [inputs.thumbnail(answer.path) for answer in drawn]
+    if figure and drawn:
+        thumbnails = [inputs.thumbnail(a.path, max_value=classifier.max_value) for a in drawn]
         save_images(thumbnails, titles, figure, subject=subject)
-    if show_prepared:
+    if show_prepared and drawn:
         prepared = [answer.image for answer in drawn if answer.image is not None]
         save_images(prepared, titles, show_prepared, subject=f"{subject}: what the network sees")
     if num_bad:
-        raise RunError(f"{num_bad:,} of {count:,} images are bad; the errors above name them")
+        raise RunError(f"{num_bad:,} of {count:,} images have no answer; see the errors above")
 
 
 def _best(answer: Answer, names: Sequence[str], top: int) -> list[tuple[str, float]]:
@@ -126,7 +136,7 @@ def _table(names: Sequence[str], top: int) -> Callable[[Answer], None]:
         if not answer.error:
             best = _best(answer, names, top)
             columns = "  ".join(f"{name:{width}} {value:6.1%}" for name, value in best)
-            print(f"{columns}  {answer.path}")
+            print(f"{columns}  {shown(answer.path)}")
 
     return write
 
@@ -134,26 +144,29 @@ def _table(names: Sequence[str], top: int) -> Callable[[Answer], None]:
 def _json(names: Sequence[str], top: int) -> Callable[[Answer], None]:
     def write(answer: Answer) -> None:
         if answer.error:
-            content: dict[str, Any] = {"error": str(answer.error)}
+            content: dict[str, Any] = {"error": one_line(answer.error)}
         else:
             best = _best(answer, names, top)
             content = {"answers": [{"class": n, "probability": round(p, 6)} for n, p in best]}
-        print(json.dumps({"file": answer.path, **content}))
+        print(json.dumps({"file": answer.path, **content}, allow_nan=False))
 
     return write
 
 
 def _csv(names: Sequence[str], top: int) -> Callable[[Answer], None]:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    # Python 3.11 does not quote a carriage return, unless all text is quoted.
+    writer = csv.writer(sys.stdout, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     columns = [f"{column}_{i + 1}" for i in range(top) for column in ("class", "probability")]
     writer.writerow(["file", *columns, "error"])
 
     def write(answer: Answer) -> None:
+        # Bytes of a name that are not UTF-8 become \xNN; standard output would lose them.
+        path = answer.path.encode(errors="surrogateescape").decode(errors="backslashreplace")
         if answer.error:
-            writer.writerow([answer.path, *[""] * 2 * top, str(answer.error)])
+            writer.writerow([path, *[""] * 2 * top, one_line(answer.error)])
         else:
             best = _best(answer, names, top)
-            cells = [cell for name, value in best for cell in (name, f"{value:.6f}")]
-            writer.writerow([answer.path, *cells, ""])
+            cells = [cell for name, value in best for cell in (name, round(value, 6))]
+            writer.writerow([path, *cells, ""])
 
     return write

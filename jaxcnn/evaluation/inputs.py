@@ -24,7 +24,12 @@ DIGITS = ("mnist", "mnist5k", "qmnist")  # datasets whose images `prepare_digit`
 
 
 def raw_images(
-    images: Image | Sequence[Image], shape: tuple[int, int, int], *, prepare: Prepare, digits: bool
+    images: Image | Sequence[Image],
+    shape: tuple[int, int, int],
+    *,
+    prepare: Prepare,
+    digits: bool,
+    max_value: float | None = None,
 ) -> np.ndarray:
     """Return images as one array [images, *shape]: uint8, or float32 in [0, 255].
 
@@ -33,6 +38,7 @@ def raw_images(
       shape: [height, width, channels] of the dataset's raw images.
       prepare: see `Classifier.predict`.
       digits: whether "auto" means "digit".
+      max_value: largest value of pixels of more than 8 bits in files; by default as the file says.
 
     Raises:
       UserError: an image cannot be read, an array has another shape, type or range, or "digit" is
@@ -46,7 +52,7 @@ def raw_images(
     many = _split(images)
     if not many:
         raise UserError("there are no images; expected at least one")
-    raw = [_raw_image(image, shape, prepare, digits) for image in many]
+    raw = [_raw_image(image, shape, prepare, digits, max_value) for image in many]
     return np.stack(raw)
 
 
@@ -61,46 +67,52 @@ def _split(images: Image | Sequence[Image]) -> Sequence[Image]:
 
 
 def _raw_image(
-    image: Image, shape: tuple[int, int, int], prepare: Prepare, digits: bool
+    image: Image,
+    shape: tuple[int, int, int],
+    prepare: Prepare,
+    digits: bool,
+    max_value: float | None,
 ) -> np.ndarray:
     is_digit = prepare == "digit" or (prepare == "auto" and digits and shape == digit_images.SHAPE)
     if isinstance(image, str | os.PathLike):
         path = os.fspath(image)
-        with _open(path) as file, decode.open_image(file, path, 1, None) as opened:
-            return _prepared(opened, shape, is_digit)
+        with _open(path) as file, decode.open_image(file, path, 1, max_value) as opened:
+            return _prepared(opened, shape, is_digit, max_value)
     array = _checked_array(np.asarray(image))
     if array.shape == shape and prepare != "digit":
         return array
     pixels: Any = array if array.dtype == np.uint8 else np.rint(array).astype(np.uint8)
     picture = PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    return _prepared(picture, shape, is_digit)
+    return _prepared(picture, shape, is_digit, None)
 
 
-def thumbnail(path: str, size: int = 200) -> UInt8[np.ndarray, "height width 3"]:
+def thumbnail(
+    path: str, *, max_value: float | None = None, size: int = 200
+) -> UInt8[np.ndarray, "height width 3"]:
     """Return an image file upright, in colours, at most `size` pixels high and wide.
 
     Raises:
       UserError: the image cannot be read.
     """
-    with _open(path) as file, decode.open_image(file, path, 1, None) as image:
+    with _open(path) as file, decode.open_image(file, path, 1, max_value) as image:
         image.draft("RGB", (size, size))
-        whole = decode.upright(decode.eight_bits(image, None).convert("RGB"), image)
+        whole = decode.upright(decode.eight_bits(image, max_value).convert("RGB"), image)
         whole.thumbnail((size, size))
         return np.asarray(whole)
 
 
 def _prepared(
-    image: PIL.Image.Image, shape: tuple[int, int, int], is_digit: bool
+    image: PIL.Image.Image, shape: tuple[int, int, int], is_digit: bool, max_value: float | None
 ) -> UInt8[np.ndarray, "height width channels"]:
     if is_digit:
-        return digit_images.prepare_digit(_grey(image))
-    return decode.fit_square(image, shape[0], shape[-1], None)
+        return digit_images.prepare_digit(_grey(image, max_value))
+    return decode.fit_square(image, shape[0], shape[-1], max_value)
 
 
-def _grey(image: PIL.Image.Image) -> UInt8[np.ndarray, "height width"]:
+def _grey(image: PIL.Image.Image, max_value: float | None) -> UInt8[np.ndarray, "height width"]:
     """Return an image upright, in grey levels, on white where it is transparent."""
     image.draft("L", (LARGEST, LARGEST))
-    whole = decode.upright(decode.eight_bits(image, None), image)
+    whole = decode.upright(decode.eight_bits(image, max_value), image)
     whole.thumbnail((LARGEST, LARGEST))
     if "transparency" in image.info or whole.mode in ("RGBA", "LA", "PA"):
         colours = whole.convert("RGBA")

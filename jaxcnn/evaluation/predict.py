@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Real
 
+from jaxcnn.data.folders import shown
 from jaxcnn.data.preprocess import evaluation_preprocess
 from jaxcnn.distributed import mesh, processes
 from jaxcnn.distributed.compilation_cache import use_compilation_cache
@@ -67,6 +69,7 @@ def load(
     pretrained: str | None = None,
     step: int | Literal["best"] | None = None,
     views: Literal[1, 2, 5, 10] | None = None,
+    max_value: float | None = None,
     data_dir: str | None = None,
 ) -> Classifier:
     """Load the network of a run, or one that the package ships, for predictions.
@@ -77,6 +80,8 @@ def load(
       step: step of the run's checkpoint, or "best" for the best test accuracy; by default the
         latest.
       views: views of each image; by default as in the run.
+      max_value: largest value of pixels of more than 8 bits in files; by default as in the run,
+        else as each file says.
       data_dir: directory of prepared datasets, for runs of earlier versions.
 
     Raises:
@@ -87,9 +92,11 @@ def load(
         raise UserError("expected either a run or the name of pretrained weights")
     processes.check_devices()
     if pretrained is not None:
-        return Classifier(load_pretrained(pretrained), views=views)
-    assert run is not None
-    return Classifier(load_run(run, step=step, data_dir=data_dir), views=views)
+        trained = load_pretrained(pretrained)
+    else:
+        assert run is not None
+        trained = load_run(run, step=step, data_dir=data_dir)
+    return Classifier(trained, views=views, max_value=max_value)
 
 
 class Classifier:
@@ -101,17 +108,25 @@ class Classifier:
       state: the parameters as a training state without an optimizer, for `probes`.
       preprocess: `(raw images, views=1) -> images` as the network receives them.
       views: views of an image.
+      max_value: largest value of pixels of more than 8 bits in files; None is as the file says.
     """
 
-    def __init__(self, trained: Trained, *, views: Literal[1, 2, 5, 10] | None = None) -> None:
+    def __init__(
+        self,
+        trained: Trained,
+        *,
+        views: Literal[1, 2, 5, 10] | None = None,
+        max_value: float | None = None,
+    ) -> None:
         """Place the parameters on the devices; programs are compiled at their first use.
 
         Args:
           trained: the network.
           views: views of each image; by default as in its config.
+          max_value: largest value of pixels of more than 8 bits; by default as in its config.
 
         Raises:
-          UserError: the views cannot be cut.
+          UserError: the views cannot be cut, or the largest value is not positive.
         """
         config = trained.config
         if config.compilation_cache:
@@ -119,6 +134,9 @@ class Classifier:
         self.trained = trained
         self.class_names = trained.info.class_names
         self.views = views or config.eval_views
+        self.max_value = config.max_value if max_value is None else max_value
+        if self.max_value is not None and not 0 < self.max_value < math.inf:
+            raise UserError(f"`max_value` is {max_value}; expected a positive number")
         self.preprocess = evaluation_preprocess(
             config.transforms, config.pixel_mean, config.pixel_std
         )
@@ -188,15 +206,19 @@ class Classifier:
         """Return log-probabilities of raw images in the central view alone."""
         return self._in_batches(self._one_view_program, images)
 
-    def stream(self, paths: Iterable[str], *, prepare: Prepare = "auto") -> Iterator[Answer]:
+    def stream(
+        self, paths: Iterable[str | Answer], *, prepare: Prepare = "auto"
+    ) -> Iterator[Answer]:
         """Yield an answer for each file, in order; memory does not grow with their number.
 
         Args:
-          paths: paths of image files.
+          paths: paths of image files; an answer, which has an error, is yielded in its place.
           prepare: as for `predict`.
         """
 
-        def read(path: str) -> Answer:
+        def read(path: str | Answer) -> Answer:
+            if isinstance(path, Answer):
+                return path
             try:
                 return Answer(path, image=self._raw(path, prepare)[0])
             except UserError as error:
@@ -208,12 +230,14 @@ class Classifier:
                 images = [answer.image for answer in batch if answer.image is not None]
                 rows = iter(self.log_probs(np.stack(images)) if images else ())
                 for answer in batch:
-                    yield answer if answer.error else answer._replace(log_probs=next(rows))
+                    yield answer if answer.error else _answered(answer, next(rows))
 
     def _raw(self, images: Image | Sequence[Image], prepare: Prepare) -> np.ndarray:
         digits = self.trained.config.dataset in inputs.DIGITS
         shape = self.trained.info.image_shape
-        return inputs.raw_images(images, shape, prepare=prepare, digits=digits)
+        return inputs.raw_images(
+            images, shape, prepare=prepare, digits=digits, max_value=self.max_value
+        )
 
     def _in_batches(self, program: Callable[..., jax.Array], images: np.ndarray) -> np.ndarray:
         """Call a program on batches, each padded by its last image to one of BATCH_SIZES."""
@@ -254,8 +278,15 @@ class Classifier:
         return probes.layer_outputs(self.state.replace(params=params), self.preprocess(images))
 
 
+def _answered(answer: Answer, log_probs: np.ndarray) -> Answer:
+    if np.isnan(log_probs).any():
+        error = UserError(f"the output of the network for {shown(answer.path)} is not a number")
+        return Answer(answer.path, error=error)
+    return answer._replace(log_probs=log_probs)
+
+
 def _map_ahead(
-    pool: ThreadPoolExecutor, function: Callable[[str], Answer], items: Iterable[str], ahead: int
+    pool: ThreadPoolExecutor, function: Callable[[Any], Answer], items: Iterable[Any], ahead: int
 ) -> Iterator[Answer]:
     """Map a function over items in order, with at most `ahead` results waiting."""
     futures: collections.deque[Any] = collections.deque()

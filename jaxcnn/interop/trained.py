@@ -25,7 +25,6 @@ from jaxcnn.paths import local_path
 from jaxcnn.training.step import TrainState, create_state
 from jaxcnn.workdir import dataset_info
 from jaxcnn.workdir import folder as workdirs
-from jaxcnn.workdir.checkpoints import Checkpoints
 from jaxcnn.workdir.dataset_info import DatasetInfo
 
 
@@ -73,6 +72,8 @@ def load_run(
         and its data cannot be read.
       RunError: the checkpoint is corrupt.
     """
+    from jaxcnn.workdir.checkpoints import Checkpoints  # late: pretrained weights need no Orbax
+
     workdir = local_path(workdir, "the run")
     config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
     with Checkpoints(workdir / "checkpoints", config) as checkpoints:

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -35,21 +37,33 @@ def scans(tmp_path):
 def test_find_images_takes_files_folders_patterns_and_lists(scans, monkeypatch):
     def found(*arguments):
         paths = answers.find_images([str(argument) for argument in arguments])
-        return [path.removeprefix(f"{scans}/") for path in paths]
+        return [path.removeprefix(f"{scans}/") for path in paths if isinstance(path, str)]
 
     assert found(scans) == ["2.png", "3.png", "7.png", "more/4.png"]
     assert found(scans / "7.png", scans / "notes.txt") == ["7.png", "notes.txt"]
     assert found(scans / "[27].png") == ["2.png", "7.png"]
     assert found(scans / "**" / "4.*") == ["more/4.png"]
-    assert found(scans / "x*.png") == ["x*.png"]
+    assert found(scans / "**") == ["2.png", "3.png", "7.png", "more/4.png", "notes.txt"]
+    assert found(scans / "m*") == ["more/4.png"]
     (scans / "a[1].png").touch()
     assert found(scans / "a[1].png") == ["a[1].png"]
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{scans}/2.png\n\n{scans}/a b.png\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{scans}/2.png\n\n{scans}/a b.png\r\n"))
     assert found("-") == ["2.png", "a b.png"]
+    monkeypatch.setattr("sys.stdin", None)  # closed, as by `<&-`
+    assert found("-") == []
+
+
+def test_find_images_says_which_argument_has_no_images(tmp_path):
+    (tmp_path / "empty" / "notes").mkdir(parents=True)
+    arguments = [str(tmp_path / name) for name in ("empty", "x*.png", "missing.png")]
+    empty, pattern, missing = answers.find_images(arguments)
+    assert "empty is a folder without images" in str(empty.error)
+    assert f"no file matches {tmp_path}/x*.png" in str(pattern.error)
+    assert missing == arguments[2]  # an image that cannot be read
 
 
 def run(classifier, scans, capsys, **options):
-    with pytest.raises(RunError, match="1 of 4 images are bad"):
+    with pytest.raises(RunError, match="1 of 4 images have no answer"):
         answers.answer_files(classifier, [str(scans)], **options)
     output, error = capsys.readouterr()
     assert error.count("\n") == 1 and f"error: {scans}/3.png is a bad image" in error
@@ -78,6 +92,45 @@ def test_answer_files_prints_csv(classifier, scans, capsys):
     rows = list(csv.DictReader(io.StringIO(output)))
     assert [row["class_1"] for row in rows] == ["2", "", "7", "4"]
     assert "bad image" in rows[1]["error"] and float(rows[0]["probability_1"]) > 0.5
+
+
+def test_answer_files_prints_names_of_any_bytes(classifier, tmp_path, capsys):
+    odd = [b"a,b", b'q"', b"new\nline", b"cr\rx", b"esc\x1b[31m", b"\xff\xfe", "\u00fc".encode()]
+    paths = [os.path.join(tmp_path, os.fsdecode(name + b".png")) for name in sorted(odd)]
+    Image.new("L", (28, 28)).save(paths[0])
+    for path in paths[1:]:
+        os.link(paths[0], path)
+    for form in ("table", "json", "csv"):
+        answers.answer_files(classifier, [str(tmp_path)], form=form)
+        output = capsys.readouterr().out
+        if form == "table":
+            assert len(output.splitlines()) == len(odd) and "\x1b" not in output
+        elif form == "json":
+            assert {json.loads(line)["file"] for line in output.splitlines()} == {*paths}
+        else:
+            output.encode()  # no lone surrogates
+            rows = csv.DictReader(io.StringIO(output, newline=""), strict=True)
+            names = {os.path.basename(row["file"])[:-4] for row in rows}
+            expected = {os.fsdecode(name) for name in odd if name[0] < 128}
+            assert names == expected | {"\\xff\\xfe", "\u00fc"}
+
+
+def test_answer_files_reads_12_bit_images_as_training_does(tmp_path, capsys):
+    ramp = np.arange(28 * 28, dtype=np.uint16).reshape(28, 28) * 5
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    unknown = jaxcnn.load(pretrained="lenet5-mnist")
+    with pytest.raises(RunError, match="1 of 1 images have no answer"):
+        answers.answer_files(unknown, [path])
+    assert "set --max-value" in capsys.readouterr().err
+    classifier = jaxcnn.load(pretrained="lenet5-mnist", max_value=4095)
+    (answer,) = classifier.stream([path], prepare="none")
+    np.testing.assert_array_equal(answer.image[..., 0], ramp // 16)
+    answers.answer_files(classifier, [path], figure=tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").exists()
+    for value in (0, -1, float("nan")):
+        with pytest.raises(UserError, match="`max_value` is .*; expected a positive number"):
+            jaxcnn.load(pretrained="lenet5-mnist", max_value=value)
 
 
 def test_answer_files_draws_contact_sheets(classifier, scans, capsys, tmp_path):
