@@ -33,11 +33,13 @@ def variants():
     """Return the arguments of several kinds of runs by name."""
     streamed = ("--dataset", f"folder:{folder_of_images()}", "--stream-size", 28, "--channels", 1)
     of_1998 = ("--dataset", "mnist5k", "--optimizer.learning-rate", 0.0005)
+    tuned = ("--model", "lenet5", "--init-from", "lenet5-mnist", "--freeze", "C1", "C3")
     return {
         "in memory": ("lenet5-mnist5k", *FLAGS),
         "averaged": ("lenet5-mnist5k", *FLAGS, "--ema-decay", 0.9),
         "accumulated": ("lenet5-mnist5k", *FLAGS, "--optimizer.accumulate", 3),
         "diagonal-lm": ("lenet5-1998-minibatch-mnist", *of_1998, *FLAGS),
+        "fine-tuned": ("lenet5-mnist5k", *tuned, *FLAGS, "--new-head", "--ema-decay", 0.9),
         "streamed": ("lenet5-mnist5k", *streamed, *FLAGS, "--epochs", 20, "--batch-size", 30),
     }
 

@@ -23,6 +23,7 @@ from jaxcnn import PRESETS, train_and_evaluate
 from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
+from jaxcnn.interop.pretrained import load_pretrained
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.workdir import folder as workdir
 from jaxcnn.workdir.checkpoints import Checkpoints
@@ -153,6 +154,22 @@ def test_processes_train_as_one_does(undisturbed, tmp_path):
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 1
     assert_process_0_reports(tmp_path, first, others)
     assert_same_run(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_processes_fine_tune_as_one_does_and_continue(tmp_path):
+    options = "--model lenet5 --init-from lenet5-mnist --freeze C1 C3 --new-head".split()
+    one, two = tmp_path / "one", tmp_path / "two"
+    for lengths in (("--epochs", 2), ("--epochs", 3, "--continue")):
+        (_, err, status), *_ = ends(start(one, 1, *options, *lengths, devices=2))
+        assert status == 0, err
+        both = ends(start(two, 2, *options, *lengths))
+        assert {status for *_, status in both} == {0}, both
+    assert json.loads((two / "result.json").read_text())["continued_from"] == [2]
+    assert_same_run(two, one)
+    source = load_pretrained("lenet5-mnist").params
+    for layer in ("C1", "C3"):
+        chex.assert_trees_all_equal(final_params(two)[layer], source[layer])
 
 
 @pytest.mark.slow

@@ -1,20 +1,23 @@
 """Runs that start from a trained network."""
 
 import dataclasses
+import os
 import pathlib
 import shutil
+import time
 
 import chex
 import jax
 import numpy as np
 import pytest
-from helpers import random_params
+from helpers import random_params, run_script, start_script
 
 from jaxcnn import PRESETS, load_initial_params, train_and_evaluate
 from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.errors import UserError
 from jaxcnn.interop.initialize import merge
+from jaxcnn.interop.pretrained import load_pretrained
 from jaxcnn.interop.torch_weights import to_torch
 from jaxcnn.interop.trained import load_run
 from jaxcnn.interop.weight_files import write_weights
@@ -94,9 +97,9 @@ def test_load_initial_params_without_a_source_is_none():
     assert load_initial_params(TrainConfig()) is None
 
 
-def noise(num_classes):
+def noise(num_classes, shape=(28, 28, 1)):
     rng = np.random.default_rng(num_classes)
-    images = rng.integers(256, size=(40, 28, 28, 1), dtype=np.uint8)
+    images = rng.integers(256, size=(40, *shape), dtype=np.uint8)
     labels = rng.integers(num_classes, size=40, dtype=np.int32)
     names = tuple(map(str, range(num_classes)))
     return Dataset("noise", images, labels, images[:20], labels[:20], names)
@@ -152,6 +155,95 @@ def test_run_is_fine_tuned_with_frozen_layers_and_resumes_to_the_same_bits(tmp_p
     shutil.rmtree(tmp_path / "pretrained")
     train_and_evaluate(config, dataset=noise(5), initial_params=initial_params)
     chex.assert_trees_all_equal(leaves(final_state(config, noise(5))), leaves(tuned))
+
+
+def steps_of(*rate_steps, **fields):
+    return OptimizerConfig(schedule="steps", rate_steps=rate_steps, **fields)
+
+
+# On two devices each: the network, the layers that are frozen, and what else is set.
+TUNED = {
+    "data parallel": ("lenet5", ("C1", "C3"), {}),
+    "a split layer": ("alexnet-32", ("conv1", "fc6"), {"model_axis": 2}),
+    "streamed": ("lenet5", ("C1", "F6"), {"stream_size": 28, "channels": 1}),
+    "accumulated": (
+        "lenet5",
+        ("C1", "output"),
+        {
+            "optimizer": steps_of((1, 0.1), (3, 0.01), name="sgd-2012", accumulate=3, clip_norm=1),
+            "ema_decay": 0.9,
+        },
+    ),
+    "decayed": (
+        "lenet5",
+        ("C1",),
+        {"optimizer": OptimizerConfig(name="adamw", weight_decay=0.1, decay_biases=True)},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TUNED)
+def test_frozen_layers_keep_their_bits_and_the_run_resumes_to_its_own(case, image_folder, tmp_path):
+    model, frozen, fields = TUNED[case]
+    shape = (32, 32, 3) if model == "alexnet-32" else (28, 28, 1)
+    source = random_params(MODELS[model](10), shape, seed=1)
+    config = TrainConfig(
+        model=model,
+        dataset=f"folder:{image_folder}" if case == "streamed" else "noise",
+        batch_size=10,
+        epochs=4,
+        checkpoint_every_steps=3,
+        init_from="weights",
+        freeze=frozen,
+        workdir=str(tmp_path / "run"),
+    )
+    config = dataclasses.replace(config, **fields)
+    dataset = None if case == "streamed" else noise(3, shape)
+    num_classes = 3
+
+    def initial_params(params):
+        return merge(config, source, params)
+
+    train_and_evaluate(config, dataset=dataset, initial_params=initial_params)
+    end = final_state(config, dataset)
+    head = list(source)[-1]
+    for layer, params in end.params.items():
+        if layer in frozen and layer != head:
+            chex.assert_trees_all_equal(params, source[layer])
+        elif layer not in frozen and layer != head:
+            assert np.any(params["kernel"] != source[layer]["kernel"]), layer
+    assert end.params[head]["bias"].shape == (num_classes,)
+    names = {str(path) for path, _ in jax.tree_util.tree_leaves_with_path(end.opt_state)}
+    assert not any(layer in name for layer in frozen for name in names)  # no optimizer memory
+
+    (tmp_path / "run" / "result.json").unlink()
+    for step in sorted(map(int, os.listdir(tmp_path / "run" / "checkpoints")))[1:]:
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / str(step))
+    train_and_evaluate(config, dataset=dataset)
+    chex.assert_trees_all_equal(leaves(final_state(config, dataset)), leaves(end))
+
+
+@pytest.mark.slow
+def test_fine_tuning_killed_continues_to_the_same_bits(tmp_path):
+    options = "--model lenet5 --init-from lenet5-mnist --freeze C1 C3 --epochs 2 --new-head".split()
+    options += ["--checkpoint-every-steps", "10"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run_script("train.py", *options, "--workdir", whole).returncode == 0
+    process = start_script("train.py", *options, "--workdir", killed)
+    while not (killed / "checkpoints" / "70").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    assert not (killed / "result.json").exists()
+    done = run_script("train.py", *options, "--workdir", killed)
+    assert done.returncode == 0 and "Going on from the checkpoint of step" in done.stdout
+    chex.assert_trees_all_equal(load_run(killed).params, load_run(whole).params)
+    chex.assert_trees_all_equal(
+        load_run(killed).params["C1"], load_pretrained("lenet5-mnist").params["C1"]
+    )
+    assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
 def test_run_with_frozen_layers_is_loaded(tmp_path):
