@@ -11,7 +11,8 @@ COMMANDS = {
     "evaluate": "evaluate a run on the whole test set, in numbers and pictures",
     "predict": "classify images with a trained network",
     "summary": "print a network layer by layer",
-    "compare": "list runs: what differs, seeds, accuracies and times",
+    "runs": "list runs: what differs, accuracy, steps done, time and state",
+    "compare": "list runs, with means over seeds and curves in one picture",
     "convert": "convert weights from and to PyTorch",
     "benchmark": "measure speed compared with PyTorch and plain linen",
 }

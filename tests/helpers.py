@@ -3,6 +3,7 @@
 import functools
 import gzip
 import io
+import json
 import os
 import pathlib
 import subprocess
@@ -16,6 +17,7 @@ from flax import linen as nn
 from hypothesis import strategies as st
 from PIL import Image
 
+from jaxcnn.config import to_json
 from jaxcnn.data import transforms
 from jaxcnn.distributed import mesh
 from jaxcnn.layers.convolution import conv_general_dilated
@@ -287,3 +289,29 @@ def assert_same_dataset(dataset, other):
     for field in ("train_images", "train_labels", "test_images", "test_labels"):
         np.testing.assert_array_equal(getattr(dataset, field), getattr(other, field))
     assert (dataset.name, dataset.class_names) == (other.name, other.class_names)
+
+
+# What runs leave in their folders.
+
+RESULT = {
+    **{"preset": "lenet5-mnist5k", "model": "lenet5-tanh", "num_parameters": 61_706},
+    **{"dataset": "mnist5k", "epochs": 2, "steps": 124, "test_loss": 0.1},
+    **{"num_test_examples": 1000, "train_seconds": 80.0, "compile_seconds": 2.0},
+    **{"examples_per_second": 100.0, "total_seconds": 90.0, "devices": [], "versions": {}},
+}
+
+
+def write_run(folder, config, accuracy, *, finished=True):
+    """Write what a run of two epochs of 62 steps leaves, but for its checkpoints."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(to_json(config))
+    lines = [
+        {"step": 31, "epoch": 0.5, "train_loss": 2.0},
+        {"step": 62, "epoch": 1.0, "train_loss": 1.0, "test_accuracy": accuracy - 0.1},
+        {"step": 124, "epoch": 2.0, "train_loss": 0.5, "test_accuracy": accuracy},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if finished:
+        result = RESULT | {"test_accuracy": accuracy, "seed": config.seed}
+        result["epochs"] = config.epochs
+        (folder / "result.json").write_text(json.dumps(result))

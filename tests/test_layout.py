@@ -20,11 +20,12 @@ ROOT = pathlib.Path(jaxcnn.__file__).parents[1]  # of the repository, or of an i
 ROOMS = {
     "__main__": (),
     "commands": (
-        *("train", "evaluate", "predict", "summary", "compare", "convert", "benchmark", "usage"),
+        *("train", "evaluate", "predict", "summary", "compare", "runs", "convert"),
+        *("benchmark", "usage"),
     ),
     "benchmarks": (),
     "evaluation": (
-        *("evaluate", "seeds", "compare", "answers", "predict", "inputs", "digits"),
+        *("evaluate", "seeds", "compare", "runs", "answers", "predict", "inputs", "digits"),
         *("pictures", "table", "probes", "metrics"),
     ),
     "interop": ("initialize", "runs", "torch_weights", "weight_files", "pretrained", "trained"),
@@ -33,7 +34,15 @@ ROOMS = {
         *("step", "microbatch", "signals", "validate", "report", "memory"),
     ),
     "optim": ("optimizers", "schedules", "curvature"),
-    "workdir": ("dataset_info", "folder", "lock", "checkpoints", "metadata", "metrics_log"),
+    "workdir": (
+        "listing",
+        "dataset_info",
+        "folder",
+        "lock",
+        "checkpoints",
+        "metadata",
+        "metrics_log",
+    ),
     "presets": (),
     "config_checks": (),
     "config": (),

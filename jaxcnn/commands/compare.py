@@ -6,27 +6,25 @@ from typing import Annotated
 import tyro
 
 from jaxcnn.cli import output_file, placeholder, run_command
+from jaxcnn.commands.runs import given_folders
 
 
 def compare(
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (
-        Path("runs"),
-    ),
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (),
     figure: Annotated[Path | None, placeholder("FILE")] = None,
 ) -> None:
-    """List runs: what differs from their preset, seeds, epochs, accuracies and times.
-
-    Runs that differ in nothing but the seed are summed up by mean and standard deviation.
+    """List runs, and sum up those that differ in nothing but the seed by mean and deviation.
 
     Args:
-        runs: folders of runs, or folders that contain such folders.
+        runs: folders of runs, or folders that contain such folders; by default runs/.
         figure: PNG file to write: training loss and test error of every run over its epochs.
     """
     if figure is not None:
         output_file("figure", figure)
-    from jaxcnn.evaluation.compare import compare_runs  # late, because it imports rich and jax
+    if folders := given_folders(runs):
+        from jaxcnn.evaluation.compare import compare_runs  # late: rich takes a tenth of a second
 
-    compare_runs(runs, figure=figure)
+        compare_runs(folders, figure=figure)
 
 
 def main() -> None:

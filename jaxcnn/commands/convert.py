@@ -10,6 +10,7 @@ from jaxcnn.data.transforms import Transform, from_text, to_text
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.paths import local_path
 from jaxcnn.presets import PRESETS
+from jaxcnn.workdir.folder import read_config
 
 TransformArgument = Annotated[
     Transform, text_argument(Transform, from_text, to_text, metavar="NAME[:FIELD=VALUE,...]")
@@ -79,6 +80,8 @@ def convert(
     base = lookup("preset", preset or "lenet5-mnist", PRESETS)
     config = dataclasses.replace(base.config, **given, data_dir=data_dir, manual_dir=manual_dir)
 
+    if to_file:
+        read_config(paths[0])
     from jaxcnn.interop.runs import export_run, import_run  # late, because they import jax
 
     if to_file:

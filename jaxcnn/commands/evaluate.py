@@ -6,6 +6,8 @@ import tyro
 
 from jaxcnn.cli import placeholder, run_command
 from jaxcnn.errors import UserError
+from jaxcnn.paths import local_path
+from jaxcnn.workdir.folder import read_config
 
 
 def evaluate(
@@ -46,6 +48,8 @@ def evaluate(
     """
     if (run is None) == (pretrained is None):
         raise UserError("expected either the folder of a run or --pretrained NAME")
+    if run is not None:
+        read_config(local_path(run, "the run"))
     from jaxcnn.evaluation.evaluate import (  # late, because it imports jax
         evaluate_pretrained,
         evaluate_run,

@@ -7,6 +7,8 @@ import tyro
 
 from jaxcnn.cli import output_file, placeholder, run_command
 from jaxcnn.errors import UserError
+from jaxcnn.paths import local_path
+from jaxcnn.workdir.folder import read_config
 
 
 def predict(
@@ -63,6 +65,8 @@ def predict(
             "there are no images; expected predict.py RUN IMAGE..., or predict.py --pretrained "
             "NAME IMAGE..."
         )
+    if run:
+        read_config(local_path(run[0], "the run"))
     if figure is not None:
         figure = output_file("figure", figure)
     if show_prepared is not None:

@@ -16,7 +16,6 @@ from typing import Annotated, TypedDict
 from jaxcnn import config as configs
 from jaxcnn import records
 from jaxcnn.config import COUNT, NOT_NEGATIVE, SEED, TrainConfig
-from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
 from jaxcnn.paths import local_path
 from jaxcnn.presets import PRESETS
@@ -144,6 +143,8 @@ def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
       UserError: the folder cannot be written or has a name that Orbax cannot read, another process
         trains in it, or it holds a checkpoint or a result of a run with another config.
     """
+    from jaxcnn.distributed import processes  # late: it imports jax, and readers need none
+
     workdir = local_path(config.workdir or default_workdir(config), "`workdir`")
     # Orbax (0.12.4 and 0.12.8 with etils 1.15) looks for its files by a pattern with this path.
     if any("\\" in part or not fnmatchcase(part, part) for part in workdir.absolute().parts):

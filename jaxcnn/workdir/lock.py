@@ -8,15 +8,19 @@ import fcntl
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import TextIO, TypedDict
 
 from jaxcnn import records
 from jaxcnn.errors import UserError
+from jaxcnn.files import open_regular
 
 # What flock raises on file systems without locks, such as Lustre and some of FUSE and NFS.
 UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+
+LOOK_SECONDS = 0.2  # more than `is_locked` holds a lock
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ def lock(folder: Path) -> Iterator[None]:
     """
     with (folder / ".lock").open("a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(file)
         except BlockingIOError:
             raise UserError(
                 f"another process is training in {folder}; choose another `workdir`"
@@ -55,6 +59,32 @@ def lock(folder: Path) -> Iterator[None]:
             return
     with _lock_file(folder / ".lock.owner"):
         yield
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process has locked a folder."""
+    owner = folder / ".lock.owner"
+    if owner.exists() and not _is_stale(owner):
+        return True
+    try:
+        with open_regular(folder / ".lock", max_bytes=0) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (OSError, ValueError):  # there is no such file, or none that can be locked
+        pass
+    return False
+
+
+def _flock(file: TextIO) -> None:
+    deadline = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # maybe `is_locked` of another process, for a moment
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 from jaxcnn import records
 from jaxcnn.config import NOT_NEGATIVE
 from jaxcnn.errors import RunError, UserError
-from jaxcnn.files import sync, write_atomically
+from jaxcnn.files import open_regular, sync, write_atomically
 
 if TYPE_CHECKING:
     from tensorboardX.event_file_writer import EventsWriter
+
+TAIL_BYTES = 2**17  # of a log: about 800 lines
 
 _log = logging.getLogger(__name__)
 
@@ -142,6 +145,26 @@ def read_metrics(workdir: Path) -> list[Line]:
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}; delete the line") from None
     return lines
+
+
+def latest(workdir: Path) -> Line:
+    """Return the latest value of each field of a run's `metrics.jsonl` since its last evaluation.
+
+    Lines that cannot be read are skipped, and a file that cannot be read is empty.
+    """
+    values: Line = {"step": 0}
+    try:
+        with open_regular(workdir / "metrics.jsonl", max_bytes=2**40) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except (OSError, ValueError):
+        return values
+    for text in reversed(lines):
+        with contextlib.suppress(UserError):
+            values = {**_parse(text), **values} if values["step"] else _parse(text)
+        if "test_accuracy" in values or "val_accuracy" in values:
+            break
+    return values
 
 
 def _parse(text: bytes) -> Line:

@@ -1,0 +1,55 @@
+"""List runs."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxcnn.cli import run_command
+from jaxcnn.paths import local_path
+
+DEFAULT_FOLDER = Path("runs")
+
+
+def runs(
+    folders: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[FOLDER ...]")
+    ] = (),
+    json: bool = False,
+) -> None:
+    """List runs: what differs from their preset, accuracy, steps done, time and state.
+
+    A run is finished, running (a process trains in its folder), stopped (the same command continues
+    it) or damaged.
+
+    Args:
+        folders: folders of runs, or folders that contain such folders; by default runs/.
+        json: print a JSON list instead of a table.
+    """
+    # Late: rich takes a tenth of a second.
+    from jaxcnn.evaluation.runs import print_runs, to_record
+    from jaxcnn.workdir.listing import list_runs
+
+    if json:
+        found = list_runs(folders or [path for path in [DEFAULT_FOLDER] if path.is_dir()])
+        print(json_module.dumps([to_record(run) for run in found], indent=2))
+    elif given := given_folders(folders):
+        print_runs(list_runs(given))
+
+
+def given_folders(folders: tuple[str, ...]) -> list[Path]:
+    """Return the folders on the command line, or runs/; say if that does not exist yet.
+
+    Raises:
+      UserError: a folder is the empty text or a URL.
+    """
+    if not folders and not DEFAULT_FOLDER.is_dir():
+        print("There is no folder runs/ here yet; jaxcnn train makes it.")
+        return []
+    return [local_path(path, "the folder of a run") for path in folders or [str(DEFAULT_FOLDER)]]
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    run_command(runs)
