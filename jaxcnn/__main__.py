@@ -13,7 +13,7 @@ COMMANDS = {
     "summary": "print a network layer by layer",
     "runs": "list runs: what differs, accuracy, steps done, time and state",
     "compare": "list runs, with means over seeds and curves in one picture",
-    "convert": "convert weights from and to PyTorch",
+    "convert": "export a network to ONNX, StableHLO or PyTorch; import weights",
     "benchmark": "measure speed compared with PyTorch and plain linen",
 }
 

@@ -1,4 +1,4 @@
-"""Convert weights from and to PyTorch: python scripts/convert.py RUN FILE, or FILE RUN."""
+"""Export a network or import weights: scripts/convert.py export RUN FILE, or import FILE RUN."""
 
 from jaxcnn.commands.convert import main
 

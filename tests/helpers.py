@@ -98,6 +98,33 @@ def random_params(model, image_shape, seed=0):
     return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
+def random_network(name, *, image_shape=None, **fields):
+    """Return a `Trained` of random parameters for 10 classes; `fields` are those of its config."""
+    from jaxcnn.config import TrainConfig
+    from jaxcnn.interop.trained import Trained, input_shape
+    from jaxcnn.workdir.dataset_info import DatasetInfo
+
+    channels = IMAGE_SHAPES[name][2]
+    pixels = {"pixel_mean": (0.2,) * channels, "pixel_std": (0.7, 0.6, 0.5)[:channels]}
+    config = TrainConfig(model=name, **{**pixels, **fields})
+    info = DatasetInfo(tuple("abcdefghij"), image_shape or IMAGE_SHAPES[name], 100)
+    model = MODELS[name](num_classes=10)
+    params = random_params(model, input_shape(config, info))
+    return Trained(config, info, model, jax.tree.map(np.asarray, params), 7, name)
+
+
+def photographs(count, shape):
+    """Return pieces of a photograph that matplotlib ships, uint8 [count, *shape]."""
+    from matplotlib import cbook
+
+    with cbook.get_sample_data("grace_hopper.jpg") as file, Image.open(file) as photograph:
+        whole = np.asarray(photograph.convert("L" if shape[2] == 1 else "RGB"))
+    whole = whole.reshape(*whole.shape[:2], -1)
+    rng = np.random.default_rng(0)
+    corners = rng.integers(np.array(whole.shape[:2]) - shape[:2] + 1, size=(count, 2))
+    return np.stack([whole[top : top + shape[0], left : left + shape[1]] for top, left in corners])
+
+
 def layer_shapes(name):
     """Return the shape of each layer's output for one image and ten classes."""
     model = MODELS[name](num_classes=10)

@@ -28,7 +28,10 @@ ROOMS = {
         *("evaluate", "seeds", "compare", "runs", "answers", "predict", "inputs", "digits"),
         *("pictures", "table", "probes", "metrics"),
     ),
-    "interop": ("initialize", "runs", "torch_weights", "weight_files", "pretrained", "trained"),
+    "interop": (
+        *("initialize", "runs", "exports", "onnx", "onnx_networks", "onnx_graph", "stablehlo"),
+        *("torch_weights", "weight_files", "pretrained", "trained"),
+    ),
     "training": (
         *("train", "progress", "experiment", "resident", "streamed", "feed", "device_loops"),
         *("step", "microbatch", "signals", "validate", "report", "memory"),

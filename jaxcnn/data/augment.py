@@ -353,7 +353,7 @@ def resize(
     images = _as_float32(images)
     if size < 1:
         raise ValueError(f"size is {size}; expected at least 1 pixel.")
-    shape = (len(images), size, size, images.shape[-1])
+    shape = (images.shape[0], size, size, images.shape[-1])
     return jax.image.resize(images, shape, method="bilinear")
 
 

@@ -72,13 +72,13 @@ def evaluation_preprocess(
     normalize = functools.partial(augment.normalize, mean=pixel_mean, std=pixel_std)
 
     def for_evaluation(images: Array, views: int = 1) -> Array:
-        num_views = views * len(images)
+        num_views = views * images.shape[0]  # `len` refuses the symbolic size of an export
         for transform in transforms:
             images = _fixed(transform, images, views)
         if views == 2:
             images = jnp.stack([images, images[:, :, ::-1]], axis=1)
             images = images.reshape(-1, *images.shape[2:])
-        if len(images) != num_views:
+        if images.shape[0] != num_views:
             raise ValueError(
                 f"{views} views need a crop; expected one in `transforms` that is smaller than the "
                 "images"

@@ -13,7 +13,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Real
 
 from jaxcnn.data.folders import shown
@@ -24,10 +23,9 @@ from jaxcnn.errors import UserError, lookup
 from jaxcnn.evaluation import inputs, probes
 from jaxcnn.evaluation.inputs import Image, Prepare
 from jaxcnn.interop.pretrained import load_pretrained
-from jaxcnn.interop.trained import Trained, load_run
-from jaxcnn.models import network
+from jaxcnn.interop.trained import Trained, check_views, inference_state, load_run
 from jaxcnn.training import microbatch
-from jaxcnn.training.step import TrainState, cross_entropy, predict_log_probs
+from jaxcnn.training.step import predict_log_probs
 
 # A batch is padded to the next of these, so that few programs are compiled.
 BATCH_SIZES = (1, 8, 64, 256)
@@ -141,21 +139,8 @@ class Classifier:
             config.transforms, config.pixel_mean, config.pixel_std
         )
         self._mesh = mesh.device_mesh()
-        loss_fn = network.loss_fn(trained.model) or cross_entropy
-        self.state = TrainState(
-            step=np.int32(trained.step),
-            apply_fn=trained.model.apply,
-            params=mesh.replicate(trained.params, self._mesh),
-            tx=optax.identity(),
-            opt_state=optax.EmptyState(),
-            loss_fn=loss_fn,
-            eval_loss_fn=loss_fn,
-        )
-        raw = jax.ShapeDtypeStruct((1, *trained.info.image_shape), np.uint8)
-        try:
-            jax.eval_shape(functools.partial(self.preprocess, views=self.views), raw)
-        except ValueError as error:
-            raise UserError(f"{trained.name} does not fit {self.views} views: {error}") from error
+        self.state = inference_state(trained, mesh.replicate(trained.params, self._mesh))
+        check_views(trained, self.views)
 
     def predict(self, images: Image | Sequence[Image], *, prepare: Prepare = "auto") -> Predictions:
         """Return the answers for images; a program is compiled once for each of BATCH_SIZES.
@@ -265,7 +250,7 @@ class Classifier:
         state, sharding = self.state.replace(params=params), mesh.batch_sharding(self._mesh)
         placed = jax.lax.with_sharding_constraint(self.preprocess(images, views=views), sharding)
         number = microbatch.choose_number(state.apply_fn, params, placed, sharding.device_set)
-        return predict_log_probs(state, placed, len(images), num_microbatches=number)
+        return predict_log_probs(state, placed, views, num_microbatches=number)
 
     def _features_program(self, layer: str, params: Any, images: Array) -> jax.Array:
         return self._outputs_program(params, images)[layer]

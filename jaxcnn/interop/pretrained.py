@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.resources
 import json
@@ -17,7 +16,7 @@ from jaxcnn import config as configs
 from jaxcnn import records
 from jaxcnn.errors import RunError, lookup
 from jaxcnn.files import write_atomically
-from jaxcnn.interop.trained import Trained, load_run, make_model
+from jaxcnn.interop.trained import Trained, load_run, make_card, make_model
 from jaxcnn.workdir.dataset_info import DatasetInfo
 from jaxcnn.workdir.folder import read_result
 
@@ -79,13 +78,10 @@ def pack(run: Path, name: str, folder: Path) -> None:
         raise RunError(f"{run} is not finished; run it to its end")
     params = flatten_dict(trained.params, sep=".")
     data = safetensors.numpy.save({n: np.ascontiguousarray(a) for n, a in params.items()})
-    config = dataclasses.replace(trained.config, workdir=None, data_dir=None, manual_dir=None)
     card = {
-        "command": f"python scripts/train.py {name} --seed {config.seed}",
-        **result,
+        "command": f"python scripts/train.py {name} --seed {trained.config.seed}",
+        **make_card(trained, result),
         "num_correct": round(result["test_accuracy"] * result["num_test_examples"]),
-        "config": configs.to_dict(config),
-        "dataset_info": dataclasses.asdict(trained.info),
         "sha256": hashlib.sha256(data).hexdigest(),
     }
     write_atomically(folder / f"{name}.safetensors", data)

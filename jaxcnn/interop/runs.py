@@ -1,20 +1,21 @@
-"""Convert runs to files of PyTorch's weights, and back."""
+"""Write the network of a run to a file, and make a run from PyTorch's weights."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import mesh, processes
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.files import write_atomically
-from jaxcnn.interop.torch_weights import TORCH_NAMES, from_torch, to_torch
-from jaxcnn.interop.trained import Trained, load_run
-from jaxcnn.interop.weight_files import read_weights, write_weights
+from jaxcnn.interop.exports import check_name, export
+from jaxcnn.interop.torch_weights import TORCH_NAMES, from_torch
+from jaxcnn.interop.trained import load_run, make_card
+from jaxcnn.interop.weight_files import is_weight_file, read_weights
 from jaxcnn.paths import local_path
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.progress import Run, save_checkpoint
@@ -31,39 +32,34 @@ def export_run(
     step: int | Literal["best"] | None = None,
     data_dir: str | None = None,
     manual_dir: str | None = None,
+    **options: Any,
 ) -> int:
-    """Write the parameters of a run's checkpoint to a file that PyTorch's model loads.
+    """Write the network of a run's checkpoint to a file; its extension chooses the format.
 
     Args:
       run: folder of the run.
-      file: file to write or replace; see `write_weights`.
+      file: file to write or replace.
       step: step of the checkpoint, or "best" for the best test accuracy; by default the latest.
       data_dir: directory of prepared datasets; by default as in the run.
       manual_dir: directory of original files; by default as in the run.
+      **options: see `exports.export`.
 
     Returns:
       The step of the checkpoint.
 
     Raises:
-      UserError: the folder holds no run or no such checkpoint, the model has no PyTorch names, the
-        data cannot be read, or the file cannot be written.
+      UserError: the folder holds no run or no such checkpoint, the data cannot be read, the format
+        does not support the network, or the file cannot be written.
       RunError: the checkpoint is corrupt.
     """
     run, file = local_path(run, "the source"), local_path(file, "the target")
+    check_name(file)
     config = workdirs.read_config(run)
-    lookup("convertible model", config.model, TORCH_NAMES)  # before the checkpoint is read
+    if is_weight_file(file):
+        lookup("convertible model", config.model, TORCH_NAMES)  # before the checkpoint is read
     trained = load_run(run, step=step, data_dir=data_dir, manual_dir=manual_dir)
-    export(trained, file)
+    export(trained, file, make_card(trained, workdirs.read_result(run)), **options)
     return trained.step
-
-
-def export(trained: Trained, file: Path) -> None:
-    """Write the parameters of a trained network to a file that PyTorch's model loads.
-
-    Raises:
-      UserError: the model has no PyTorch names, or the file cannot be written.
-    """
-    write_weights(file, to_torch(trained.config.model, trained.params))
 
 
 def import_run(file: Path, run: Path, config: TrainConfig) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,13 +21,20 @@ from jaxcnn.data.open import open_dataset
 from jaxcnn.data.preprocess import evaluation_preprocess
 from jaxcnn.distributed import mesh
 from jaxcnn.errors import UserError, lookup
-from jaxcnn.models import MODELS
+from jaxcnn.models import MODELS, network
 from jaxcnn.optim.optimizers import make_optimizer
 from jaxcnn.paths import local_path
-from jaxcnn.training.step import TrainState, create_state
+from jaxcnn.training.step import TrainState, create_state, cross_entropy
 from jaxcnn.workdir import dataset_info
 from jaxcnn.workdir import folder as workdirs
 from jaxcnn.workdir.dataset_info import DatasetInfo
+
+Input = Literal["uint8", "float32", "preprocessed"]
+"""Images that an exported network reads: raw pixels as uint8, or as float32 in [0, 255], or float32
+images that are preprocessed already."""
+
+Output = Literal["log-probs", "probabilities"]
+"""What an exported network returns for each class."""
 
 
 class Trained(NamedTuple):
@@ -109,6 +118,56 @@ def input_shape(config: TrainConfig, info: DatasetInfo) -> tuple[int, ...]:
         return jax.eval_shape(preprocess, raw).shape[1:]
     except (TypeError, ValueError) as error:
         raise UserError(f"images of {info.image_shape} do not fit the run: {error}") from error
+
+
+def check_views(trained: Trained, views: int) -> None:
+    """Check that an image of the dataset has that many views.
+
+    Raises:
+      UserError: the views cannot be cut, or the images do not fit the preprocessing.
+    """
+    config = trained.config
+    preprocess = evaluation_preprocess(config.transforms, config.pixel_mean, config.pixel_std)
+    raw = jax.ShapeDtypeStruct((1, *trained.info.image_shape), np.uint8)
+    try:
+        jax.eval_shape(functools.partial(preprocess, views=views), raw)
+    except ValueError as error:
+        raise UserError(f"{trained.name} does not fit {views} views: {error}") from error
+
+
+def inference_state(trained: Trained, params: Any) -> TrainState:
+    """Return a training state without an optimizer, for `predict_log_probs` and `probes`.
+
+    Args:
+      trained: the network.
+      params: its parameters, where they are needed.
+    """
+    loss_fn = network.loss_fn(trained.model) or cross_entropy
+    return TrainState(
+        step=np.int32(trained.step),
+        apply_fn=trained.model.apply,
+        params=params,
+        tx=optax.identity(),
+        opt_state=optax.EmptyState(),
+        loss_fn=loss_fn,
+        eval_loss_fn=loss_fn,
+    )
+
+
+def make_card(trained: Trained, result: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the card of a trained network, as JSON types: its result, config and dataset.
+
+    Args:
+      trained: the network.
+      result: content of the run's `result.json`, used if it is that of the network's step.
+    """
+    config = dataclasses.replace(trained.config, workdir=None, data_dir=None, manual_dir=None)
+    measured = result if result and result["steps"] == trained.step else {"steps": trained.step}
+    described = {
+        "config": configs.to_dict(config),
+        "dataset_info": dataclasses.asdict(trained.info),
+    }
+    return {"preset": config.preset, "model": config.model, **measured, **described}
 
 
 def _describe_dataset(config: TrainConfig) -> DatasetInfo:

@@ -88,7 +88,7 @@ def conv_general_dilated(
     # With explicit axes, lax's own rules derive the shardings of the outputs and gradients.
     if not _is_nhwc(lhs, rhs, dimension_numbers) or AxisType.Explicit in mesh.axis_types:
         return xla(lhs, rhs)
-    sizes = *lhs.shape[1:], *rhs.shape
+    sizes = *lhs.shape, *rhs.shape
     dilations = [
         tuple(dilation) for dilation in (lhs_dilation, rhs_dilation) if dilation is not None
     ]

@@ -245,8 +245,9 @@ def _answers(outputs: Float[Array, "batch classes"]) -> Int[Array, " batch"]:
 def eval_step(state: TrainState, batch: Batch, *, num_microbatches: int = 1) -> Metrics:
     """Return metric sums over the examples whose mask is True; see `train_step`."""
     labels, mask = batch["label"], batch["mask"]
+    num_views = len(batch["image"]) // len(labels)
     log_probs = predict_log_probs(
-        state, batch["image"], len(labels), num_microbatches=num_microbatches
+        state, batch["image"], num_views, num_microbatches=num_microbatches
     )
     losses = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     losses = jnp.where(mask, losses, 0)
@@ -258,7 +259,7 @@ def eval_step(state: TrainState, batch: Batch, *, num_microbatches: int = 1) -> 
 def predict_log_probs(
     state: TrainState,
     images: Float[Array, "images height width channels"],
-    num_examples: int,
+    num_views: int = 1,
     *,
     num_microbatches: int = 1,
 ) -> Float[Array, "examples classes"]:
@@ -271,7 +272,7 @@ def predict_log_probs(
     Args:
       state: training state to evaluate.
       images: preprocessed images; the views of an example are consecutive.
-      num_examples: number of examples; each has the same number of views.
+      num_views: number of views of each example.
       num_microbatches: number of equal microbatches, processed one after the other.
 
     References:
@@ -282,8 +283,8 @@ def predict_log_probs(
     num_images, num_classes = outputs.shape
     classes = jnp.broadcast_to(jnp.arange(num_classes)[:, None], (num_classes, num_images))
     losses = jax.vmap(state.eval_loss_fn, in_axes=(None, 0), out_axes=-1)(outputs, classes)
-    of_views = -losses.reshape(num_examples, -1, num_classes)
-    return jax.nn.logsumexp(of_views, axis=1) - math.log(of_views.shape[1])
+    of_views = -losses.reshape(-1, num_views, num_classes)
+    return jax.nn.logsumexp(of_views, axis=1) - math.log(num_views)
 
 
 def raw_eval_step(

@@ -82,7 +82,15 @@ BAD_OTHERS = {
     + ["RUN --step 7", "RUN --step -1", "RUN --step bes", f"RUN --step {HUGE}", "RUN --views 3"]
     + ["RUN --views 10", "RUN --views 5", "RUN --image -1", "RUN --image 1000", "RUN --image x"]
     + [f"RUN --image {HUGE}", "RUN --data-dir gs://b", "RUN --manual-dir ''", "RUN --step ''"],
-    "convert.py": ["", "RUN", "RUN ''", "'' RUN", "RUN .", "RUN RUN", "RUN w.onnx", "RUN no/w.pth"]
+    "convert.py": ["", "RUN", "RUN ''", "'' RUN", "RUN .", "RUN RUN", "RUN w.h5", "RUN no/w.pth"]
+    + ["export", "import", "export RUN", "export RUN w", "import RUN new", "import WEIGHTS"]
+    + ["export RUN no/w.onnx", "export RUN w.onnx --views 10", "export RUN w.onnx --params beside"]
+    + ["export RUN w.stablehlo --input uint16", "export RUN w.pth --output probabilities"]
+    + [
+        "export --pretrained nosuch w.onnx",
+        "import WEIGHTS new --views 1",
+        "export RUN file/w.onnx",
+    ]
     + ["RUN gs://b/w.safetensors", "nowhere w.safetensors", "file w.safetensors", "WEIGHTS ''"]
     + ["WEIGHTS RUN", "WEIGHTS w.safetensors", "WEIGHTS new --model resnet", "WEIGHTS gs://b/r"]
     + ["WEIGHTS new --model alexnet", "WEIGHTS new --dataset mnits", "WEIGHTS new --step 1"]

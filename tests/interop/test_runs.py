@@ -120,12 +120,13 @@ def test_import_run_is_where_training_starts(imported, entries, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a", "b"], "the arguments are 'a' and 'b'; expected the folder of a run and a file that"),
-        (["a.pth", "b.pth"], "the arguments are 'a.pth' and 'b.pth'; expected"),
-        (["a.pth", "b", "--step", "1"], "--step chooses a checkpoint, and a.pth is a file"),
+        (["a", "b"], "a holds no run"),
+        (["a.pth", "b.pth"], "the arguments are 'a.pth' and 'b.pth'; expected weights in a file"),
+        (["import", "a", "b"], "the arguments are 'a' and 'b'; expected weights in a file that"),
+        (["a"], "the arguments are 'a'; expected the folder of a run and a file"),
         (
-            ["a", "b.pth", "--model", "alexnet"],
-            "a is a run with a config of its own; remove --model",
+            ["a", "b.onnx", "--pretrained", "lenet5-mnist"],
+            "the arguments are 'a' 'b.onnx'; expected a file",
         ),
         (["a.pth", "b", "--preset", "lenet5-mnits"], "no preset is called 'lenet5-mnits'; did"),
     ],

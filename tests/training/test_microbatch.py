@@ -80,7 +80,7 @@ def test_steps_in_microbatches_equal_the_whole_batch(number):
     def results(number):
         update = step.train_step(state, batch, KEY, num_microbatches=number)
         evaluation = step.eval_step(state, batch, num_microbatches=number)
-        views = step.predict_log_probs(state, batch["image"], 6, num_microbatches=number)
+        views = step.predict_log_probs(state, batch["image"], 2, num_microbatches=number)
         return update, evaluation, views
 
     chex.assert_trees_all_close(results(number), results(1), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,191 @@
+"""The ONNX graph of each network: a builder adds its layers in the order of its `__call__`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+
+from jaxcnn.errors import UserError
+from jaxcnn.interop.onnx_graph import Graph, Value
+from jaxcnn.layers.pooling import avg_pool, max_pool, min_pool
+from jaxcnn.models.alexnet import AlexNet, AlexNet32, AlexNet2012
+from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
+from jaxcnn.models.lenet import LeNet5, LeNet5Modern
+from jaxcnn.models.lenet_1998 import BACKGROUND, BITMAPS, TABLE_I, LeNet1998
+
+
+def add_network(graph: Graph, x: Value, model: nn.Module) -> Value:
+    """Add a network to a graph that holds its parameters.
+
+    Args:
+      graph: graph to add to.
+      x: preprocessed images, channels first.
+      model: the network.
+
+    Returns:
+      The log-probabilities of the classes.
+
+    Raises:
+      UserError: there is no builder for the network, or LeNet5 has an unknown activation or pool.
+    """
+    if type(model) not in _BUILDERS:
+        names = ", ".join(kind.__name__ for kind in _BUILDERS)
+        raise UserError(
+            f"the network is a {type(model).__name__}, which has no ONNX builder; expected one of "
+            f"{names}; export it as .stablehlo"
+        )
+    return _BUILDERS[type(model)](graph, x, model)
+
+
+def _lenet5(graph: Graph, x: Value, model: Any) -> Value:
+    op = _known(model.activation, {nn.sigmoid: "Sigmoid", nn.tanh: "Tanh", nn.relu: "Relu"})
+    pools = {avg_pool: graph.avg_pool, max_pool: graph.max_pool, min_pool: graph.min_pool}
+    pool = _known(model.pool, pools)
+
+    def activation(x: Value) -> Value:
+        return graph.add(op, f"{x.name}.{op.lower()}", x)
+
+    x = activation(graph.conv("C1", x, padding="SAME"))
+    x = pool("S2", x, 2)
+    x = activation(graph.conv("C3", x))
+    x = pool("S4", x, 2)
+    x = activation(graph.conv("C5", x))
+    x = activation(graph.dense("F6", x))
+    return graph.log_softmax(graph.dense("output", x))
+
+
+def _known(function: Callable[..., Any], known: Mapping[Callable[..., Any], Any]) -> Any:
+    if function not in known:
+        names = ", ".join(each.__name__ for each in known)
+        raise UserError(
+            f"LeNet5 has {getattr(function, '__name__', function)}; expected one of {names} for "
+            "ONNX; export it as .stablehlo"
+        )
+    return known[function]
+
+
+def _lenet5_modern(graph: Graph, x: Value, model: Any) -> Value:
+    x = graph.relu(graph.max_pool("S2", graph.conv("C1", x, padding="SAME"), 2))
+    x = graph.relu(graph.max_pool("S4", graph.conv("C3", x), 2))
+    x = graph.relu(graph.conv("C5", x))
+    return graph.log_softmax(graph.dense("output", x))
+
+
+def _lenet_1998(graph: Graph, x: Value, model: Any) -> Value:
+    def squash(x: Value) -> Value:
+        y = graph.add("Mul", f"{x.name}.scaled", x, arrays={"slope": np.float32(2 / 3)})
+        y = graph.add("Tanh", f"{x.name}.tanh", y)
+        return graph.add("Mul", f"{x.name}.squash", y, arrays={"amplitude": np.float32(1.7159)})
+
+    def subsampling(layer: str, x: Value) -> Value:
+        coefficient, bias = (
+            np.asarray(graph.params[layer][name]).reshape(-1, 1, 1)
+            for name in ("coefficient", "bias")
+        )
+        x = graph.avg_pool(f"{layer}.means", x, 2)  # a quarter of the sums
+        x = graph.add("Mul", f"{layer}.weighted", x, arrays={"coefficient": 4 * coefficient})
+        return graph.add("Add", layer, x, arrays={"bias": bias})
+
+    frame = {"pads": [0, 0, 2, 2, 0, 0, 2, 2], "background": np.float32(BACKGROUND)}
+    x = graph.add("Pad", "frame", x, arrays=frame, shape=(1, 32, 32))
+    x = squash(graph.conv("C1", x))
+    x = squash(subsampling("S2", x))
+    weights, bias = (np.asarray(graph.params["C3"][name]) for name in ("kernel", "bias"))
+    kernel = np.zeros((5, 5, x.shape[0], len(TABLE_I)), weights.dtype)
+    connections = [(source, target) for target, maps in enumerate(TABLE_I) for source in maps]
+    kernel[:, :, *np.transpose(connections)] = weights
+    x = squash(graph.conv_with("C3", x, kernel, bias))
+    x = squash(subsampling("S4", x))
+    x = squash(graph.conv("C5", x))
+    x = squash(graph.dense("F6", x))
+    x = graph.add("Unsqueeze", "output.code", x, arrays={"axes": [1]})
+    x = graph.add("Sub", "output.errors", x, arrays={"bitmaps": BITMAPS.reshape(10, 84)})
+    x = graph.add("ReduceSumSquare", "output.distance", x, shape=(10,), axes=[2], keepdims=0)
+    x = graph.add("Neg", "output", x)
+    # The criterion has an eleventh class, "none of the digits", of logit -j.
+    none = {"pads": [0, 0, 0, 1], "minus_j": np.float32(-model.j)}
+    x = graph.add("Pad", "output.and_none", x, arrays=none, shape=(11,))
+    digits = {"starts": [0], "ends": [10], "axes": [1]}
+    return graph.add("Slice", "digits", graph.log_softmax(x), arrays=digits, shape=(10,))
+
+
+def _alexnet(graph: Graph, x: Value, model: Any) -> Value:
+    x = graph.relu(graph.conv("conv1", x, strides=4, padding=2))
+    x = graph.max_pool("pool1", x, 3, 2)
+    x = graph.relu(graph.conv("conv2", x, padding=2))
+    x = graph.max_pool("pool2", x, 3, 2)
+    x = graph.relu(graph.conv("conv3", x, padding=1))
+    x = graph.relu(graph.conv("conv4", x, padding=1))
+    x = graph.relu(graph.conv("conv5", x, padding=1))
+    x = graph.max_pool("pool5", x, 3, 2)
+    x = graph.adaptive_avg_pool("average", x, 6)
+    return _dense_layers(graph, x)
+
+
+def _dense_layers(graph: Graph, x: Value) -> Value:
+    x = graph.relu(graph.dense("fc6", x))
+    x = graph.relu(graph.dense("fc7", x))
+    return graph.log_softmax(graph.dense("fc8", x))
+
+
+def _alexnet_32(graph: Graph, x: Value, model: Any) -> Value:
+    x = graph.relu(graph.max_pool("pool1", graph.conv("conv1", x, padding=1), 2))
+    x = graph.lrn("norm1", x, size=9, alpha=1, beta=0.5)
+    x = graph.relu(graph.max_pool("pool2", graph.conv("conv2", x, padding=1), 2))
+    x = graph.lrn("norm2", x, size=9, alpha=1, beta=0.5)
+    x = graph.relu(graph.conv("conv3", x, padding=1))
+    x = graph.relu(graph.conv("conv4", x, padding=1))
+    x = graph.relu(graph.max_pool("pool5", graph.conv("conv5", x, padding=1), 2))
+    return _dense_layers(graph, x)
+
+
+def _alexnet_2012(graph: Graph, x: Value, model: Any) -> Value:
+    paper: dict[str, Any] = {"size": 5, "alpha": 5 * 1e-4, "beta": 0.75, "k": 2.0}
+    edge = (0, 227 - x.shape[1])
+    x = graph.relu(graph.conv("conv1", x, strides=4, padding=(edge, edge)))
+    x = graph.max_pool("pool1", graph.lrn("norm1", x, **paper), 3, 2)
+    x = graph.relu(graph.conv("conv2", x, padding=2))
+    x = graph.max_pool("pool2", graph.lrn("norm2", x, **paper), 3, 2)
+    x = graph.relu(graph.conv("conv3", x, padding=1))
+    x = graph.relu(graph.conv("conv4", x, padding=1))
+    x = graph.relu(graph.conv("conv5", x, padding=1))
+    x = graph.max_pool("pool5", x, 3, 2)
+    return _dense_layers(graph, x)
+
+
+def _cuda_convnet_18pct(graph: Graph, x: Value, model: Any) -> Value:
+    norm: dict[str, Any] = {"size": 3, "alpha": 5e-5, "beta": 0.75}
+    x = graph.max_pool("pool1", graph.conv("conv1", x, padding=2), 3, 2, ceil_mode=True)
+    x = graph.lrn_within_maps("norm1", graph.relu(x), **norm)
+    x = graph.relu(graph.conv("conv2", x, padding=2))
+    x = graph.avg_pool("pool2", x, 3, 2, ceil_mode=True)
+    x = graph.lrn_within_maps("norm2", x, **norm)
+    x = graph.relu(graph.conv("conv3", x, padding=2))
+    x = graph.avg_pool("pool3", x, 3, 2, ceil_mode=True)
+    return graph.log_softmax(graph.dense("fc10", x))
+
+
+def _cuda_convnet_11pct(graph: Graph, x: Value, model: Any) -> Value:
+    norm: dict[str, Any] = {"size": 9, "alpha": 1e-3, "beta": 0.75}
+    x = graph.relu(graph.conv("conv1", x, padding=2))
+    x = graph.lrn("norm1", graph.max_pool("pool1", x, 3, 2, ceil_mode=True), **norm)
+    x = graph.relu(graph.conv("conv2", x, padding=2))
+    x = graph.max_pool("pool2", graph.lrn("norm2", x, **norm), 3, 2, ceil_mode=True)
+    x = graph.relu(graph.conv_local("local3", x))
+    x = graph.relu(graph.conv_local("local4", x))
+    return graph.log_softmax(graph.dense("fc10", x))
+
+
+_BUILDERS: dict[type[nn.Module], Callable[[Graph, Value, Any], Value]] = {
+    LeNet5: _lenet5,
+    LeNet5Modern: _lenet5_modern,
+    LeNet1998: _lenet_1998,
+    AlexNet: _alexnet,
+    AlexNet32: _alexnet_32,
+    AlexNet2012: _alexnet_2012,
+    CudaConvnet18pct: _cuda_convnet_18pct,
+    CudaConvnet11pct: _cuda_convnet_11pct,
+}
