@@ -1,7 +1,11 @@
 """Configuration of the documentation's site: `sphinx-build -W -b html docs docs/_build`."""
 
 import importlib.metadata
+import pathlib
 import re
+
+from jaxcnn.demo.page import build_page
+from jaxcnn.interop.pretrained import load_pretrained
 
 project = "jaxcnn"
 release = version = importlib.metadata.version("jaxcnn")
@@ -53,7 +57,15 @@ def restore_colons(app, what, name, obj, options, lines):
     lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
+def write_demo(app, exception):
+    """Write the demo's page, which the guide shows in a frame, beside the built pages."""
+    if exception is None and app.builder.format == "html":
+        page = build_page(load_pretrained("lenet5-mnist"))
+        pathlib.Path(app.outdir, "lenet5.html").write_text(page, encoding="utf-8")
+
+
 def setup(app):
-    """Connect one function before and one after napoleon, whose priority is 500."""
+    """Connect one function before and one after napoleon, whose priority is 500, and the demo."""
     app.connect("autodoc-process-docstring", translate_markdown, priority=400)
     app.connect("autodoc-process-docstring", restore_colons, priority=600)
+    app.connect("build-finished", write_demo)

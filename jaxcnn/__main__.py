@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "train a network, evaluate it, and keep the run in one folder",
     "evaluate": "evaluate a run on the whole test set, in numbers and pictures",
     "predict": "classify images with a trained network",
+    "demo": "write a page to draw a digit on and to look inside LeNet-5",
     "summary": "print a network layer by layer",
     "runs": "list runs: what differs, accuracy, steps done, time and state",
     "compare": "list runs, with means over seeds and curves in one picture",

@@ -20,9 +20,10 @@ ROOT = pathlib.Path(jaxcnn.__file__).parents[1]  # of the repository, or of an i
 ROOMS = {
     "__main__": (),
     "commands": (
-        *("train", "evaluate", "predict", "summary", "compare", "runs", "convert"),
+        *("train", "evaluate", "predict", "demo", "summary", "compare", "runs", "convert"),
         *("benchmark", "usage"),
     ),
+    "demo": ("page", "gallery", "describe"),
     "benchmarks": (),
     "evaluation": (
         *("evaluate", "seeds", "compare", "runs", "answers", "predict", "inputs", "digits"),

@@ -72,7 +72,8 @@ def test_evaluate_refuses_what_the_run_does_not_fit(
 
 
 @pytest.mark.parametrize(
-    "script", ["train.py", "evaluate.py", "predict.py", "convert.py", "summary.py"]
+    "script",
+    ["train.py", "evaluate.py", "predict.py", "demo.py", "convert.py", "summary.py"],
 )
 def test_scripts_need_no_jax_for_help(script):
     done = run_script(script, "--help", python=["-X", "importtime"])

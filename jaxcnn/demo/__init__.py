@@ -1,0 +1,1 @@
+"""A page with a trained LeNet inside: draw a digit and look at every layer."""

@@ -1,0 +1,129 @@
+"""The page's arithmetic and preparation of digits, compared with JAX's and Python's."""
+
+import base64
+from functools import partial
+
+import numpy as np
+import pytest
+from flax import linen as nn
+from helpers import drawn_page, random_params
+
+from jaxcnn.demo.describe import describe
+from jaxcnn.demo.page import network_outputs
+from jaxcnn.evaluation.digits import prepare_digit
+from jaxcnn.interop.pretrained import load_pretrained
+from jaxcnn.layers.pooling import lp_pool, max_pool, min_pool
+from jaxcnn.models import MODELS
+from jaxcnn.models.lenet import LeNet5
+
+OUTPUTS = """
+([description, images, pool]) => {
+  const network = new lenet5.Network(description, lenet5.decodeFloats(description.numbers));
+  const pixels = lenet5.decodeBytes(images);
+  const starts = Array.from({ length: pixels.length / 784 }, (_, i) => 784 * i);
+  return starts.map((i) => [...network.run(pixels.subarray(i, i + 784), pool).logits]);
+}
+"""
+FAMILY = [name for name in MODELS if name.startswith("lenet5")]
+CUSTOM = {
+    "gelu, 3-norm": LeNet5(activation=nn.gelu, pool=partial(lp_pool, p=3)),
+    "leaky relu, max": LeNet5(activation=partial(nn.leaky_relu, negative_slope=0.2), pool=max_pool),
+    "hard swish, 47 classes": LeNet5(activation=nn.hard_swish, num_classes=47),
+}
+
+
+SLOW = sorted({*FAMILY, *CUSTOM} - {"lenet5-modern", "gelu, 3-norm"})
+
+
+@pytest.fixture(scope="module")
+def page(browser, page_files):
+    """A page, in which the networks of other pages are computed, too."""
+    page = browser.new_page()
+    page.goto(page_files("lenet5-mnist").as_uri())
+    yield page
+    page.close()
+
+
+def base64_of(array):
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def outputs(page, trained, images, pool=None):
+    return np.array(page.evaluate(OUTPUTS, [describe(trained), base64_of(images), pool]))
+
+
+def assert_same_outputs(page, trained, images):
+    actual, expected = outputs(page, trained, images), network_outputs(trained, images)
+    tolerance = 1e-4 * max(1, np.abs(expected).max() / 100)  # squared distances are up to 500
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["lenet5-mnist", "lenet5-1998-mnist"])
+def test_outputs_of_100_digits_equal_those_of_jax(name, page, digits):
+    assert_same_outputs(page, load_pretrained(name), digits.images)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("lenet5-modern", "gelu, 3-norm"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+    ],
+)
+def test_outputs_of_every_network_equal_those_of_jax(name, page, digits):
+    is_1998 = name.startswith("lenet5-1998")
+    trained = load_pretrained("lenet5-1998-mnist" if is_1998 else "lenet5-mnist")
+    model = CUSTOM.get(name) or MODELS[name](num_classes=10)
+    trained = trained._replace(model=model, params=random_params(model, (28, 28, 1)))
+    assert_same_outputs(page, trained, digits.images[:10])
+
+
+def test_pooling_switched_on_the_same_weights_equals_jax(page, digits):
+    trained = load_pretrained("lenet5-mnist")
+    for pool, function in (("max", max_pool), ("min", min_pool)):
+        switched = trained._replace(model=LeNet5(pool=function))
+        actual = outputs(page, trained, digits.images[:20], pool)
+        expected = network_outputs(switched, digits.images[:20])
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
+
+
+def test_receptive_fields_are_what_a_unit_depends_on(page):
+    """Changes of a whole layer outside of the field leave the unit, one inside changes it."""
+    found = page.evaluate("""
+      () => {
+        const { network, state } = lenet5;
+        const unit = { map: 5, row: 3, column: 1 };
+        const field = network.receptiveFields(4, unit).at(-1);
+        const size = network.layers[0].size;
+        const value = (pixels) => network.run(pixels).outputs[4].after[5 * 25 + 3 * 5 + 1];
+        const noise = Array.from({ length: 784 }, (_, i) => (i * 97) % 256);
+        const inside = (i) => {
+          const [row, column] = [Math.floor(i / 28) + 2, (i % 28) + 2];
+          const within = (x, [low, high]) => x >= low && x <= high;
+          return within(row, field.rows) && within(column, field.columns);
+        };
+        const outer = noise.map((grey, i) => (inside(i) ? grey : 255 - grey));
+        const inner = noise.map((grey, i) => (inside(i) ? 255 - grey : grey));
+        return { field, values: [noise, outer, inner].map(value) };
+      }
+    """)
+    whole, outer, inner = found["values"]
+    assert found["field"]["rows"] == [12, 27] and found["field"]["columns"] == [4, 19]
+    assert whole == outer and whole != inner
+
+
+@pytest.mark.parametrize("size", [40, 150, 400])
+def test_preparation_equals_that_of_python(size, page):
+    rng = np.random.default_rng(size)
+    strokes = np.zeros((28, 28), np.uint8)
+    strokes[5:22, 12:15] = 255
+    strokes[5:8, 8:20] = 180
+    photo = drawn_page(strokes, rng, size=size, noise=2.0)
+    for image in (photo, 255 - photo, photo[:, 100:400], np.full((30, 40), 200, np.uint8)):
+        prepared = page.evaluate(
+            """([data, width, height]) =>
+                [...lenet5.prepareDigit({ data: lenet5.decodeBytes(data), width, height })]""",
+            [base64_of(image), image.shape[1], image.shape[0]],
+        )
+        difference = np.array(prepared) - prepare_digit(image).ravel().astype(int)
+        assert np.abs(difference).max() <= 2
