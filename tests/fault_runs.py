@@ -2,16 +2,17 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import pathlib
-import signal
+import socket
 import tempfile
 import time
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from helpers import CLASSES, run_script, save_image, start_script
+from helpers import CLASSES, save_image, start_script
 
 TIMES = {"train_seconds", "compile_seconds", "total_seconds", "examples_per_second"}
 OF_A_PLACE = {"workdir", "sha256"}  # the digest covers the times
@@ -77,12 +78,28 @@ def content(folder):
 
 
 @functools.cache
-def undisturbed(arguments):
+def undisturbed(arguments, num_processes):
     """Return the `content` of a run that nothing disturbs."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-test-undisturbed-")) / "run"
-    done = run_script("train.py", *arguments, "--workdir", folder)
-    assert done.returncode == 0, done.stderr
+    for process in start(arguments, num_processes, folder):
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
     return content(folder)
+
+
+def start(arguments, num_processes, folder, **environment):
+    """Start the processes of a run in a folder, and return them."""
+    arguments = (*arguments, "--workdir", folder)
+    if num_processes == 1:
+        return [start_script("train.py", *arguments, **environment)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    arguments += ("--multihost", "--coordinator", address, "--num-processes", num_processes)
+    return [
+        start_script("train.py", *arguments, "--process-id", i, **environment)
+        for i in range(num_processes)
+    ]
 
 
 @dataclasses.dataclass
@@ -91,21 +108,27 @@ class Tally:
 
     fault: str
     arguments: tuple = ("lenet5-mnist5k", *FLAGS)
+    num_processes: int = 1
     injected: int = 0
     lost: list = dataclasses.field(default_factory=list)
     wrong: list = dataclasses.field(default_factory=list)
     tracebacks: list = dataclasses.field(default_factory=list)
 
     def start(self, folder, **environment):
-        """Start the run in a folder."""
-        return start_script("train.py", *self.arguments, "--workdir", folder, **environment)
+        """Start the run in a folder; return its processes."""
+        return start(self.arguments, self.num_processes, folder, **environment)
 
-    def end(self, process, note):
-        """Wait for a process; count a traceback or a warning of Python's."""
-        _, errors = process.communicate(timeout=240)
-        if "Traceback" in errors or "Warning:" in errors:
-            self.tracebacks.append((note, errors[-2000:]))
-        return process.returncode, errors
+    def end(self, processes, note):
+        """Wait for the processes; count a traceback or a warning of Python's in their output.
+
+        Return the largest exit status and all errors.
+        """
+        outputs = [process.communicate(timeout=240) for process in processes]
+        for text in itertools.chain.from_iterable(outputs):
+            if "Traceback" in text or "Warning:" in text:
+                self.tracebacks.append((note, text[-2000:]))
+        errors = "".join(errors for _, errors in outputs)
+        return max(process.returncode for process in processes), errors
 
     def finish(self, folder, note, starts=3):
         """Start the run again until it is finished; count it if it is lost or differs."""
@@ -117,17 +140,19 @@ class Tally:
         else:
             self.lost.append((note, errors[-2000:]))
             return
-        expected, found = undisturbed(self.arguments), content(folder)
+        expected, found = undisturbed(self.arguments, self.num_processes), content(folder)
         differing = [key for key in expected.keys() | found if expected.get(key) != found.get(key)]
         if differing:
             self.wrong.append((note, differing))
+        print(self.row(), flush=True)  # a harness of hours may be stopped
+
+    def row(self):
+        """Return the counts so far as a row of the README's table."""
+        counts = self.injected, len(self.lost), len(self.wrong), len(self.tracebacks)
+        return f"| {self.fault} | {' | '.join(map(str, counts))} |"
 
     def assert_nothing_happened(self):
-        """Print a line of the table; assert that nothing was lost, wrong or a traceback."""
-        print(
-            f"\n| {self.fault} | {self.injected} | {len(self.lost)} | {len(self.wrong)} "
-            f"| {len(self.tracebacks)} |"
-        )
+        """Assert that nothing was lost, wrong or a traceback."""
         assert not (self.lost or self.wrong or self.tracebacks), self
 
 
@@ -138,9 +163,3 @@ def wait_for_step(folder, step, process):
         if any(int(name) >= step for name in names):
             return
         time.sleep(0.001)
-
-
-def kill(process):
-    """Kill a process with -9."""
-    process.send_signal(signal.SIGKILL)
-    process.communicate()

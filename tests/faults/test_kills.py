@@ -1,6 +1,5 @@
 """A run that is killed or stopped at any moment ends as one that nothing disturbed."""
 
-import itertools
 import random
 import re
 import signal
@@ -9,26 +8,40 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_runs import Tally, kill, undisturbed, variants
+from fault_runs import Tally, variants
 
 SHIM = Path(__file__).with_name("kill_before.c")
+KINDS = ("in memory", "averaged", "accumulated", "diagonal-lm", "streamed")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [60])
-def test_killed_at_random_moments(count, tmp_path):
-    rng = random.Random(0)
-    tallies = [Tally(f"kill -9 at a random moment, {n}", args) for n, args in variants().items()]
-    for i, tally in zip(range(count), itertools.cycle(tallies), strict=False):
-        undisturbed(tally.arguments)
-        folder = tmp_path / str(i)
+@pytest.mark.parametrize("count", [12])
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_random_moments(kind, count, tmp_path):
+    rng = random.Random(kind)
+    tally = Tally(f"kill -9 at a random moment, {kind}", variants()[kind])
+    for i in range(count):
         for _ in range(rng.choice([1, 1, 2])):
-            process = tally.start(folder)
+            [process] = tally.start(tmp_path / str(i))
             time.sleep(rng.uniform(2, 9))
-            kill(process)
-        tally.finish(folder, i)
-    for tally in tallies:
-        tally.assert_nothing_happened()
+            process.kill()
+            tally.end([process], i)
+        tally.finish(tmp_path / str(i), i)
+    tally.assert_nothing_happened()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [10])
+def test_one_of_two_processes_killed_at_random_moments(count, tmp_path):
+    rng = random.Random(3)
+    tally = Tally("kill -9 of one of two processes", num_processes=2)
+    for i in range(count):
+        pair = tally.start(tmp_path / str(i))
+        time.sleep(rng.uniform(2, 12))
+        pair[i % 2].kill()
+        tally.end(pair, i)
+        tally.finish(tmp_path / str(i), i)
+    tally.assert_nothing_happened()
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +57,18 @@ def shim(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [40])
-def test_killed_before_each_kind_of_change(count, shim, tmp_path):
-    tally = Tally("kill -9 before the k-th change below the folder")
+@pytest.mark.parametrize(("kind", "count"), list(zip(KINDS, (40, 6, 6, 6, 6), strict=True)))
+def test_killed_before_each_kind_of_change(kind, count, shim, tmp_path):
+    tally = Tally(f"kill -9 before the k-th change, {kind}", variants()[kind])
     environment = {"LD_PRELOAD": str(shim), "KILL_FOLDER": str(tmp_path), "KILL_BEFORE": "0"}
     _, errors = tally.end(tally.start(tmp_path / "whole", **environment), "whole")
     total = int(re.search(r"changes: (\d+)", errors)[1])
     assert total > count
-    tally.tracebacks.clear()  # the shim's own line
     for i in range(count):
         folder = tmp_path / str(i)
         environment["KILL_BEFORE"] = str(1 + i * total // count)
-        process = tally.start(folder, **environment)
-        process.communicate(timeout=240)
-        assert process.returncode == -signal.SIGKILL
+        status, _ = tally.end(tally.start(folder, **environment), i)
+        assert status == -signal.SIGKILL
         tally.finish(folder, i)
     tally.assert_nothing_happened()
 
@@ -69,7 +80,7 @@ def test_stopped_by_signals(count, tmp_path):
     tally = Tally("SIGINT, SIGTERM or SIGHUP, half of them twice")
     for i in range(count):
         folder = tmp_path / str(i)
-        process = tally.start(folder)
+        [process] = tally.start(folder)
         while not folder.exists() and process.poll() is None:  # Python and its imports
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 8))
@@ -78,7 +89,7 @@ def test_stopped_by_signals(count, tmp_path):
         if i % 2:
             time.sleep(rng.choice([0, 0.01, 0.2]))
             process.send_signal(rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
-        status, errors = tally.end(process, (i, number))
+        status, errors = tally.end([process], (i, number))
         assert status in (0, 128 + 1, 128 + 2, 128 + 15), (i, status, errors)
         assert status == 0 or errors.count("\n") == 1, (i, errors)
         tally.finish(folder, i)
@@ -92,7 +103,7 @@ def test_two_processes_in_one_folder(count, tmp_path):
     for i in range(count):
         folder = tmp_path / str(i)
         pair = [tally.start(folder), tally.start(folder)]
-        statuses = sorted(tally.end(process, i)[0] for process in pair)
+        statuses = sorted(tally.end(run, i)[0] for run in pair)
         assert statuses in ([0, 2], [0, 0])  # the second may start when the first is finished
         tally.finish(folder, i)
     tally.assert_nothing_happened()

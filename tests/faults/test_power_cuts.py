@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fault_runs import FLAGS, Tally, kill, wait_for_step
+from fault_runs import FLAGS, Tally, wait_for_step
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,7 +61,7 @@ def test_power_cuts(count, tmp_path):
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
     copies = []
     with mounted(image, tmp_path / "mount") as place:
-        process = tally.start(place / "run")
+        [process] = tally.start(place / "run")
         for step in sorted(rng.sample(range(1, 240), count)):
             wait_for_step(place / "run", step, process)
             time.sleep(rng.uniform(0, 0.1))
@@ -69,7 +69,8 @@ def test_power_cuts(count, tmp_path):
                 break
             copies.append(tmp_path / f"{step}")
             copy_disk(image, copies[-1], process)
-        kill(process)
+        process.kill()
+        tally.end([process], "the run whose disk is copied")
     assert len(copies) == count
     for copy in copies:
         with mounted(copy, tmp_path / "mount") as place:
