@@ -44,6 +44,7 @@ ROOMS = {
         "folder",
         "lock",
         "checkpoints",
+        "stored_state",
         "metadata",
         "metrics_log",
     ),

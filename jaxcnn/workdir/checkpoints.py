@@ -8,6 +8,7 @@ does; it is stored in the metadata, which has a digest of its own.
 
 from __future__ import annotations
 
+import concurrent.futures
 import errno
 import logging
 import os
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 import tensorstore
 
@@ -27,6 +27,7 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import processes
 from jaxcnn.errors import RunError, UserError
 from jaxcnn.files import sync, sync_tree
+from jaxcnn.workdir import stored_state
 from jaxcnn.workdir.metadata import (
     FORMAT_VERSION,
     DamagedCheckpoint,
@@ -40,6 +41,7 @@ from jaxcnn.workdir.metadata import (
 NUM_LATEST = 2  # kept besides the best
 SPACE_OF_METADATA = 2**16  # bytes of a checkpoint besides its arrays
 DELETED = ".deleted"  # extension of the folder of a checkpoint while it is deleted
+UNFINISHED = "*.orbax-checkpoint-tmp*"  # the folder of a checkpoint while it is written
 
 State = TypeVar("State")
 
@@ -77,13 +79,14 @@ class Checkpoints:
         """
         self._directory = directory.absolute()
         self._config = config
-        self._saving: int | None = None
         self._checkpointer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
                 state=ocp.StandardCheckpointHandler(), metadata=ocp.JsonCheckpointHandler()
             ),
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._sync_files),
         )
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._pending: concurrent.futures.Future[Any] | None = None
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -96,6 +99,7 @@ class Checkpoints:
                 raise
             _log.debug("%s", error)  # the exception on its way is the reason, or says as much
         finally:
+            self._thread.shutdown()
             self._checkpointer.close()
 
     def steps(self) -> list[int]:
@@ -133,20 +137,19 @@ class Checkpoints:
           RunError: the checkpoint, or an earlier one, cannot be written.
         """
         self.wait()
-        metadata: Metadata = {
-            "format_version": FORMAT_VERSION,
-            "checksum": int(_checksum(state)),
-            "config": None if self._config is None else configs.to_dict(self._config),
-            "test_accuracy": test_accuracy,
-            "progress": progress,
-        }
-        if val_accuracy is not None:
-            metadata["val_accuracy"] = val_accuracy
         step = int(state.step)
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._check_space(state)
-            self._saving = step
+        state, checksum = stored_state.snapshot(state)
+
+        def start() -> None:
+            metadata: Metadata = {
+                "format_version": FORMAT_VERSION,
+                "checksum": int(checksum),
+                "config": None if self._config is None else configs.to_dict(self._config),
+                "test_accuracy": test_accuracy,
+                "progress": progress,
+            }
+            if val_accuracy is not None:
+                metadata["val_accuracy"] = val_accuracy
             self._checkpointer.save(
                 self._directory / str(step),
                 args=ocp.args.Composite(
@@ -154,23 +157,30 @@ class Checkpoints:
                     metadata=ocp.args.JsonSave(records.sealed(records.plain(metadata))),
                 ),
             )
-        except Exception as error:  # a full disk surfaces as many types, as damage does
+
+        # Orbax starts about 20 threads for a checkpoint, and training need not wait for them.
+        in_background = [start, self._commit]
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._check_space(state)
+            if jax.process_count() > 1:  # Orbax's barriers must not mix with those of training
+                in_background.remove(start)
+                start()
+        except Exception as error:
             raise self._cannot_write(error) from error
+        self._pending = self._thread.submit(lambda: [part() for part in in_background])
 
     def wait(self) -> None:
-        """Wait until everything that `save` started is on disk; then delete what is not kept.
+        """Wait until everything that `save` started is on disk, and what is not kept is deleted.
 
         Raises:
           RunError: it cannot be written.
         """
+        pending, self._pending = self._pending, None
         try:
-            self._checkpointer.wait_until_finished()
-            if self._saving is not None and processes.is_process_0():
-                sync(self._directory)  # the names; the files are on disk already
-                self._delete_old()
-            self._saving = None
-        except Exception as error:
-            self._saving = None
+            if pending is not None:
+                pending.result()
+        except Exception as error:  # a full disk surfaces as many types, as damage does
             raise self._cannot_write(error) from error
 
     def restore(self, state: State, step: int | Literal["best"] | None) -> tuple[State, Progress]:
@@ -281,7 +291,7 @@ class Checkpoints:
         metadata = read_metadata(where, self._config)
         try:
             stored = ocp.StandardCheckpointHandler().metadata(where / "state").tree
-            _check_same_tree(abstract, stored, where)
+            stored_state.check_same_shapes(abstract, stored, where)
             restored = self._checkpointer.restore(
                 where, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             ).state
@@ -291,7 +301,10 @@ class Checkpoints:
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 raise RunError(f"no memory to read {where} into: {first_line(error)}") from error
             raise DamagedCheckpoint(f"{where} cannot be read: {first_line(error)}") from error
-        if int(_checksum(restored)) != metadata["checksum"] or int(restored.step) != step:
+        if (
+            int(stored_state.checksum(restored)) != metadata["checksum"]
+            or int(restored.step) != step
+        ):
             raise DamagedCheckpoint(f"{where} is damaged: its checksum differs from the saved one")
         return restored, metadata["progress"]
 
@@ -303,11 +316,16 @@ class Checkpoints:
             reason = os.strerror(errno.ENOSPC)
             raise OSError(f"{reason}; {needed:,} bytes are needed, and {free:,} are free")
 
+    def _commit(self) -> None:
+        self._checkpointer.wait_until_finished()
+        if processes.is_process_0():
+            sync(self._directory)  # the names; the files are on disk already
+            self._delete_old()
+
     def _sync_files(self) -> None:
         """Flush the checkpoint that is being written; Orbax renames it to its step afterwards."""
-        for path in self._directory.iterdir():
-            if path.name.startswith(f"{self._saving}."):
-                sync_tree(path)
+        for folder in self._directory.glob(UNFINISHED):
+            sync_tree(folder)
 
     def _delete_old(self) -> None:
         best = _ranked(self._readable()[0])[:1]
@@ -321,7 +339,7 @@ class Checkpoints:
     def _clean_up(self) -> None:
         """Delete what a killed process was writing or deleting."""
         if processes.is_process_0():
-            for pattern in (f"*{DELETED}", "*.orbax-checkpoint-tmp*"):
+            for pattern in (f"*{DELETED}", UNFINISHED):
                 for folder in self._directory.glob(pattern):
                     shutil.rmtree(folder, ignore_errors=True)
         processes.barrier()
@@ -354,36 +372,3 @@ def _ranked(readable: Mapping[int, Metadata]) -> list[int]:
         elif metadata["test_accuracy"] is not None:
             ranks.append((metadata["test_accuracy"], step, step))
     return [step for *_, step in sorted(ranks, reverse=True)]
-
-
-@jax.jit
-def _checksum(tree: Any) -> jax.Array:
-    """Return a sum, modulo 2^32, of all words of a tree, each times an odd number from its place.
-
-    It is computed on the device, for any placement. A single changed word always changes the sum.
-    """
-    total = jnp.uint32(0)
-    for leaf in jax.tree.leaves(tree):
-        words = jax.lax.bitcast_convert_type(leaf, f"uint{8 * leaf.dtype.itemsize}")
-        words = words.astype(jnp.uint32).ravel()
-        places = jnp.arange(words.size, dtype=jnp.uint32)
-        total = total * 31 + jnp.sum(words * (2 * places + 1), dtype=jnp.uint32)
-    return total
-
-
-def _check_same_tree(expected: Any, stored: Any, where: Path) -> None:
-    ours, theirs = _shapes(expected), _shapes(stored)
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            raise ForeignCheckpoint(
-                f"{where} is of another model: {name} is {theirs.get(name, 'absent')} there, "
-                f"{ours.get(name, 'absent')} here; choose another `workdir`"
-            )
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape)
-        for path, leaf in leaves
-    }

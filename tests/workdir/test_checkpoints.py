@@ -68,6 +68,17 @@ def test_restore_latest_returns_what_was_saved(tmp_path):
         assert progress == progress_at(2)
 
 
+def test_save_leaves_the_state_to_the_caller(tmp_path):
+    state = state_at(1)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state, progress_at(1))
+        for leaf in jax.tree.leaves(state):
+            leaf.delete()  # as the step does to which the state is donated
+        checkpoints.wait()
+        restored, _ = checkpoints.restore(state_at(0), 1)
+    chex.assert_trees_all_equal(restored, state_at(1))
+
+
 def test_restore_latest_returns_none_without_a_checkpoint(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore_latest(state_at(0)) is None
