@@ -47,7 +47,7 @@ WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 # Format of config.json, and the fields that each format added. A file of an earlier format takes
 # their defaults; any other missing field is an error. Raise FORMAT to add a field. Formats below
 # FIRST_RECORDED did not record their number.
-FORMAT, FIRST_RECORDED = 10, 6
+FORMAT, FIRST_RECORDED = 11, 6
 ADDED: dict[int, tuple[str, ...]] = {
     2: (
         *("transforms", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.rate_steps"),
@@ -65,11 +65,12 @@ ADDED: dict[int, tuple[str, ...]] = {
     8: ("init_from", "init_only", "new_head", "freeze", "optimizer.layer_rates"),
     9: ("continued_from",),
     10: ("val_fraction", "patience"),
+    11: ("on_nonfinite",),
 }
 
 # Fields that may change from one start of a run to the next without changing its numbers.
 FREE = "free"
-# Fields that spread one start of a run over devices and processes; not written to config.json.
+# Fields of one start of a run, such as its devices and processes; not written to config.json.
 LAUNCH = "launch"
 
 # The first sentence of a field's docstring is its line in `train.py --help`.
@@ -201,6 +202,9 @@ class TrainConfig:
     exponential moving average is evaluated instead of the parameters."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation. Parameters, loss and metrics stay float32."""
+    on_nonfinite: Annotated[Literal["stop", "skip"], FREE] = "stop"
+    """Policy for NaN and infinity. `stop` aborts the run; `skip` leaves the parameters, their
+    average and the optimizer as they were before such a step, and counts it."""
     seed: Annotated[int, SEED] = 0
     """Seed of every random choice. It decides the initial parameters, the order of each epoch,
     augmentation and dropout."""
@@ -236,6 +240,11 @@ class TrainConfig:
     """Index of this process, from 0."""
     model_axis: Annotated[int, COUNT, LAUNCH] = 1
     """Devices that split AlexNet's dense layers. Each holds a part of fc6 and fc7."""
+
+    # Debugging
+    debug_nans: Annotated[bool, LAUNCH] = False
+    """Name the layer of the first NaN. Resumes from the last checkpoint and trains step by step,
+    which is slower and ends in the same bits."""
 
     # Places
     workdir: Annotated[str | None, FREE] = None

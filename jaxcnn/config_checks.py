@@ -82,6 +82,11 @@ def _check_launch(config: TrainConfig) -> None:
 
 
 def _check_start(config: TrainConfig) -> None:
+    if config.debug_nans and config.on_nonfinite == "skip":
+        raise UserError(
+            "`debug_nans` stops at the first step that is not finite, but `on_nonfinite` is skip; "
+            "remove one of them"
+        )
     if config.init_from is not None:
         local_path(config.init_from, "`init_from`")
     for name in ("init_only", "new_head"):

@@ -26,8 +26,8 @@ from jaxcnn.data.transforms import Affine, HorizontalFlip, RandomCrop
 from jaxcnn.errors import UserError
 
 FREE = {"preset", "card", "workdir", "data_dir", "manual_dir", "compilation_cache"}
-FREE |= {"on_bad_image", "eval_batch_size", "continued_from"}
-LAUNCH = {"multihost", "coordinator", "num_processes", "process_id", "model_axis"}
+FREE |= {"on_bad_image", "eval_batch_size", "continued_from", "on_nonfinite"}
+LAUNCH = {"multihost", "coordinator", "num_processes", "process_id", "model_axis", "debug_nans"}
 
 
 POSITIVE = st.integers(1, 2**31 - 1)

@@ -34,7 +34,16 @@ ROOMS = {
         *("torch_weights", "weight_files", "pretrained", "trained"),
     ),
     "training": (
-        *("train", "progress", "experiment", "resident", "streamed", "feed", "device_loops"),
+        *(
+            "train",
+            "progress",
+            "debug_nans",
+            "experiment",
+            "resident",
+            "streamed",
+            "feed",
+            "device_loops",
+        ),
         *("step", "microbatch", "signals", "validate", "report", "memory"),
     ),
     "optim": ("optimizers", "schedules", "curvature"),

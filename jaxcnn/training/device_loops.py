@@ -30,6 +30,7 @@ def train_steps(
     preprocess: Callable[[jax.Array, jax.Array], jax.Array],
     batch_size: int,
     sharding: NamedSharding,
+    skip_nonfinite: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Train until `state.step` is `stop` or a loss is not finite, in one compiled loop.
 
@@ -49,6 +50,7 @@ def train_steps(
       preprocess: `(key, raw images) -> images`.
       batch_size: examples in a step.
       sharding: placement of a batch on the devices.
+      skip_nonfinite: undo steps that are not finite; see `step.undo_nonfinite`.
     """
     steps_per_epoch = len(order) // batch_size
 
@@ -61,7 +63,12 @@ def train_steps(
         first = state.step % steps_per_epoch * batch_size
         rows = jax.lax.dynamic_slice(order, (first,), (batch_size,))
         batch = {"image": images[rows], "label": labels[rows]}
-        return raw_train_step(state, metrics, batch, keys, preprocess=preprocess, sharding=sharding)
+        return raw_train_step(
+            *(state, metrics, batch, keys),
+            preprocess=preprocess,
+            sharding=sharding,
+            skip_nonfinite=skip_nonfinite,
+        )
 
     return jax.lax.while_loop(go_on, one_step, (state, metrics))
 

@@ -54,6 +54,7 @@ class Experiment:
       total_steps: steps of the whole run.
       schedule: learning rate as a function of the step.
       preprocess: raw images to the network's input; see `preprocess.make_preprocess`.
+      step_keys: random keys of the preprocessing and of the step; each step folds in its number.
       feed: brings the dataset's images to the compiled programs.
     """
 
@@ -97,6 +98,7 @@ class Experiment:
         with jax.transfer_guard("allow"):  # the seed has to reach the device
             keys = tuple(jax.random.split(jax.random.key(config.seed), 5))
         init_key, order_key, step_key, image_key, self._epoch_key = mesh.replicate(keys, self.mesh)
+        self.step_keys = image_key, step_key
         model = model or lookup("model", config.model, MODELS)(len(dataset.class_names))
         validate.check_network(config, model)
         if config.dtype != "float32":
@@ -107,7 +109,7 @@ class Experiment:
         )
         self._before_epoch = optimizer.before_epoch
         self.state = self._create_state(model, optimizer.tx, init_key, image_key)
-        self.feed = self._make_feed((order_key, image_key, step_key))
+        self.feed = self._make_feed((order_key, *self.step_keys))
 
     def with_params(self, params: Any) -> TrainState:
         """Return the state at step 0 with other parameters, equal in all processes."""

@@ -11,7 +11,7 @@ from jaxtyping import Array, UInt8
 
 from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import mesh
-from jaxcnn.training.step import Metrics, TrainState
+from jaxcnn.training.step import Batch, Metrics, TrainState
 
 EvaluationSplit = Literal["validation", "test"]
 
@@ -25,6 +25,9 @@ class Feed(Protocol):
 
     def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
         """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
+
+    def batch(self, step: int) -> Batch:
+        """Return the raw images and the labels of a step."""
 
     def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Metrics:
         """Return metric sums over the test set or the validation split."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxcnn import report
 from jaxcnn.errors import RunError, UserError
 from jaxcnn.training.experiment import Experiment
-from jaxcnn.training.step import Metrics, TrainState
+from jaxcnn.training.step import Metrics, TrainState, all_finite
 from jaxcnn.workdir.checkpoints import Checkpoints
 from jaxcnn.workdir.metadata import Evaluation, Progress, Validation
 from jaxcnn.workdir.metrics_log import LogDigest
@@ -33,6 +33,7 @@ class Run:
     log: LogDigest | None = None  # of the log up to this step
     train_seconds: float = 0.0
     compile_seconds: float = 0.0
+    skipped_steps: int = 0  # steps that were not finite, and left out
 
 
 def start_or_resume(
@@ -62,6 +63,7 @@ def start_or_resume(
         run.log = progress.get("log")
         run.train_seconds = progress["train_seconds"]
         run.compile_seconds = progress["compile_seconds"]
+        run.skipped_steps = progress.get("skipped_steps", 0)
         report.say(f"Going on from the checkpoint of step {run.step:,}.")
     elif initial_params is not None:
         run.state = experiment.with_params(initial_params(jax.device_get(run.state.params)))
@@ -82,7 +84,7 @@ def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> N
     Raises:
       RunError: a parameter is not finite, or the checkpoint cannot be written.
     """
-    if not _all_finite(run.state.params):
+    if not all_finite(run.state.params):
         raise RunError(f"a parameter is not finite at step {run.step:,}; {ADVICE}")
     sums: Any = {name: total.item() for name, total in run.metrics.items()}
     progress: Progress = {
@@ -92,6 +94,7 @@ def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> N
         "compile_seconds": run.compile_seconds,
         "total_seconds": time.perf_counter() - run.started,
         "log": run.log,
+        "skipped_steps": run.skipped_steps,
     }
     if run.validation:
         progress["validation"] = run.validation
@@ -104,11 +107,7 @@ def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> N
 
 
 ADVICE = (
-    "the checkpoints before it are kept; try a smaller `optimizer.learning_rate`, "
-    "in another `workdir`"
+    "the checkpoints before it are kept; add `debug_nans` to see which layer it is, or "
+    "`on_nonfinite` skip to leave such steps out, or try a smaller `optimizer.learning_rate` in "
+    "another `workdir`"
 )
-
-
-@jax.jit
-def _all_finite(params: Any) -> jax.Array:
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]).all()

@@ -88,6 +88,7 @@ def print_result(result: Result, workdir: Path) -> None:
         "epochs, steps": f"{result['epochs']}, {result['steps']:,}"
         + (", stopped early" if result.get("stopped_early") else ""),
         "seed": result["seed"],
+        **({"skipped steps": f"{skipped:,}"} if (skipped := result.get("skipped_steps")) else {}),
         "test accuracy": f"[bold]{result['test_accuracy']:.2%}[/] "
         f"of {result['num_test_examples']:,} images" + (f", step {best:,}" if best else ""),
         "test loss": f"{result['test_loss']:.4f}",

@@ -17,7 +17,7 @@ from jaxcnn.data.preprocess import Preprocess
 from jaxcnn.distributed import mesh
 from jaxcnn.training.device_loops import evaluate, train_steps
 from jaxcnn.training.feed import EvaluationSplit, evaluation_arguments
-from jaxcnn.training.step import Metrics, TrainState, zero_metrics
+from jaxcnn.training.step import Batch, Metrics, TrainState, zero_metrics
 
 
 class ResidentFeed:
@@ -43,6 +43,7 @@ class ResidentFeed:
     ) -> None:
         self._dataset = dataset
         self._batch_size = config.batch_size
+        self._skip_nonfinite = config.on_nonfinite == "skip"
         self._devices = devices
         self._preprocess = preprocess
         self._order_key, self._keys = keys[0], keys[1:]
@@ -66,6 +67,13 @@ class ResidentFeed:
         return self.train_program(
             state, metrics, *self._train_set, order, self._scalar(stop), self._keys
         )
+
+    def batch(self, step: int) -> Batch:
+        """Return the raw images and the labels of a step."""
+        epoch, index = divmod(step, len(self._train_set[1]) // self._batch_size)
+        rows = self.order(epoch)[index * self._batch_size :][: self._batch_size]
+        images, labels = self._train_set
+        return {"image": images[rows], "label": labels[rows]}
 
     def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Metrics:
         """Return metric sums over the test set or the validation split."""
@@ -111,6 +119,7 @@ class ResidentFeed:
             preprocess=self._preprocess.train,
             batch_size=self._batch_size,
             sharding=mesh.batch_sharding(self._devices),
+            skip_nonfinite=self._skip_nonfinite,
         )
         out = mesh.shardings(self._state), mesh.replicated(self._devices)
         return mesh.compile_for(

@@ -166,6 +166,30 @@ def zero_metrics() -> Metrics:
     }
 
 
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Return whether no array of floats in a tree has a NaN or an infinite value."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.array([jnp.isfinite(x).all() for x in floats]).all()
+
+
+def undo_nonfinite(
+    before: TrainState, after: TrainState, metrics: Metrics
+) -> tuple[TrainState, Metrics]:
+    """Undo a step whose loss, new parameters or new optimizer state are not finite.
+
+    A gradient that is not finite makes one of these not finite.
+
+    Returns:
+      The state after the step, and its metric sums. For a step that is undone, the state before it
+      with the number of the next step, and zeros.
+    """
+    finite = all_finite((metrics["loss"], after.params, after.opt_state))
+    undone = before.replace(step=after.step), jax.tree.map(jnp.zeros_like, metrics)
+    # A select would be fused with the update, which would change its rounding.
+    return jax.lax.cond(finite, lambda: (after, metrics), lambda: undone)
+
+
 def train_step(
     state: TrainState, batch: Batch, key: jax.Array, *, num_microbatches: int = 1
 ) -> tuple[TrainState, Metrics]:
@@ -222,6 +246,7 @@ def raw_train_step(
     *,
     preprocess: Callable[[jax.Array, jax.Array], jax.Array],
     sharding: NamedSharding,
+    skip_nonfinite: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Preprocess raw images, train on them, and add the metrics; see `device_loops.train_steps`."""
     image_key, step_key = keys
@@ -233,8 +258,10 @@ def raw_train_step(
     num_microbatches = microbatch.choose_number(
         state.apply_fn, state.params, image, sharding.device_set
     )
-    state, step_metrics = train_step(state, batch, step_key, num_microbatches=num_microbatches)
-    return state, jax.tree.map(jnp.add, metrics, step_metrics)
+    after, step_metrics = train_step(state, batch, step_key, num_microbatches=num_microbatches)
+    if skip_nonfinite:
+        after, step_metrics = undo_nonfinite(state, after, step_metrics)
+    return after, jax.tree.map(jnp.add, metrics, step_metrics)
 
 
 def _answers(outputs: Float[Array, "batch classes"]) -> Int[Array, " batch"]:

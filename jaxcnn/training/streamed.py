@@ -48,6 +48,7 @@ class StreamedFeed:
         self._dataset = dataset
         self._seed = config.seed
         self._batch_size = config.batch_size
+        self._skip_nonfinite = config.on_nonfinite == "skip"
         self._steps_per_epoch = len(dataset.train_images) // config.batch_size
         self._evaluation_images = dataset.evaluation_images()
         self._evaluation_arguments = {
@@ -72,7 +73,7 @@ class StreamedFeed:
     def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
         """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
         for step in range(int(state.step), stop):
-            batch = self._batch(step)
+            batch = self.batch(step)
             state, metrics = self._train_program(state, metrics, batch, self._keys)
         return state, metrics
 
@@ -96,8 +97,8 @@ class StreamedFeed:
             self._batches.close()
             self._batches = None
 
-    def _batch(self, step: int) -> Batch:
-        """Return the batch of a step; the next batches are read ahead."""
+    def batch(self, step: int) -> Batch:
+        """Return the raw images and the labels of a step; the next batches are read ahead."""
         epoch, index = divmod(step, self._steps_per_epoch)
         if self._batches is None or step != self._next_step or index == 0:
             self.close()
@@ -133,6 +134,7 @@ class StreamedFeed:
             raw_train_step,
             preprocess=self._preprocess.train,
             sharding=mesh.batch_sharding(self._devices),
+            skip_nonfinite=self._skip_nonfinite,
         )
         metrics = mesh.replicate(zero_metrics(), self._devices)
         out = mesh.shardings(self._state), mesh.replicated(self._devices)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxcnn import config as configs
@@ -22,11 +23,12 @@ from jaxcnn.data.datasets import Dataset
 from jaxcnn.distributed import processes
 from jaxcnn.errors import RunError
 from jaxcnn.files import write_atomically
+from jaxcnn.training import debug_nans
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.progress import ADVICE, Run, save_checkpoint, start_or_resume
 from jaxcnn.training.report import TrainingProgress, print_result, save_curves
 from jaxcnn.training.signals import Interrupted, stop_signals
-from jaxcnn.training.step import mean_metrics
+from jaxcnn.training.step import all_finite, mean_metrics
 from jaxcnn.training.validate import validated
 from jaxcnn.workdir import dataset_info
 from jaxcnn.workdir import folder as workdirs
@@ -123,13 +125,16 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
         TrainingProgress(config, experiment.steps_per_epoch, run.step) as progress,
     ):
         for _ in _train_chunks(experiment, run):
-            means = mean_metrics(run.metrics)
-            progress.update(run.step, means["loss"])
+            means = mean_metrics(run.metrics) if run.metrics["count"] else {}  # all were skipped
+            progress.update(run.step, means.get("loss", math.nan))
             line: dict[str, float] = {}
             evaluated = _is_evaluated(experiment, run.step)
             if evaluated or run.step % config.log_every_steps == 0:
-                line["learning_rate"] = experiment.learning_rate(run.step - 1)
+                updates = run.step - run.skipped_steps
+                line["learning_rate"] = experiment.learning_rate(max(0, updates - 1))
                 line |= {f"train_{name}": value for name, value in means.items()}
+                if config.on_nonfinite == "skip":
+                    line["skipped_steps"] = run.skipped_steps
                 run.metrics = experiment.no_metrics()
             if evaluated:
                 line |= _evaluate(experiment, run)
@@ -153,7 +158,7 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
     epoch.
 
     Raises:
-      RunError: the loss is not finite.
+      RunError: a value is not finite.
     """
     config, steps_per_epoch = experiment.config, experiment.steps_per_epoch
     due_every = (config.log_every_steps, config.checkpoint_every_steps, steps_per_epoch)
@@ -163,15 +168,22 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
         if first % steps_per_epoch == 0:
             run.state = experiment.begin_epoch(run.state)
         stop = min(
-            first + processes.max_over_processes(chunk_steps),
+            first + (1 if config.debug_nans else processes.max_over_processes(chunk_steps)),
             *(first - first % every + every for every in due_every),
         )
+        before = jax.tree.map(jnp.copy, run.state) if config.debug_nans else None
+        count = int(run.metrics["count"])
         started = time.perf_counter()
         run.state, run.metrics = experiment.train(run.state, run.metrics, stop)
         run.step = int(jax.device_get(run.state.step))  # waits for the device
         seconds = time.perf_counter() - started
         run.train_seconds += seconds
-        if not math.isfinite(jax.device_get(run.metrics["loss"])):
+        sums = jax.device_get(run.metrics)
+        trained = (int(sums["count"]) - count) // config.batch_size
+        run.skipped_steps += run.step - first - trained
+        if before is not None and not all_finite((sums["loss"], run.state)):
+            raise RunError(f"step {run.step:,}: {debug_nans.locate(experiment, before, run.state)}")
+        if not math.isfinite(sums["loss"]):
             raise RunError(f"the loss is not finite at step {run.step:,}; {ADVICE}")
         chunk_steps = max(1, min(8 * chunk_steps, int(CHUNK_SECONDS * (stop - first) / seconds)))
         yield
@@ -187,6 +199,8 @@ def _evaluate(experiment: Experiment, run: Run) -> dict[str, float]:
         split, found = "test", experiment.evaluate(run.state)
         run.test = found
         values = {"test_loss": found["loss"], "test_accuracy": found["accuracy"]}
+    if not math.isfinite(found["loss"]):
+        raise RunError(f"the {split} loss is not finite at step {run.step:,}; {ADVICE}")
     report.say(
         f"epoch {run.step // experiment.steps_per_epoch}: {split} accuracy "
         f"{found['accuracy']:.2%}, loss {found['loss']:.4f}"
@@ -260,6 +274,8 @@ def _result(experiment: Experiment, run: Run) -> Result:
             **{package: importlib.metadata.version(package) for package in packages},
         },
     }
+    if config.on_nonfinite == "skip" or run.skipped_steps:
+        result["skipped_steps"] = run.skipped_steps
     if run.best_step is not None and run.validation is not None:
         result["best_step"] = run.best_step
         result["val_accuracy"] = run.validation["accuracy"]

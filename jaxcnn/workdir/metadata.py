@@ -50,10 +50,12 @@ class Validation(Evaluation):
 class Progress(_Progress, total=False):
     """What a run needs besides its state to continue.
 
-    `log` is missing in format 1, `validation` in a run without a validation split.
+    `log` is missing in format 1, `skipped_steps` in earlier versions, `validation` in a run without
+    a validation split.
     """
 
     log: LogDigest | None
+    skipped_steps: Annotated[int, NOT_NEGATIVE]
     validation: Validation | None
 
 

@@ -46,6 +46,7 @@ class Line(_Step, total=False):
     val_accuracy: float
     test_loss: float
     test_accuracy: float
+    skipped_steps: Annotated[int, NOT_NEGATIVE]
 
 
 class MetricsLog:

@@ -12,6 +12,7 @@ from flax import linen as nn
 from helpers import Tiny, new_state, tiny_train_set
 
 from jaxcnn.distributed import mesh
+from jaxcnn.optim.optimizers import average_parameters
 from jaxcnn.training import device_loops, step
 from jaxcnn.training.step import create_state
 
@@ -92,7 +93,7 @@ def noisy(key, images):
     return to_pixels(images) + 0.1 * jax.random.normal(key, images.shape)
 
 
-def jitted_steps(preprocess=noisy, devices=None):
+def jitted_steps(preprocess=noisy, devices=None, **options):
     both = mesh.device_mesh() if devices is None else jax.sharding.Mesh(devices, ("data",))
     return jax.jit(
         functools.partial(
@@ -100,6 +101,7 @@ def jitted_steps(preprocess=noisy, devices=None):
             preprocess=preprocess,
             batch_size=BATCH_SIZE,
             sharding=mesh.batch_sharding(both),
+            **options,
         )
     )
 
@@ -141,13 +143,31 @@ def test_train_steps_traces_chunks_of_any_length_once():
     assert int(carry[0].step) == 4
 
 
+def poison(_, images):
+    return jnp.where(images == 255, jnp.inf, to_pixels(images))
+
+
+def test_train_steps_skips_a_step_that_is_not_finite():
+    images, labels = tiny_train_set()
+    images[ORDER[9]] = 255  # in the third step
+    rule = optax.chain(optax.adam(0.1), average_parameters(0.9))
+    state = new_state(Tiny(filters=4), optax.MultiSteps(rule, 2).gradient_transformation())
+    results = []
+    for skip_nonfinite in (False, True):
+        program = jitted_steps(poison, skip_nonfinite=skip_nonfinite)
+        steps = functools.partial(program, labels=labels, images=images, order=ORDER, keys=KEYS)
+        carry = state, no_metrics()
+        if not skip_nonfinite:
+            carry = steps(*carry, stop=jnp.int32(2))
+            carry = carry[0].replace(step=jnp.int32(3)), carry[1]
+        results.append(steps(*carry, stop=jnp.int32(4)))
+    chex.assert_trees_all_equal(*results)
+    assert int(results[1][1]["count"]) == 3 * BATCH_SIZE
+
+
 def test_train_steps_stops_at_a_loss_that_is_not_finite():
     images, labels = tiny_train_set()
     images[ORDER[9]] = 255  # the third step's
-
-    def poison(_, images):
-        return jnp.where(images == 255, jnp.inf, to_pixels(images))
-
     program, last = jitted_steps(poison), jnp.int32(4)
     carry = program(new_state(Tiny()), no_metrics(), images, labels, ORDER, last, KEYS)
     assert int(carry[0].step) == 3 and not np.isfinite(carry[1]["loss"])

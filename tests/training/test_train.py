@@ -11,10 +11,11 @@ import chex
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from helpers import start_script
 
 from jaxcnn import PRESETS, train_and_evaluate
-from jaxcnn.config import OptimizerConfig, to_json
+from jaxcnn.config import OptimizerConfig, TrainConfig, to_json
 from jaxcnn.data.datasets import DATASETS, Dataset
 from jaxcnn.errors import RunError, UserError
 from jaxcnn.training import train
@@ -307,6 +308,50 @@ def test_train_saves_a_checkpoint_on_sigterm_and_continues(undisturbed, tmp_path
     assert steps == sorted({*range(3, 248, 3), 124, 248})
 
 
+class Fragile(nn.Module):
+    """A network whose outputs are infinite for a white image."""
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.Dense(3, name="dense")(images.reshape(len(images), -1))
+        return nn.Dense(3, name="head")(x / (1 - images.min(axis=(1, 2, 3)))[:, None])
+
+
+def with_a_white_image():
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(64, 4, 4, 1), dtype=np.uint8)
+    test_images = images.copy()
+    images[0] = 255
+    labels = rng.integers(3, size=64, dtype=np.int32)
+    return Dataset("noise", images, labels, test_images, labels, tuple("abc"))
+
+
+def test_train_skips_steps_that_are_not_finite_whenever_it_resumes(tmp_path, monkeypatch):
+    config = TrainConfig(
+        **{"dataset": "noise", "batch_size": 8, "epochs": 3, "log_every_steps": 3},
+        **{"on_nonfinite": "skip", "checkpoint_every_steps": 1, "workdir": str(tmp_path / "one")},
+    )
+    whole = {"dataset": with_a_white_image(), "model": Fragile()}
+    result = train_and_evaluate(config, **whole)
+    assert result["skipped_steps"] == 3 and result["steps"] == 24
+    lines = read_metrics(tmp_path / "one")
+    assert lines[-1]["skipped_steps"] == 3
+    assert lines[-1]["learning_rate"] == pytest.approx(1e-3)
+    again = dataclasses.replace(config, workdir=str(tmp_path / "two"))
+    for step in (4, 11, 17):
+
+        def learning_rate(self, last, step=step, function=Experiment.learning_rate):
+            if last >= step:
+                raise KeyboardInterrupt
+            return function(self, last)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Experiment, "learning_rate", learning_rate)
+            train_and_evaluate(again, **whole)
+    assert train_and_evaluate(again, **whole)["skipped_steps"] == 3
+    assert read_metrics(tmp_path / "two") == lines
+
+
 @pytest.mark.parametrize(
     ("checkpoint_every_steps", "what"),
     [pytest.param(1, "(the loss|a parameter)", marks=pytest.mark.slow), (1000, "the loss")],
@@ -320,7 +365,7 @@ def test_train_stops_when_values_are_not_finite(checkpoint_every_steps, what, tm
         checkpoint_every_steps=checkpoint_every_steps,
         workdir=str(tmp_path),
     )
-    with pytest.raises(RunError, match=rf"{what} is not finite at step \d+; .*learning-rate"):
+    with pytest.raises(RunError, match=rf"{what} is not finite at step \d+; .*learning_rate"):
         train_and_evaluate(config)
     assert not (tmp_path / "result.json").exists()
     experiment = Experiment(config)
