@@ -26,7 +26,8 @@ ROOMS = {
     "demo": ("page", "gallery", "describe"),
     "benchmarks": (),
     "evaluation": (
-        *("evaluate", "seeds", "compare", "runs", "answers", "predict", "inputs", "digits"),
+        *("evaluate", "seeds", "jobs", "compare", "runs", "answers", "predict", "inputs"),
+        "digits",
         *("pictures", "table", "probes", "metrics"),
     ),
     "interop": (
