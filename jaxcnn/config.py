@@ -194,9 +194,10 @@ class TrainConfig:
     label_smoothing: Annotated[float, FRACTION] = 0.0
     """Fraction of a label spread over all classes. In [0, 1), in training only (Szegedy et al.
     2016); evaluation reports the cross-entropy of the labels themselves."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """Class weights in the loss. `balanced` multiplies the training loss of an example by the mean
-    size of a class, divided by the size of its class; evaluation does not use weights."""
+    class_weights: Literal["none", "balanced", "sampled"] = "none"
+    """Weights against classes of different sizes. `balanced` multiplies the training loss of an
+    example by the mean size of a class, divided by the size of its class; `sampled` draws the
+    images of an epoch with these weights, with replacement; evaluation does not use weights."""
     ema_decay: Annotated[float, FRACTION] = 0.0
     """Decay of averaged parameters; 0 is no average. In [0, 1); smaller in the first steps. The
     exponential moving average is evaluated instead of the parameters."""

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import grain
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from jaxcnn.data import decode, folders, sources
 from jaxcnn.data.decode import Images
@@ -133,10 +133,15 @@ def load_folder_split(
 
 
 def first_images(
-    images: Images, *, seed: int, epoch: int, count: int
+    images: Images,
+    *,
+    seed: int,
+    epoch: int,
+    count: int,
+    probabilities: Float[np.ndarray, " images"] | None = None,
 ) -> UInt8[np.ndarray, "count height width channels"]:
     """Return the first `count` images of an epoch's order, or all if there are fewer."""
-    rows = _order(images, seed, epoch)[:count]
+    rows = _order(images, seed, epoch, probabilities)[:count]
     return next(iter(_decoded(rows.map(images.training_example), count)))["image"]
 
 
@@ -148,6 +153,7 @@ def training_batches(
     first: int,
     batch_size: int,
     share: slice = slice(None),
+    probabilities: Float[np.ndarray, " images"] | None = None,
 ) -> grain.IterDataset[dict[str, np.ndarray]]:
     """Read the full batches of an epoch from `first` on; each depends on (seed, epoch, index) only.
 
@@ -158,10 +164,12 @@ def training_batches(
       first: index of the first batch to read.
       batch_size: images in a batch, over all processes.
       share: slice of each batch that this process reads.
+      probabilities: probability of each image; as many images as there are are drawn for an epoch,
+        with replacement. By default each is read once.
     """
     num_batches = len(images) // batch_size
     places = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)[first:, share]
-    order = _order(images, seed, epoch)
+    order = _order(images, seed, epoch, probabilities)
     examples = grain.MapDataset.source(places.ravel()).map(
         lambda place: images.training_example(order[place])
     )
@@ -184,7 +192,12 @@ def evaluation_batches(
     return _decoded(examples, rows.shape[1])
 
 
-def _order(images: Images, seed: int, epoch: int) -> grain.MapDataset[int]:
+def _order(
+    images: Images, seed: int, epoch: int, probabilities: np.ndarray | None
+) -> grain.MapDataset[int]:
+    if probabilities is not None:
+        rng = np.random.default_rng((seed, epoch))
+        return grain.MapDataset.source(rng.choice(len(images), len(images), p=probabilities))
     # Grain adds the epoch to the seed, so epoch 1 of seed 0 would equal epoch 0 of seed 1.
     (shuffle_seed,) = np.random.SeedSequence((seed, epoch)).generate_state(1)
     return grain.MapDataset.range(len(images)).shuffle(seed=int(shuffle_seed))

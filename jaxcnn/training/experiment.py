@@ -182,7 +182,8 @@ class Experiment:
         image_key: jax.Array,
     ) -> TrainState:
         """Create the state on the devices, for images as the preprocessing returns them."""
-        config, class_weights = self.config, self._class_weights()
+        config = self.config
+        class_weights = self._class_weights() if config.class_weights == "balanced" else None
         try:
             raw = jax.ShapeDtypeStruct((1, *self.dataset.train_images.shape[1:]), np.uint8)
             jax.eval_shape(self.preprocess.train, image_key, raw)
@@ -207,9 +208,7 @@ class Experiment:
         sharding = mesh.state_sharding(state_like, self.mesh, network.model_axis(model))
         return mesh.jit(create, self.mesh, sharding, compiler_options=options)(init_key)
 
-    def _class_weights(self) -> tuple[float, ...] | None:
-        if self.config.class_weights == "none":
-            return None
+    def _class_weights(self) -> tuple[float, ...]:
         if (labels := self.dataset.train_labels) is None:
             raise UserError(
                 f"`class_weights` is {self.config.class_weights}, but the sizes of the classes of "
@@ -221,7 +220,14 @@ class Experiment:
         make: Callable[..., Feed] = ResidentFeed
         if self.dataset.is_streamed:
             from jaxcnn.training.streamed import StreamedFeed as make  # late, as Grain
-        return make(self.dataset, self.config, self.mesh, self.preprocess, keys, self.state)
+        probabilities = None
+        if self.config.class_weights == "sampled":
+            weights = np.array(self._class_weights())[self.dataset.train_labels]
+            probabilities = weights / weights.sum()
+        return make(
+            *(self.dataset, self.config, self.mesh, self.preprocess, keys, self.state),
+            probabilities,
+        )
 
     @functools.cached_property
     def _before_epoch_program(self) -> Callable[..., TrainState]:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
@@ -30,6 +31,8 @@ class ResidentFeed:
       preprocess: raw images to the network's input.
       keys: random keys for the order of epochs, the preprocessing of a step, and the step.
       state: training state whose shapes the programs are compiled for.
+      probabilities: probability of each training image; an epoch draws as many images as there are,
+        with replacement. By default it has each once.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class ResidentFeed:
         preprocess: Preprocess,
         keys: tuple[jax.Array, jax.Array, jax.Array],
         state: TrainState,
+        probabilities: Float[np.ndarray, " examples"] | None = None,
     ) -> None:
         self._dataset = dataset
+        self._probabilities = probabilities
         self._batch_size = config.batch_size
         self._skip_nonfinite = config.on_nonfinite == "skip"
         self._devices = devices
@@ -89,7 +94,7 @@ class ResidentFeed:
         """Do nothing, because nothing is read ahead."""
 
     def order(self, epoch: int) -> Int[Array, " examples"]:
-        """Return the permutation of the training set for an epoch, a function of (seed, epoch)."""
+        """Return the rows of the training set for an epoch, a function of (seed, epoch)."""
         if self._epoch != epoch:
             self._epoch = epoch
             self._epoch_order = self._order_program(self._order_key, self._scalar(epoch))
@@ -107,7 +112,11 @@ class ResidentFeed:
         num_examples = len(self._dataset.train_labels)
 
         def shuffle(key: jax.Array, epoch: jax.Array) -> jax.Array:
-            return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+            key = jax.random.fold_in(key, epoch)
+            if self._probabilities is None:
+                return jax.random.permutation(key, num_examples)
+            p = jnp.asarray(self._probabilities, jnp.float32)
+            return jax.random.choice(key, num_examples, (num_examples,), p=p)
 
         return mesh.jit(shuffle, self._devices)
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from grain.experimental import ThreadPrefetchIterDataset
 from jax.sharding import Mesh
-from jaxtyping import Array, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.preprocess import Preprocess
@@ -44,8 +44,10 @@ class StreamedFeed:
         preprocess: Preprocess,
         keys: tuple[jax.Array, jax.Array, jax.Array],
         state: TrainState,
+        probabilities: Float[np.ndarray, " examples"] | None = None,
     ) -> None:
         self._dataset = dataset
+        self._probabilities = probabilities
         self._seed = config.seed
         self._batch_size = config.batch_size
         self._skip_nonfinite = config.on_nonfinite == "skip"
@@ -66,7 +68,11 @@ class StreamedFeed:
     def first_images(self, epoch: int, count: int) -> UInt8[Array, "count height width channels"]:
         """Return the first raw images of an epoch's order, or all if there are fewer."""
         images: Any = first_images(
-            self._dataset.train_images, seed=self._seed, epoch=epoch, count=count
+            self._dataset.train_images,
+            seed=self._seed,
+            epoch=epoch,
+            count=count,
+            probabilities=self._probabilities,
         )
         return mesh.replicate(images, self._devices)
 
@@ -109,6 +115,7 @@ class StreamedFeed:
                 first=index,
                 batch_size=self._batch_size,
                 share=mesh.process_share(self._batch_size),
+                probabilities=self._probabilities,
             )
             self._batches = self._placed(batches)
         self._next_step = step + 1

@@ -114,10 +114,10 @@ def check_network(config: TrainConfig, model: nn.Module) -> None:
             f"`label_smoothing` only applies to cross-entropy, but {config.model} has a loss of "
             "its own; set it to 0"
         )
-    if config.optimizer.name == "diagonal-lm" and config.class_weights != "none":
+    if config.optimizer.name == "diagonal-lm" and config.class_weights == "balanced":
         raise UserError(
             f"`class_weights` is {config.class_weights}, but the curvature of diagonal-lm has no "
-            "weights; set `class_weights` to none or choose another rule"
+            "weights; set `class_weights` to sampled or none, or choose another rule"
         )
     if config.optimizer.name == "diagonal-lm" and not network.code_fn(model):
         raise UserError(

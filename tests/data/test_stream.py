@@ -49,3 +49,13 @@ def test_evaluation_batches_are_in_order_and_mask_the_padding():
     assert sum((numbers(batch) for batch in batches), []) == [*range(10), 0, 0]
     masks = np.concatenate([batch["mask"] for batch in batches])
     assert masks.tolist() == [True] * 10 + [False] * 2
+
+
+def test_training_batches_draw_images_by_their_probabilities():
+    images, probabilities = numbered(100), np.repeat([0.002, 0.018], 50)
+    drawn = order_of(images, batch_size=100, probabilities=probabilities)[0]
+    for epoch in range(1, 20):
+        drawn += order_of(images, epoch=epoch, batch_size=100, probabilities=probabilities)[0]
+    assert np.mean(np.array(drawn) < 50) == pytest.approx(0.1, abs=0.03)
+    again = order_of(images, epoch=3, first=2, batch_size=20, probabilities=probabilities)
+    assert sum(again, []) == drawn[340:400]
