@@ -13,7 +13,7 @@ from jaxcnn.errors import UserError
 
 
 def demo(
-    run: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None,
+    run: Annotated[str | None, tyro.conf.Positional, placeholder("[RUN]")] = None,
     pretrained: Annotated[str | None, placeholder("NAME")] = None,
     out: Path = Path("lenet5.html"),
     step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,

@@ -16,7 +16,9 @@ export function scaleTable(theme) {
   return Array.from({ length: STEPS }, (_, i) => {
     const place = (i / (STEPS - 1)) * (stops.length - 1);
     const stop = Math.min(stops.length - 2, Math.floor(place));
-    return stops[stop].map((from, k) => Math.round(from + (place - stop) * (stops[stop + 1][k] - from)));
+    return stops[stop].map((from, k) =>
+      Math.round(from + (place - stop) * (stops[stop + 1][k] - from)),
+    );
   });
 }
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxcnn.data.preprocess import evaluation_preprocess
 from jaxcnn.errors import UserError
 from jaxcnn.interop.trained import Trained, input_shape
 from jaxcnn.layers.pooling import avg_pool, lp_pool, max_pool, min_pool
@@ -91,6 +92,17 @@ def _check(trained: Trained) -> None:
                 f"the images of {trained.name} are {tuple(shape)}; expected {SHAPE}, grey pixels "
                 "that can be drawn"
             )
+    image = np.random.default_rng(0).integers(256, size=(1, *SHAPE), dtype=np.uint8)
+    config = trained.config
+    plain, prepared = (
+        evaluation_preprocess(transforms, config.pixel_mean, config.pixel_std)(image)
+        for transforms in ((), config.transforms)
+    )
+    if not np.array_equal(plain, prepared):
+        raise UserError(
+            f"the transforms of {trained.name} change test images; expected none or random ones, "
+            "because the page draws what the network receives"
+        )
 
 
 def _add_lenet5(layers: _Layers, model: LeNet5) -> None:

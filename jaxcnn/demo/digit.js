@@ -44,7 +44,10 @@ export function prepareDigit(image, { box = true, centre = true } = {}) {
   );
   const digit = resize(crop(ink, width, bounds), bounds.width, bounds.height, size[1], size[0]);
   for (let i = 0; i < digit.length; i++) digit[i] = Math.max(digit[i], 0);
-  const white = quantile(digit.filter((x) => x > 0), 0.9);
+  const white = quantile(
+    digit.filter((x) => x > 0),
+    0.9,
+  );
   for (let i = 0; i < digit.length; i++) digit[i] = Math.min(digit[i] / white, 1);
   let [middleRow, middleColumn] = [(size[0] - 1) / 2, (size[1] - 1) / 2];
   let target = [14, 14];
@@ -104,7 +107,10 @@ function findInk({ data, width, height, isBlack }) {
   const far = difference.filter((x) => Math.abs(x) > strongest / 2);
   const isLight = far.filter((x) => x > 0).length > far.length / 2;
   const ink = isLight ? difference : difference.map((x) => -x);
-  const tone = quantile(far.map(isLight ? (x) => x : (x) => -x).filter((x) => x > 0), 0.75);
+  const tone = quantile(
+    far.map(isLight ? (x) => x : (x) => -x).filter((x) => x > 0),
+    0.75,
+  );
   // 1.5 times the median distance is the standard deviation, if the noise is normal.
   const noise = isBlack ? 0 : 1.5 * quantile(distance, 0.5);
   const threshold = Math.max(0.1 * tone, 4 * noise, LEAST);
@@ -166,7 +172,10 @@ function background(data, width, height) {
     const distance = values.map((v, k) => Math.abs(v - fitted[k]));
     const limit = Math.max(3 * 1.5 * quantile(distance, 0.5), LEAST);
     const near = rows.map((_, k) => k).filter((k) => distance[k] <= limit);
-    coefficients = leastSquares(near.map((k) => rows[k]), near.map((k) => values[k]));
+    coefficients = leastSquares(
+      near.map((k) => rows[k]),
+      near.map((k) => values[k]),
+    );
     fitted = rows.map((row) => value(coefficients, row));
   }
   return Float32Array.from(data, (_, i) => value(coefficients, terms(i)));

@@ -1,5 +1,15 @@
 /** Elements and numbers as text. */
 
+/** Return the first element of the page that a selector finds. */
+export function $(selector) {
+  return document.querySelector(selector);
+}
+
+/** Return all elements that a selector finds, as an array. */
+export function all(selector, root = document) {
+  return [...root.querySelectorAll(selector)];
+}
+
 /**
  * Create an element.
  *

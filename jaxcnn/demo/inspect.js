@@ -28,7 +28,12 @@ export function explain({ network, result, pixels, unit, pool, table }) {
   const explainer = explainers[layer.kind] ?? (layer.kernel > 1 ? convUnit : denseUnit);
   const elements = [
     h("h3", {}, unitName(layer, unit)),
-    h("p.value", {}, h("b", {}, decimal(value)), layer.kind === "input" ? " enters the network" : ""),
+    h(
+      "p.value",
+      {},
+      h("b", {}, decimal(value)),
+      layer.kind === "input" ? " enters the network" : "",
+    ),
     ...explainer(parts),
   ];
   if (unit.index === network.layers.length - 1) elements.push(...probability(parts, result));
@@ -40,13 +45,21 @@ function inputUnit({ network, unit, pixels, value }) {
   const [row, column] = [unit.row - frame, unit.column - frame];
   if (Math.min(row, column) < 0 || Math.max(row, column) > 27) {
     return [
-      h("p", {}, `The frame of ${frame} pixels around the 28×28 image. Its value is always ${decimal(frameValue)}.`),
+      h(
+        "p",
+        {},
+        `The frame of ${frame} pixels around the 28×28 image is always ${decimal(frameValue)}.`,
+      ),
     ];
   }
   const { mean, std } = network.description.input;
   const grey = pixels[row * 28 + column];
   return [
-    h("p", {}, `Grey level ${grey} of 255, normalized by the mean and the standard deviation that the network was trained with:`),
+    h(
+      "p",
+      {},
+      `Grey level ${grey} of 255, normalized by the mean and the deviation of the training:`,
+    ),
     formula(`(${grey} / 255 − ${decimal(mean)}) / ${decimal(std)} = ${decimal(value)}`),
   ];
 }
@@ -70,7 +83,12 @@ function convUnit({ layer, input, unit, table, before, value }) {
       h(
         "details.term",
         { open: i === 0 },
-        h("summary", {}, below.maps > 1 ? `${below.name} map ${source}: ` : "window × kernel: ", h("b", {}, decimal(sums[i]))),
+        h(
+          "summary",
+          {},
+          below.maps > 1 ? `${below.name} map ${source}: ` : "window × kernel: ",
+          h("b", {}, decimal(sums[i])),
+        ),
         h(
           "div.product",
           {},
@@ -82,10 +100,21 @@ function convUnit({ layer, input, unit, table, before, value }) {
     );
   });
   const [top, left] = [unit.row, unit.column];
-  const place = below.size > kernel ? ` at rows ${top}–${top + kernel - 1}, columns ${left}–${left + kernel - 1}` : "";
-  const maps = sources.length > 1 ? `each of ${sources.length} maps of ${below.name}` : `the ${below.name.toLowerCase()}`;
+  const place =
+    below.size > kernel
+      ? ` at rows ${top}–${top + kernel - 1}, columns ${left}–${left + kernel - 1}`
+      : "";
+  const maps =
+    sources.length > 1
+      ? `each of ${sources.length} maps of ${below.name}`
+      : `the ${below.name.toLowerCase()}`;
   return [
-    h("p", {}, `A window of ${kernel}×${kernel} values of ${maps}${place} is multiplied by its kernel, number by number, and all products are added.`),
+    h(
+      "p",
+      {},
+      `A window of ${kernel}×${kernel} values of ${maps}${place} is multiplied by its kernel, ` +
+        "number by number, and all products are added.",
+    ),
     sumFormula(sums, layer.bias[unit.map], before),
     activationFormula(layer, before, value),
     ...rows,
@@ -102,17 +131,42 @@ function denseUnit({ layer, input, unit, before, value }) {
   const [shown, others] = [sorted.slice(0, MOST_TERMS), sorted.slice(MOST_TERMS)];
   const rest = others.reduce((total, { product }) => total + product, 0);
   const body = h("tbody", {}, shown.map(productRow));
-  const more = h("tr", {}, h("th", { scope: "row", colspan: 3 }, `the other ${others.length}`), h("td", {}, decimal(rest)));
-  const button = h("button.small", { type: "button", click: () => {
-    body.append(...others.map(productRow));
-    for (const element of [more, button]) element.remove();
-  } }, `Show all ${products.length} products`);
+  const more = h(
+    "tr",
+    {},
+    h("th", { scope: "row", colspan: 3 }, `the other ${others.length}`),
+    h("td", {}, decimal(rest)),
+  );
+  const button = h(
+    "button.small",
+    {
+      type: "button",
+      click: () => {
+        body.append(...others.map(productRow));
+        for (const element of [more, button]) element.remove();
+      },
+    },
+    `Show all ${products.length} products`,
+  );
   return [
-    h("p", {}, `All ${count(products.length, "value")} of ${layer.below.name} are multiplied by the unit's weights. The largest products:`),
+    h(
+      "p",
+      {},
+      `All ${count(products.length, "value")} of ${layer.below.name} are multiplied by the ` +
+        "unit's weights. The largest products:",
+    ),
     h(
       "table.products",
       {},
-      h("thead", {}, h("tr", {}, ["unit", "value", "weight", "product"].map((name) => h("th", { scope: "col" }, name)))),
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          ["unit", "value", "weight", "product"].map((name) => h("th", { scope: "col" }, name)),
+        ),
+      ),
       body,
       h("tfoot", {}, others.length ? more : []),
     ),
@@ -136,7 +190,9 @@ function poolUnit({ layer, input, unit, pool, table, before, value }) {
   const names = { average: "mean", max: "max", min: "min", lp: `${decimal(layer.p ?? 0, 1)}-norm` };
   const lines = [];
   if (layer.weights) {
-    const [coefficient, bias] = [layer.weights[unit.map], layer.bias[unit.map]].map((x) => decimal(x));
+    const [coefficient, bias] = [layer.weights[unit.map], layer.bias[unit.map]].map((x) =>
+      decimal(x),
+    );
     const sum = kind === "average" ? `sum(${list})` : `4 × ${names[kind]}(${list})`;
     lines.push(formula(`${sum} = ${decimal(4 * pooled)}`));
     lines.push(formula(`× coefficient ${coefficient} + bias ${bias} = ${decimal(before)}`));
@@ -154,7 +210,12 @@ function rbfUnit({ network, layer, input, unit, table, value }) {
   const squares = [...input].map((x, i) => (x - code[i]) ** 2);
   const bitmap = (values, limit, name) => numberGrid(values, 7, table, limit, name, false);
   return [
-    h("p", {}, `The unit compares F6, a bitmap of 7×12, with the stored bitmap of “${network.description.class_names[unit.map]}”. It adds the squared differences.`),
+    h(
+      "p",
+      {},
+      "The unit compares F6, a bitmap of 7×12, with the stored bitmap of " +
+        `“${network.description.class_names[unit.map]}”. It adds the squared differences.`,
+    ),
     h(
       "div.product",
       {},
@@ -165,7 +226,11 @@ function rbfUnit({ network, layer, input, unit, table, value }) {
       bitmap(squares, 4, "squared"),
     ),
     formula(`Σ (F6 − stored)² = ${decimal(-value)}`),
-    h("p", {}, "The smaller the distance, the better the match. The network's answer is the nearest bitmap."),
+    h(
+      "p",
+      {},
+      "The smaller the distance, the better the match. The network's answer is the nearest bitmap.",
+    ),
   ];
 }
 
@@ -180,7 +245,9 @@ function probability({ network, unit, value }, result) {
 }
 
 function sumFormula(sums, bias, before) {
-  const terms = sums.map((sum, i) => (i && sum >= 0 ? `+ ${decimal(sum)}` : decimal(sum).replace("−", i ? "− " : "−")));
+  const terms = sums.map((sum, i) =>
+    i && sum >= 0 ? `+ ${decimal(sum)}` : decimal(sum).replace("−", i ? "− " : "−"),
+  );
   const signed = bias < 0 ? `− ${decimal(-bias)}` : `+ ${decimal(bias)}`;
   return formula(`${terms.join(" ")} ${signed} (bias) = ${decimal(before)}`);
 }
@@ -207,5 +274,10 @@ function numberGrid(values, columns, table, limit, caption, numbers = true) {
     });
     rows.push(h("tr", {}, cells));
   }
-  return h(numbers ? "table.numbers" : "table.bitmap", {}, h("caption", {}, caption), h("tbody", {}, rows));
+  return h(
+    numbers ? "table.numbers" : "table.bitmap",
+    {},
+    h("caption", {}, caption),
+    h("tbody", {}, rows),
+  );
 }

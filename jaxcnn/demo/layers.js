@@ -5,18 +5,22 @@ import { count, decimal, h } from "./dom.js";
 import { weightAt } from "./network.js";
 
 const POOL_NAMES = { average: "mean", max: "maximum", min: "minimum", lp: "p-norm" };
+const KEYS =
+  "Arrow keys move between units, page up and page down between maps, Enter shows the arithmetic.";
+
 /** Return what a layer does, in a line. */
-export function describeLayer(layer, pool) {
+export function describeLayer(layer, pool = layer.pool) {
   const size = layer.size > 1 ? ` of ${layer.size}×${layer.size}` : "";
   const parts = [count(layer.maps, layer.size > 1 ? "map" : "unit") + size];
-  const kind = pool ?? layer.pool;
-  if (layer.kind === "conv") parts.unshift(layer.dense ? "dense" : `convolution ${layer.kernel}×${layer.kernel}`);
+  if (layer.kind === "conv")
+    parts.unshift(layer.dense ? "dense" : `convolution ${layer.kernel}×${layer.kernel}`);
   if (layer.kind === "rbf") parts.unshift("distance to ten stored bitmaps");
   if (layer.kind === "pool") {
-    const what = layer.weights && kind === "average" ? "sum" : POOL_NAMES[kind];
+    const what = layer.weights && pool === "average" ? "sum" : POOL_NAMES[pool];
     parts.unshift(layer.weights ? `${what} of 2×2, × coefficient + bias` : `${what} of 2×2`);
   }
-  if (layer.activationName !== "identity") parts.push(layer.activationName === "squash" ? "scaled tanh" : layer.activationName);
+  if (layer.activationName !== "identity")
+    parts.push(layer.activationName === "squash" ? "scaled tanh" : layer.activationName);
   if (layer.parameters) parts.push(count(layer.parameters, "parameter"));
   return parts.join(" · ");
 }
@@ -31,7 +35,7 @@ export function unitName(layer, { map, row, column }) {
 export class LayerView {
   /**
    * @param layer a layer of the network, with its index in `layers`
-   * @param options { cells: least and largest pixels of a unit, columns: maps in a row if it is fixed }
+   * @param options { cells, columns }: least and largest pixels of a unit; maps in a row, or null
    * @param handlers { hover(index, unit or null), select(index, unit), speak(text) }
    */
   constructor(layer, index, { cells, columns = null }, handlers) {
@@ -42,7 +46,7 @@ export class LayerView {
     this.values = h("canvas.values", {
       tabindex: 0,
       role: "application",
-      "aria-label": `${layer.name}, ${describeLayer(layer)}. Arrow keys move between units, page up and page down between maps, Enter shows the arithmetic.`,
+      "aria-label": `${layer.name}, ${describeLayer(layer)}. ${KEYS}`,
       pointermove: (event) => this.#hover(this.#unitAt(event)),
       pointerleave: (event) => event.pointerType === "mouse" && this.#hover(null),
       click: (event) => this.#select(this.#unitAt(event)),
@@ -136,7 +140,8 @@ export class LayerView {
   readout(unit) {
     const { layer } = this;
     const place = (unit.map * layer.size + unit.row) * layer.size + unit.column;
-    return `${unitName(layer, unit)}: ${decimal(this.current[place], layer.kind === "input" ? 0 : 3)}`;
+    const digits = layer.kind === "input" ? 0 : 3;
+    return `${unitName(layer, unit)}: ${decimal(this.current[place], digits)}`;
   }
 
   #corner(map) {
@@ -153,7 +158,9 @@ export class LayerView {
     const column = Math.floor((x - across * this.pitchX) / this.unit);
     const { size, maps } = this.layer;
     const inside = across >= 0 && across < this.perRow && map >= 0 && map < maps;
-    return inside && row >= 0 && row < size && column >= 0 && column < size ? { map, row, column } : null;
+    return inside && row >= 0 && row < size && column >= 0 && column < size
+      ? { map, row, column }
+      : null;
   }
 
   #hover(unit) {
@@ -200,7 +207,9 @@ function rowLength(maps, most) {
 
 /** Draw a layer's kernels: a row for each map below, a column for each map; unconnected is empty. */
 export function drawKernels(canvas, layer, table) {
-  const side = layer.dense ? 4 : Math.max(2, Math.min(7, Math.floor(640 / (layer.maps * layer.kernel))));
+  const side = layer.dense
+    ? 4
+    : Math.max(2, Math.min(7, Math.floor(640 / (layer.maps * layer.kernel))));
   const gap = layer.dense ? 0 : 2;
   const pitch = layer.kernel * side + gap;
   canvas.width = layer.maps * pitch;
@@ -233,7 +242,11 @@ export function connectionTable(layer) {
   return h(
     "table.connections",
     {},
-    h("caption", {}, `Table I of the paper: which maps of ${layer.below.name} (rows) each map of ${layer.name} (columns) sees`),
+    h(
+      "caption",
+      {},
+      `Table I: the maps of ${layer.below.name} (rows) that each map of ${layer.name} (columns) sees`,
+    ),
     h("thead", {}, h("tr", {}, h("td"), columns)),
     h("tbody", {}, rows),
   );

@@ -55,7 +55,9 @@ export class Network {
     this.description = description;
     const view = (part) => part && weights.subarray(part[0], part[0] + part[1]);
     const { frame, frame_value: frameValue } = description.input;
-    this.layers = [{ kind: "input", name: "Input", maps: 1, size: 28 + 2 * frame, frame, frameValue }];
+    this.layers = [
+      { kind: "input", name: "Input", maps: 1, size: 28 + 2 * frame, frame, frameValue },
+    ];
     for (const layer of description.layers) {
       const below = this.layers.at(-1);
       const all = Array.from({ length: below.maps }, (_, map) => map);
@@ -65,7 +67,10 @@ export class Network {
         sources: (map) => (layer.kind === "pool" ? [map] : layer.table ? layer.table[map] : all),
         weights: view(layer.weights),
         bias: view(layer.bias),
-        activation: activationFunction({ ...layer.activation, table: view(layer.activation.table) }),
+        activation: activationFunction({
+          ...layer.activation,
+          table: view(layer.activation.table),
+        }),
         activationName: layer.activation.name,
       });
     }

@@ -28,8 +28,8 @@ FOLDER = importlib.resources.files("jaxcnn") / "demo"
 
 # Each file may import from those before it.
 SCRIPTS = (
-    *("network.js", "digit.js", "pad.js", "dom.js", "colours.js", "layers.js", "inspect.js"),
-    "app.js",
+    *("dom.js", "colours.js", "network.js", "digit.js", "pad.js", "layers.js", "inspect.js"),
+    *("answer.js", "gallery.js", "controls.js", "app.js"),
 )
 
 

@@ -10,6 +10,7 @@ import pytest
 from flax import linen as nn
 from helpers import random_params
 
+from jaxcnn.data.transforms import Affine, RandomCrop, Resize
 from jaxcnn.demo.describe import describe
 from jaxcnn.errors import UserError
 from jaxcnn.interop.pretrained import load_pretrained
@@ -91,6 +92,16 @@ def test_images_that_cannot_be_drawn_are_refused(shape, trained):
     info = dataclasses.replace(trained.info, image_shape=shape)
     with pytest.raises(UserError, match=r"expected \(28, 28, 1\), grey"):
         describe(trained._replace(info=info))
+
+
+def test_random_transforms_are_ignored_and_others_refused(trained):
+    def with_transforms(*transforms):
+        return trained._replace(config=dataclasses.replace(trained.config, transforms=transforms))
+
+    random = (RandomCrop(28, padding=4), Affine(degrees=10.0))
+    assert describe(with_transforms(*random)) == describe(trained)
+    with pytest.raises(UserError, match="transforms of lenet5-mnist change test images"):
+        describe(with_transforms(Resize(32), RandomCrop(28)))
 
 
 def test_numbers_are_those_of_the_network(trained):
