@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,24 @@ def run_command(command: Callable[..., None]) -> None:
     Raises:
       SystemExit: see `one_line_errors`.
     """
-    with one_line_errors():
+    with one_line_errors(inspect.signature(command).parameters):
         tyro.cli(command, prog=sys.argv[0])
 
 
 @contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(arguments: Collection[str] | None = None) -> Iterator[None]:
     """Turn an expected failure into one line on stderr; bugs keep their traceback.
 
-    A name in backquotes in the message of a `UserError` is printed as a flag. A closed standard
-    output counts as /dev/null, and characters that its encoding lacks are printed as `?`.
+    Errors name fields and arguments in backquotes; `errors.one_line` turns them into flags. A
+    closed standard output counts as /dev/null, and characters that its encoding lacks are printed
+    as `?`.
 
     Ctrl-C, SIGTERM and SIGHUP end the process at once with one line and leave temporary folders
     behind. A KeyboardInterrupt raised in the middle of an import or a callback would print a
     traceback or be lost.
+
+    Args:
+      arguments: names that are flags of the command; by default all names are.
 
     Raises:
       SystemExit: 2 for a `UserError`, 1 for an `OSError` or a `RunError`; 128 plus the number of
@@ -54,7 +59,7 @@ def one_line_errors() -> Iterator[None]:
         yield
         sys.stdout.flush()  # inside the block, because the reader may have closed the pipe
     except (UserError, RunError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error, arguments)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:  # the reader closed the pipe (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

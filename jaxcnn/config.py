@@ -76,8 +76,20 @@ LAUNCH = "launch"
 # The first sentence of a field's docstring is its line in `train.py --help`.
 
 
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class _ShortRepr:
+    """Base of config classes: `repr` shows the fields that differ from their defaults."""
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{field.name}={value!r}"
+            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            if (value := getattr(self, field.name)) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class OptimizerConfig(_ShortRepr):
     """The update rule and its learning rate."""
 
     name: Literal["adam", "adamw", "sgd", "sgd-2012", "diagonal-lm"] = "adam"
@@ -123,8 +135,8 @@ class OptimizerConfig:
     """Constant added to the curvature. A parameter's step is divided by the sum."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
+@dataclasses.dataclass(frozen=True, repr=False)
+class TrainConfig(_ShortRepr):
     """A run: what is trained, on what, how long, and where it is kept."""
 
     preset: Annotated[str, FREE] = "custom"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 Value = TypeVar("Value")
@@ -32,9 +32,18 @@ def flag(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def one_line(error: Exception) -> str:
-    """Return the message of an error as one line; names in backquotes become flags."""
-    message = re.sub("`([a-z][a-z0-9_.]*)`", lambda name: flag(name[1]), str(error))
+def one_line(error: Exception, arguments: Collection[str] | None = None) -> str:
+    """Return the message of an error as one line; names in backquotes become flags.
+
+    Args:
+      error: the error.
+      arguments: names of the command's arguments, if other names are fields that no flag sets.
+    """
+
+    def shown(name: re.Match[str]) -> str:
+        return flag(name[1]) if arguments is None or name[1] in arguments else name[1]
+
+    message = re.sub("`([a-z][a-z0-9_.]*)`", shown, str(error))
     return re.sub(r"\s*\n\s*", " ", message.strip())
 
 

@@ -1,12 +1,13 @@
 """The experiments: PRESETS maps the name of each to its config and its experiment card."""
 
 import dataclasses
+import textwrap
 
 from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.data.transforms import Affine, HorizontalFlip, PCAColor, RandomCrop, Resize
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Preset:
     """An experiment.
 
@@ -17,6 +18,12 @@ class Preset:
 
     card: str
     config: TrainConfig
+
+    def __repr__(self) -> str:
+        config = textwrap.fill(
+            repr(self.config), 100, initial_indent="  ", subsequent_indent="    "
+        )
+        return f"{self.config.preset}: {self.card}\n{config}"
 
     def name(self, config: TrainConfig) -> TrainConfig:
         """Return the config named after this preset, or "custom" if model or dataset differ."""

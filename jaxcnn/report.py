@@ -47,13 +47,14 @@ def phase(name: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+        timer.join()  # it may be printing
 
 
 def duration(seconds: float) -> str:
     """Return a duration in the units that matter, such as `40 s`, `5 min` or `1 h 05 min`."""
-    minutes = round(seconds / 60)
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jaxcnn.cli import one_line_errors
+from jaxcnn.cli import one_line_errors, run_command
 from jaxcnn.errors import RunError, UserError
 
 CTRL_C_IN_A_CALLBACK = """
@@ -104,3 +104,14 @@ def test_one_line_errors_prints_what_the_output_can_hold(redirection, output):
 def test_one_line_errors_does_not_hide_a_bug():
     with pytest.raises(KeyError), one_line_errors():
         raise KeyError("x")
+
+
+def test_run_command_names_only_flags_that_the_command_has(monkeypatch, capsys):
+    def command(views: int = 1) -> None:
+        """Refuse everything."""
+        raise UserError(f"`views` is {views}; the run has no crop in `transforms`")
+
+    monkeypatch.setattr("sys.argv", ["command", "--views", "10"])
+    with pytest.raises(SystemExit):
+        run_command(command)
+    assert capsys.readouterr().err == "error: --views is 10; the run has no crop in transforms\n"

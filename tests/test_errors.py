@@ -1,7 +1,12 @@
 """Names that are looked up, and fields as flags."""
 
+import ast
+import pathlib
+import re
+
 import pytest
 
+import jaxcnn
 from jaxcnn.errors import RunError, UserError, flag, lookup
 
 TABLE = {"lenet5": 1, "lenet5-tanh": 2, "alexnet": 3}
@@ -37,3 +42,19 @@ def test_flag_is_the_field_on_the_command_line():
 
 def test_errors_have_the_exit_status_of_their_kind():
     assert (UserError.exit_code, RunError.exit_code) == (2, 1)
+
+
+def test_errors_name_fields_and_not_flags():
+    package = pathlib.Path(jaxcnn.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        if path.parent.name in ("commands", "benchmarks"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = getattr(node.func, "id", "") if isinstance(node, ast.Call) else ""
+            if name.endswith(("Error", "Checkpoint")):
+                text = " ".join(
+                    part.value
+                    for part in ast.walk(node)
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
+                )
+                assert not re.search(r"(^|\W)--[a-z]", text), f"{path}:{node.lineno}: {text}"

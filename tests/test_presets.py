@@ -6,7 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcnn import config as config_module
+from jaxcnn.config import TrainConfig
 from jaxcnn.config_checks import settled
+from jaxcnn.data import transforms
 from jaxcnn.data.datasets import DATASETS
 from jaxcnn.data.preprocess import make_preprocess
 from jaxcnn.data.sources import PREFIXES
@@ -42,3 +45,13 @@ def test_presets_state_command_hardware_and_accuracy(name):
     assert len(card.splitlines()[0]) <= 46, card  # the title has a line of `train.py --help`
     for entry in ("command", "hardware", "accuracy"):
         assert any(line.strip().startswith(entry) for line in card.splitlines()), card
+
+
+def test_repr_of_a_preset_is_its_card_and_what_differs_from_the_defaults():
+    text = repr(PRESETS["lenet5-modern-mnist"])
+    assert text.startswith("lenet5-modern-mnist: LeNet-5's size with later methods\n")
+    assert max(map(len, text.splitlines())) <= 100 and "workdir" not in text
+    shown = text.partition("  TrainConfig(")[2]
+    config = eval(f"TrainConfig({shown}", vars(config_module) | vars(transforms))
+    assert config == PRESETS["lenet5-modern-mnist"].config
+    assert repr(TrainConfig()) == "TrainConfig()"

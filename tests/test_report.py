@@ -1,6 +1,7 @@
 """The console, and figures as files."""
 
 import io
+import time
 
 import pytest
 from PIL import Image
@@ -37,3 +38,24 @@ def test_save_figure_keeps_the_old_file_when_drawing_fails(tmp_path, monkeypatch
     with pytest.raises(RuntimeError, match="cannot draw"):
         report.save_figure(figure, path)
     assert path.read_text() == "an older figure"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.7, "1 min"), (90 * 60, "1 h 30 min"), (3540.1, "59 min")],
+)
+def test_duration_chooses_units(seconds, text):
+    assert report.duration(seconds) == text
+
+
+def test_phase_prints_a_line_if_it_lasts(monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(report, "console", Console(file=file))
+    with report.phase("quick"):
+        pass
+    monkeypatch.setattr(report, "PHASE_SECONDS", 0.0)
+    with report.phase("slow"):
+        deadline = time.monotonic() + 10
+        while not file.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.001)
+    assert file.getvalue() == "slow ...\n"

@@ -57,7 +57,7 @@ def run_in_this_process(script, arguments, monkeypatch):
     [
         (
             ["--views", "10"],
-            "10 views need a crop; expected one in",
+            "--views is 10: 10 views are parts of an image, but no transform of the run is a crop",
         ),
         (["--image", "1000"], "--image is 1000; expected the index of a test image, 0 to 999"),
     ],
@@ -120,7 +120,7 @@ def test_train_names_another_model_or_dataset_custom(flags, preset, monkeypatch)
         (
             "train.py",
             ["--transforms", "crop:sise=24"],
-            "'crop:sise=24' has 'sise=24'; expected fields of crop, each once: crop:size=32",
+            "'crop:sise=24' has 'sise=24'; expected fields each once, as in crop:size=32,",
         ),
         ("train.py", ["--transforms", "flap"], "no transform is called 'flap'; did you mean flip"),
         ("predict.py", ["runs/mine"], "there are no images; expected predict.py RUN IMAGE..., or"),

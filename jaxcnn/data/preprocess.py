@@ -23,6 +23,16 @@ from jaxcnn.data.transforms import (
 )
 
 
+class ViewsError(ValueError):
+    """The views of an image cannot be cut, because no transform is a crop of a part of it."""
+
+    def __init__(self, views: int) -> None:
+        super().__init__(
+            f"{views} views are parts of an image, but no transform of the run is a crop smaller "
+            "than the images; use 1 view, or 2, which adds the mirror image"
+        )
+
+
 class Preprocess(NamedTuple):
     """Functions from raw images to the network's input.
 
@@ -45,7 +55,7 @@ def make_preprocess(
 
     In evaluation, random transforms are left out and a crop is the central one. With 2 views, an
     image is followed by its mirror image; with 5 or 10, its views are those of `augment.views`. The
-    function for evaluation raises ValueError if the views cannot be cut.
+    function for evaluation raises ViewsError if the views cannot be cut.
 
     Args:
       transforms: transforms, in the order of their application.
@@ -79,10 +89,7 @@ def evaluation_preprocess(
             images = jnp.stack([images, images[:, :, ::-1]], axis=1)
             images = images.reshape(-1, *images.shape[2:])
         if images.shape[0] != num_views:
-            raise ValueError(
-                f"{views} views need a crop; expected one in `transforms` that is smaller than the "
-                "images"
-            )
+            raise ViewsError(views)
         return normalize(images)
 
     return for_evaluation

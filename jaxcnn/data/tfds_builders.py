@@ -21,6 +21,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from tensorflow_datasets.core.download.resource import get_dl_fname
 from tensorflow_datasets.core.file_adapters import FileFormat
 
+from jaxcnn import report
 from jaxcnn.data import originals
 from jaxcnn.data.tfds_originals import ORIGINALS
 from jaxcnn.errors import UserError
@@ -41,6 +42,12 @@ def builder_class(name: str) -> type[tfds.core.GeneratorBasedBuilder]:
         name = original.base.name
         url_infos = original.base.url_infos
         others: dict[str, bytes] | None = None  # contents of files that TFDS does not use
+
+        def _log_download_bytes(self):
+            """Print nothing; `_prepare` says what is prepared."""
+
+        def _log_download_done(self):
+            """Print nothing."""
 
         def _split_generators(self, dl_manager):
             files = self.others or original.download(dl_manager)
@@ -163,11 +170,13 @@ def _prepare(
         )
     sources = ORIGINALS[name].sources()
     origin = manual_dir or os.path.dirname(next(iter(sources.values())))
+    tfds.disable_progress_bar()  # it prints some 80 lines, "Downloading" also for local files
     try:
         if manual_dir is not None:
             builder.others = ORIGINALS[name].find_others(manual_dir)
         if builder.others is None:
             _check_sources(builder, sources, download_dir, manual_dir)
+        report.say(f"Preparing {name} in {builder.data_dir} from {origin}")
         builder.download_and_prepare(
             download_dir=download_dir,
             download_config=tfds.download.DownloadConfig(
@@ -184,12 +193,18 @@ def _prepare(
     except (OSError, tfds.download.DownloadError) as error:
         if _is_prepared(builder):
             return  # another process has prepared it meanwhile
-        raise UserError(
-            f"{name} {builder.version} is not in {builder.data_dir} and cannot be prepared from "
-            f"{origin} ({error}). Set `data_dir` or TFDS_DATA_DIR to a directory where TFDS "
-            f"prepared it, or `manual_dir` to a folder with {', '.join(sources)}, or choose the "
-            "dataset mnist5k instead"
-        ) from error
+        raise UserError(_missing(name, builder, origin, error)) from error
+
+
+def _missing(name: str, builder: tfds.core.DatasetBuilder, origin: object, error: Exception) -> str:
+    files = [*ORIGINALS[name].sources()]
+    shown = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} others"
+    is_offline = isinstance(error, requests.ConnectionError)
+    reason = "no connection to the server" if is_offline else " ".join(str(error).split())
+    return (
+        f"{name} is not in {builder.data_dir} and cannot be prepared from {origin}: {reason}; set "
+        f"`data_dir` to prepared data or `manual_dir` to a folder with {shown}, or train on mnist5k"
+    )
 
 
 def _check_sources(

@@ -8,6 +8,7 @@ are not at their defaults: `crop:size=24`, `affine:degrees=10.0,translate=2.0`, 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from typing import Annotated, Any, get_type_hints
 
 from jaxcnn import records
@@ -124,9 +125,13 @@ def from_text(text: str) -> Transform:
             fields[field] = types[field](value)
         except (KeyError, ValueError):
             takes = ",".join(f"{name}={getattr(kind, name)}" for name in types)
+            near = difflib.get_close_matches(field, types, n=1)
+            hint = f"; did you mean {name}:{near[0]}={value}" if near and value else ""
+            hint = hint if near != [field] else ""
             raise UserError(
                 f"{text!r} has {item!r}; expected "
-                + (f"fields of {name}, each once: {name}:{takes}" if takes else f"only {name!r}")
+                + (f"fields each once, as in {name}:{takes}" if takes else f"only {name!r}")
+                + hint
             ) from None
     transform = kind(**fields)
     _checked_fields(name, transform)

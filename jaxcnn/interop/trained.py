@@ -132,7 +132,7 @@ def check_views(trained: Trained, views: int) -> None:
     try:
         jax.eval_shape(functools.partial(preprocess, views=views), raw)
     except ValueError as error:
-        raise UserError(f"{trained.name} does not fit {views} views: {error}") from error
+        raise UserError(f"`views` is {views}: {error}") from error
 
 
 def inference_state(trained: Trained, params: Any) -> TrainState:

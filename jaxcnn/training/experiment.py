@@ -17,7 +17,7 @@ from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.data.open import open_dataset
-from jaxcnn.data.preprocess import make_preprocess
+from jaxcnn.data.preprocess import ViewsError, make_preprocess
 from jaxcnn.data.validation_split import with_validation
 from jaxcnn.distributed import mesh
 from jaxcnn.distributed.compilation_cache import use_compilation_cache
@@ -196,6 +196,10 @@ class Experiment:
                 class_weights=class_weights,
             )
             state_like = jax.eval_shape(create, init_key)
+        except ViewsError as error:
+            raise UserError(
+                f"`eval_views` is {config.eval_views}: {error}; or add a crop to `transforms`"
+            ) from error
         except (TypeError, ValueError) as error:
             raise UserError(
                 f"model {config.model} and dataset {config.dataset} do not fit: {error}"

@@ -109,7 +109,7 @@ def test_make_preprocess_cuts_views_where_the_crop_stands(views):
 def test_make_preprocess_refuses_views_without_a_smaller_crop(transforms):
     _, evaluation = make_preprocess(transforms, IMAGES, MEAN, STD)
     with pytest.raises(
-        ValueError, match="10 views need a crop; expected one in `transforms` that is smaller"
+        ValueError, match="10 views are parts of an image, but no transform of the run is a crop"
     ):
         evaluation(IMAGES, 10)
 

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pathlib
-import time
 
 import numpy as np
 import PIL.Image
@@ -97,12 +96,11 @@ def test_builders_refuse_a_tampered_file(tmp_path, monkeypatch, originals, serve
 
 def test_builders_say_what_to_do_without_data_and_network(tmp_path, monkeypatch, originals):
     accept(monkeypatch, "mnist", originals, "http://127.0.0.1:1/")  # nobody listens there
-    start = time.monotonic()
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", pytest.fail)  # retries
     with pytest.raises(UserError) as error:
         datasets.load("mnist", data_dir=tmp_path / "data")
-    assert time.monotonic() - start < 5
     message = str(error.value)
-    for part in ("mnist 3.0.1", str(tmp_path / "data"), "127.0.0.1", "`data_dir`", "`manual_dir`"):
+    for part in ("mnist/3.0.1", str(tmp_path / "data"), "127.0.0.1", "`data_dir`", "`manual_dir`"):
         assert part in message
     assert "mnist5k" in message and "\n" not in message
     assert not (tmp_path / "data").exists()

@@ -72,11 +72,17 @@ def test_to_text_refuses_values_of_other_types(transform, message):
     [
         ("cropp:size=24", "no transform is called 'cropp'; did you mean crop"),
         ("", "no transform is called ''; there are resize, crop, flip"),
-        ("crop:sise=24", "has 'sise=24'; expected fields .*, each once: crop:size=32,padding=0$"),
-        ("crop:size=2.5", "^'crop:size=2.5' has 'size=2.5'; expected fields of crop"),
+        (
+            "crop:sise=24",
+            "has 'sise=24'; expected .* as in crop:size=32,padding=0; did you mean crop:size=24$",
+        ),
+        ("crop:size=2.5", "^'crop:size=2.5' has 'size=2.5'; expected fields each once"),
         ("crop:size", "'crop:size' has 'size'; expected fields"),
         ("crop:", "'crop:' has ''; expected fields"),
-        ("crop:size=20,size=24", "has 'size=24'; expected fields of crop, each once"),
+        (
+            "crop:size=20,size=24",
+            "has 'size=24'; expected fields each once, as in crop:size=32,padding=0$",
+        ),
         ("crop:size=99999", r"size of crop is 99999; expected in \[1, 8192\]"),
         ("flip:probability=1", "'flip:probability=1' has 'probability=1'; expected only 'flip'"),
     ],

@@ -180,9 +180,9 @@ def test_processes_end_when_one_is_killed_and_the_run_continues(
     processes = start(tmp_path, 2)
     wait_for(tmp_path / "checkpoints" / "30", processes)
     processes[victim].kill()
-    killed = time.monotonic()
-    (_, err, status) = ends([processes[1 - victim]], timeout=60)[0]
-    assert status != 0 and time.monotonic() - killed < 60
+    # The limit is less than JAX's own heartbeat of 100 s, on a slow machine, too.
+    (_, err, status) = ends([processes[1 - victim]], timeout=90)[0]
+    assert status != 0
     assert "lost the others" in err or "another task died" in err  # ours, or JAX's own
     processes[victim].communicate()
     assert not (tmp_path / "result.json").exists()

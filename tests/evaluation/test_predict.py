@@ -140,5 +140,5 @@ def test_load_needs_a_run_or_a_name():
         jaxcnn.load()
     with pytest.raises(UserError, match="no set of pretrained weights is called 'lenet5-mnits'"):
         jaxcnn.load(pretrained="lenet5-mnits")
-    with pytest.raises(UserError, match="10 views need a crop"):
+    with pytest.raises(UserError, match="^`views` is 10: 10 views are parts of an image"):
         jaxcnn.load(pretrained="lenet5-mnist", views=10)

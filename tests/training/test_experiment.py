@@ -306,7 +306,9 @@ def test_experiment_averages_the_probabilities_of_ten_views(config):
 
 
 def test_experiment_refuses_views_without_a_crop(config):
-    with pytest.raises(UserError, match="10 views need a crop"):
+    with pytest.raises(
+        UserError, match="^`eval_views` is 10: 10 views are parts .* crop to `transforms`$"
+    ):
         Experiment(dataclasses.replace(config, eval_views=10))
 
 

@@ -1,7 +1,13 @@
 """The picture of a run's curves."""
 
+import io
 import json
 
+import pytest
+from rich.console import Console
+
+from jaxcnn import report
+from jaxcnn.config import TrainConfig
 from jaxcnn.training import report as training_report
 
 
@@ -23,3 +29,34 @@ def test_save_curves_draws_the_losses_and_errors_of_the_log(figures, tmp_path):
         ("error (%)", "train"): [[0.5, 50.0]],
         ("error (%)", "test"): [[1.0, 25.0]],
     }
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test sets: a list of one time, in seconds."""
+    now = [100.0]
+    monkeypatch.setattr(training_report.time, "perf_counter", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize("terminal", [{}, {"TERM": "dumb"}, {"TERM": "xterm"}])
+def test_training_progress_prints_a_line_each_minute(terminal, clock, monkeypatch):
+    is_bar = terminal.get("TERM") == "xterm"
+    file = io.StringIO()
+    console = Console(file=file, width=60, force_terminal=bool(terminal), _environ=terminal)
+    for module in (report, training_report):
+        monkeypatch.setattr(module, "console", console)
+    config = TrainConfig(batch_size=50, epochs=10)
+    with training_report.TrainingProgress(config, 100, step=200) as progress:
+        for seconds, step in ((4, 220), (10, 250), (30, 300), (70, 400), (75, 410)):
+            clock[0] = 100.0 + seconds
+            progress.update(step, 0.25)
+    lines = file.getvalue().splitlines()
+    if is_bar:
+        assert "\x1b" in file.getvalue() and " 410/1000" in file.getvalue()
+        return
+    assert lines == [
+        "step 250 of 1,000, epoch 2.50: loss 0.2500, 250 images/s, 2 min left",
+        "step 400 of 1,000, epoch 4.00: loss 0.2500, 125 images/s, 4 min left",
+    ]
+    assert "\x1b" not in file.getvalue() and "\r" not in file.getvalue()
