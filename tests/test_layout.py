@@ -70,7 +70,9 @@ ROOMS = {
         *("preprocess", "augment", "transforms"),
     ),
     "distributed": ("mesh", "processes", "compilation_cache"),
-    "layers": ("convolution", "cpu_convolution", "normalization", "pooling", "padding"),
+    "layers": (
+        *("convolution", "cpu_convolution", "normalization", "subsampling", "pooling", "padding"),
+    ),
     "report": (),
     "cli": (),
     "paths": (),

@@ -162,6 +162,19 @@ class Graph:
         x = self.add("Neg", f"{name}.negative", x)
         return self.add("Neg", name, self.max_pool(f"{name}.max", x, window))
 
+    def max_blur_pool(self, name: str, x: Value, window: int) -> Value:
+        """Add `layers.subsampling.max_blur_pool`; the blur is a convolution of each map."""
+        x = self.max_pool(f"{name}.max", x, window, 1)
+        maps, height, width = x.shape
+        pads = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+        shape = (maps, height + 2, width + 2)
+        x = self.add(
+            "Pad", f"{name}.reflect", x, arrays={"pads": pads}, shape=shape, mode="reflect"
+        )
+        taps = np.array([1, 2, 1], np.float32) / 4
+        kernel = np.repeat(np.multiply.outer(taps, taps)[..., None, None], maps, -1)
+        return self.conv_with(name, x, kernel, np.zeros(maps, np.float32), strides=window)
+
     def avg_pool(
         self, name: str, x: Value, window: int, strides: int | None = None, ceil_mode: bool = False
     ) -> Value:

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxcnn.errors import UserError
 from jaxcnn.interop.onnx_graph import Graph, Value
 from jaxcnn.layers.pooling import avg_pool, max_pool, min_pool
+from jaxcnn.layers.subsampling import max_blur_pool, overlapping_max_pool, subsample
 from jaxcnn.models.alexnet import AlexNet, AlexNet32, AlexNet2012
 from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
@@ -42,7 +43,14 @@ def add_network(graph: Graph, x: Value, model: nn.Module) -> Value:
 
 def _lenet5(graph: Graph, x: Value, model: Any) -> Value:
     op = _known(model.activation, {nn.sigmoid: "Sigmoid", nn.tanh: "Tanh", nn.relu: "Relu"})
-    pools = {avg_pool: graph.avg_pool, max_pool: graph.max_pool, min_pool: graph.min_pool}
+    pools: dict[Callable[..., Any], Any] = {
+        avg_pool: graph.avg_pool,
+        max_pool: graph.max_pool,
+        min_pool: graph.min_pool,
+        overlapping_max_pool: lambda name, x, n: graph.max_pool(name, x, n + 1, n, ceil_mode=True),
+        max_blur_pool: graph.max_blur_pool,
+        subsample: lambda name, x, n: graph.max_pool(name, x, 1, n),
+    }
     pool = _known(model.pool, pools)
 
     def activation(x: Value) -> Value:

@@ -34,7 +34,9 @@ _ALEXNET = {
 
 # Model -> layer here -> layer in PyTorch, in PyTorch's order.
 TORCH_NAMES = {
-    **dict.fromkeys(("lenet5", "lenet5-tanh", "lenet5-relu", "lenet5-min-pool"), _LENET5),
+    **dict.fromkeys(("lenet5", "lenet5-tanh", "lenet5-relu"), _LENET5),
+    **dict.fromkeys(("lenet5-max-pool", "lenet5-min-pool", "lenet5-overlapping-pool"), _LENET5),
+    **dict.fromkeys(("lenet5-blur-pool", "lenet5-no-pool"), _LENET5),
     "alexnet": _ALEXNET,
 }
 

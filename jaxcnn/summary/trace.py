@@ -210,6 +210,12 @@ def _slice(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cos
     return _gather(operands[0], shape, [np.arange(*each) for each in ranges])
 
 
+def _rev(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost) -> Value:
+    reversed_axes = eqn.params["dimensions"]
+    taps = [np.arange(n)[:: -1 if i in reversed_axes else 1] for i, n in enumerate(shape)]
+    return _gather(operands[0], shape, taps)
+
+
 def _pad(eqn: JaxprEqn, operands: Sequence[Value], shape: tuple[int, ...], cost: Cost) -> Value:
     config = zip(operands[0].shape, shape, eqn.params["padding_config"], strict=True)
     taps = [_undilated(np.arange(m) - low, n, inner + 1) for n, m, (low, _, inner) in config]
@@ -338,6 +344,7 @@ _AXES = {"axis", "axes", "dimension", "dimensions", "dimension_numbers", "window
 
 _RULES: dict[str, Callable[..., Value | None]] = {
     "slice": _slice,
+    "rev": _rev,
     "pad": _pad,
     "conv_general_dilated": _conv,
     "dot_general": _dot,

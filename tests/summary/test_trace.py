@@ -110,6 +110,7 @@ def test_trace_keeps_height_and_width_apart():
     ("function", "axis", "first", "last", "fan_in"),
     [
         (lambda x: jax.lax.slice_in_dim(x, 1, 6, 2, axis=1), 1, [1, 3, 5], [1, 3, 5], 1),
+        (lambda x: x[:, ::-1], 1, [5, 4, 3, 2, 1, 0], [5, 4, 3, 2, 1, 0], 1),
         (lambda x: x * 2, 1, list(range(6)), list(range(6)), 1),
         (lambda x: jnp.concatenate([x[:, 4:], x[:, :2]], 1), 1, [4, 5, 0, 1], [4, 5, 0, 1], 1),
         (lambda x: x.sum(1), None, [0], [5], 6),
@@ -119,7 +120,7 @@ def test_trace_keeps_height_and_width_apart():
         (lambda x: x[:, :5] + x[:, 1:], 1, [0, 1, 2, 3, 4], [1, 2, 3, 4, 5], 2),
     ],
     ids=[
-        *("slice", "multiply", "concatenate", "sum", "transpose", "reshape", "flatten"),
+        *("slice", "reverse", "multiply", "concatenate", "sum", "transpose", "reshape", "flatten"),
         "add-neighbours",
     ],
 )
