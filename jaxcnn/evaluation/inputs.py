@@ -105,19 +105,24 @@ def _prepared(
     image: PIL.Image.Image, shape: tuple[int, int, int], is_digit: bool, max_value: float | None
 ) -> UInt8[np.ndarray, "height width channels"]:
     if is_digit:
-        return digit_images.prepare_digit(_grey(image, max_value))
+        digit = digit_images.prepare_digit(_grey(image, max_value))
+        if not digit.any():
+            raise UserError("no ink was found; expected a digit on a page; set `prepare` to none")
+        return digit
     return decode.fit_square(image, shape[0], shape[-1], max_value)
 
 
 def _grey(image: PIL.Image.Image, max_value: float | None) -> UInt8[np.ndarray, "height width"]:
-    """Return an image upright, in grey levels, on white where it is transparent."""
+    """Return an image upright, in grey levels; a transparent page contrasts with its ink."""
     image.draft("L", (LARGEST, LARGEST))
     whole = decode.upright(decode.eight_bits(image, max_value), image)
     whole.thumbnail((LARGEST, LARGEST))
     if "transparency" in image.info or whole.mode in ("RGBA", "LA", "PA"):
         colours = whole.convert("RGBA")
-        white = PIL.Image.new("RGBA", colours.size, "white")
-        whole = PIL.Image.alpha_composite(white, colours)
+        opacity = np.asarray(colours)[..., 3].astype(np.float32)
+        ink = (np.asarray(colours.convert("L")) * opacity).sum() / max(opacity.sum(), 1)
+        page = PIL.Image.new("RGBA", colours.size, "white" if ink < 128 else "black")
+        whole = PIL.Image.alpha_composite(page, colours)
     return np.asarray(whole.convert("L"))
 
 

@@ -101,7 +101,7 @@ def test_answer_files_prints_names_of_any_bytes(classifier, tmp_path, capsys):
     for path in paths[1:]:
         os.link(paths[0], path)
     for form in ("table", "json", "csv"):
-        answers.answer_files(classifier, [str(tmp_path)], form=form)
+        answers.answer_files(classifier, [str(tmp_path)], form=form, prepare="none")
         output = capsys.readouterr().out
         if form == "table":
             assert len(output.splitlines()) == len(odd) and "\x1b" not in output
@@ -126,7 +126,7 @@ def test_answer_files_reads_12_bit_images_as_training_does(tmp_path, capsys):
     classifier = jaxcnn.load(pretrained="lenet5-mnist", max_value=4095)
     (answer,) = classifier.stream([path], prepare="none")
     np.testing.assert_array_equal(answer.image[..., 0], ramp // 16)
-    answers.answer_files(classifier, [path], figure=tmp_path / "figure.png")
+    answers.answer_files(classifier, [path], prepare="none", figure=tmp_path / "figure.png")
     assert (tmp_path / "figure.png").exists()
     for value in (0, -1, float("nan")):
         with pytest.raises(UserError, match="`max_value` is .*; expected a positive number"):

@@ -47,10 +47,19 @@ def test_predict_answers_for_files_of_any_form(classifier, digits, tmp_path):
         paths.append(tmp_path / f"{i}.{'png' if i else 'jpg'}")
         large.save(paths[-1])
     assert classifier.predict(paths).names == [str(label) for label in labels[:6]]
-    transparent = Image.new("LA", (28, 28))  # black ink on nothing
-    transparent.putalpha(Image.fromarray(images[7, ..., 0]))
-    transparent.save(tmp_path / "transparent.png")
-    assert classifier.predict(tmp_path / "transparent.png").names == [str(labels[7])]
+    for ink in (0, 255):  # on nothing
+        transparent = Image.new("LA", (28, 28), (ink, 0))
+        transparent.putalpha(Image.fromarray(images[7, ..., 0]))
+        transparent.save(tmp_path / "transparent.png")
+        assert classifier.predict(tmp_path / "transparent.png").names == [str(labels[7])]
+
+
+def test_predict_refuses_a_page_without_a_digit(classifier, tmp_path):
+    Image.new("L", (300, 200), 255).save(tmp_path / "white.png")
+    for blank in (tmp_path / "white.png", np.zeros((50, 50), np.uint8)):
+        with pytest.raises(UserError, match="no ink was found; expected a digit on a page"):
+            classifier.predict(blank)
+    assert classifier.predict(tmp_path / "white.png", prepare="none").log_probs.shape == (1, 10)
 
 
 def test_predict_compiles_once_for_each_batch_size(classifier, digits, caplog):
