@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,12 +77,14 @@ def list_folder(folder: Path, *, hold_out: float = 0.0) -> Folder:
         ]
         train, test = [kept for kept, _ in splits], [held_out for _, held_out in splits]
     else:
-        if unknown := sorted(set(_class_names(test_folder)) - set(class_names)):
+        found = {composed(name): name for name in _class_names(test_folder)}
+        if unknown := sorted(found.keys() - set(map(composed, class_names))):
             raise UserError(
                 f"{test_folder} has classes that are missing from {train_folder}: "
-                f"{', '.join(unknown)}; add training images of them or remove their folders"
+                f"{', '.join(unknown)}; expected some of {_some(class_names)}; add training images "
+                "of them, or rename or remove their folders"
             )
-        test = [image_files(test_folder / name) for name in class_names]
+        test = [image_files(test_folder / found.get(composed(name), name)) for name in class_names]
     if empty := [name for name, paths in zip(class_names, train, strict=True) if not paths]:
         raise UserError(
             f"{train_folder} has no images of {', '.join(empty)}; expected at least one in each "
@@ -156,12 +159,21 @@ def _splits(folder: Path, hold_out: float) -> tuple[Path, Path | None]:
             f"{folder} has no folders of classes; expected images in train/CLASS/ and in "
             "val/CLASS/ or test/CLASS/; for a single class, pass the folder that contains it"
         )
-    more = ", ..." if len(names) > 5 else ""
     raise UserError(
-        f"{folder} has the folders {', '.join(map(shown, names[:5]))}{more}; expected images in "
+        f"{folder} has the folders {_some(names)}; expected images in "
         "train/CLASS/ and in val/CLASS/ or test/CLASS/; for a folder of classes without test "
         "images, set `hold_out` to 0.1"
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = ", ..." if len(names) > 5 else ""
+    return f"{', '.join(map(shown, names[:5]))}{more}"
+
+
+def composed(name: str) -> str:
+    """Return a name with composed accents, by which names of macOS equal those of other systems."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _hold_out(class_name: str, paths: list[str], fraction: float) -> tuple[list[str], list[str]]:

@@ -19,6 +19,7 @@ from jaxcnn import config as configs
 from jaxcnn import report
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
+from jaxcnn.data.folders import composed
 from jaxcnn.data.open import Split, SplitName, open_dataset, open_split, split_of
 from jaxcnn.data.validation_split import with_validation
 from jaxcnn.distributed import processes
@@ -251,13 +252,13 @@ def _matched(
     Raises:
       UserError: a class is unknown to the run.
     """
-    known = {name: i for i, name in enumerate(names_of_run)}
-    if unknown := [name for name in names if name not in known]:
+    known = {composed(name): i for i, name in enumerate(names_of_run)}
+    if unknown := [name for name in names if composed(name) not in known]:
         raise UserError(
             f"{dataset} has classes that the network was not trained on: {', '.join(unknown)}; "
             f"expected {', '.join(names_of_run)}; rename or remove the others"
         )
-    return np.array([known[name] for name in names], np.int32)
+    return np.array([known[composed(name)] for name in names], np.int32)
 
 
 def _check_image(image: int, num_images: int) -> None:

@@ -69,6 +69,13 @@ def test_list_folder_follows_links_but_no_loops(make_files, tmp_path):
         list_folder(folder)
 
 
+def test_list_folder_matches_names_of_macos(make_files):
+    folder = make_files("train/caf\u00e9/1.png", "train/dog/2.png", "val/cafe\u0301/3.png")
+    listed = list_folder(folder)
+    assert listed.class_names == ("caf\u00e9", "dog")
+    assert names(listed.test, folder) == ["val/cafe\u0301/3.png"] and listed.test.labels == [0]
+
+
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
@@ -83,7 +90,10 @@ def test_list_folder_follows_links_but_no_loops(make_files, tmp_path):
         ),
         (("train/1.png", "val/2.png"), "train has no folders of classes; expected images in CLASS"),
         (("train/cat/1.png", "val/cat/2.png"), "has a single class, cat; expected folders of two"),
-        ((*TRAIN, "val/fox/1.png"), "val has classes that are missing from .*train: fox; add"),
+        (
+            (*TRAIN, "val/fox/1.png"),
+            "val has classes that are missing from .*train: fox; expected some of cat, dog",
+        ),
         ((*TRAIN, "val/cat/readme"), "val has no test images; expected some in CLASS/"),
         ((*TRAIN, "train/fox/a.txt", "val/cat/1.png"), "train has no images of fox; expected"),
         ((*TRAIN, "val/cat/1.png", "validation/cat/1.png"), "has val and validation; expected one"),
