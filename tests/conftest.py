@@ -28,11 +28,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 @pytest.fixture
 def figures(monkeypatch):
     """A list of the figures that the test saves, instead of files."""
-    from jaxcnn.evaluation import pictures
+    from jaxcnn.evaluation import diagrams, pictures
     from jaxcnn.training import report
 
     saved = []
-    for module in (pictures, report):
+    for module in (diagrams, pictures, report):
         monkeypatch.setattr(module, "save_figure", lambda figure, _: saved.append(figure))
     return saved
 

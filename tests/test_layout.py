@@ -26,9 +26,8 @@ ROOMS = {
     "demo": ("page", "gallery", "describe"),
     "benchmarks": (),
     "evaluation": (
-        *("evaluate", "seeds", "jobs", "compare", "runs", "answers", "predict", "inputs"),
-        "digits",
-        *("pictures", "table", "probes", "metrics"),
+        *("evaluate", "seeds", "jobs", "compare", "runs", "drawings", "answers", "predict"),
+        *("inputs", "digits", "diagrams", "pictures", "table", "probes", "metrics"),
     ),
     "interop": (
         *("initialize", "runs", "exports", "onnx", "onnx_networks", "onnx_graph", "stablehlo"),

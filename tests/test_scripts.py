@@ -32,7 +32,8 @@ def test_train_first_command_reaches_95_percent(first_run):
 @pytest.mark.slow
 def test_evaluate_agrees_with_the_result_and_draws(first_run):
     folder, _ = first_run
-    done = run_script("evaluate.py", folder, **AS_A_USER)
+    flags = ["--saliency", 7, 0, "--embedding"]
+    done = run_script("evaluate.py", folder, *flags, **AS_A_USER)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     result = json.loads((folder / "result.json").read_text())
     evaluation = json.loads((folder / "evaluation.json").read_text())
@@ -43,7 +44,8 @@ def test_evaluate_agrees_with_the_result_and_draws(first_run):
     accuracies = evaluation["shift_accuracies"]
     assert accuracies[0] == result["test_accuracy"] and evaluation["num_shifted_examples"] == 1000
     assert len(accuracies) == 5 and accuracies == sorted(accuracies, reverse=True)
-    for picture in ("confusion", "mistakes", "filters", "feature_maps", "shifts"):
+    pictures = ("confusion", "mistakes", "calibration", "rejection", "filters", "feature_maps")
+    for picture in (*pictures, "shifts", "embedding", "saliency"):
         assert (folder / f"{picture}.png").stat().st_size > 10_000
 
 
@@ -59,6 +61,7 @@ def run_in_this_process(script, arguments, monkeypatch):
             ["--views", "10"],
             "--views is 10: 10 views are parts of an image, but no transform of the run is a crop",
         ),
+        (["--saliency", "0", "-1"], "--saliency is -1; expected the index of a test image"),
         (["--image", "1000"], "--image is 1000; expected the index of a test image, 0 to 999"),
     ],
 )

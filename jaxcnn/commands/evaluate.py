@@ -16,6 +16,8 @@ def evaluate(
     step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,
     views: Annotated[Literal[1, 2, 5, 10] | None, placeholder("1|2|5|10")] = None,
     image: int = 0,
+    saliency: Annotated[tuple[int, ...], placeholder("IMAGE ...")] = (),
+    embedding: bool = False,
     data_dir: Annotated[str | None, placeholder("DIR")] = None,
     manual_dir: Annotated[str | None, placeholder("DIR")] = None,
     dataset: Annotated[str | None, placeholder("DATASET")] = None,
@@ -39,6 +41,9 @@ def evaluate(
             2 adds its mirror image; 5 is the centre and the four corners; 10 is these and their
             mirror images.
         image: index of the test image whose feature maps are drawn.
+        saliency: test images for which saliency.png shows what the answer depends on, by Grad-CAM
+            and by occlusion.
+        embedding: draw embedding.png, the two principal components of the last layer but one.
         data_dir: folder of prepared datasets; by default as in the run.
         manual_dir: folder of original files to prepare from; by default as in the run.
         dataset: another dataset, such as folder:DIR, whose classes are matched by name.
@@ -56,6 +61,7 @@ def evaluate(
     )
 
     options: dict[str, Any] = {"views": views, "image": image, "dataset": dataset, "split": split}
+    options |= {"saliency": saliency, "embedding": embedding}
     options |= {"data_dir": data_dir, "manual_dir": manual_dir, "output": output}
     if pretrained is not None:
         if step is not None:

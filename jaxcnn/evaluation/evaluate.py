@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from jaxcnn import config as configs
 from jaxcnn import report
@@ -24,9 +22,8 @@ from jaxcnn.data.open import Split, SplitName, open_dataset, open_split, split_o
 from jaxcnn.data.validation_split import with_validation
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
-from jaxcnn.evaluation import metrics, pictures, probes
-from jaxcnn.evaluation.metrics import LEGIBLE_CLASSES
-from jaxcnn.evaluation.pictures import label
+from jaxcnn.evaluation import metrics, probes
+from jaxcnn.evaluation.drawings import Answers, draw
 from jaxcnn.evaluation.predict import Classifier
 from jaxcnn.evaluation.table import print_evaluation
 from jaxcnn.files import write_atomically
@@ -45,8 +42,6 @@ PathLike = str | os.PathLike[str]
 # Shifts take 17 evaluations; networks that see more than 28x28 pixels are tested on 1,000 images.
 FEW_SHIFTED, LARGE = 1000, 28
 
-_logger = logging.getLogger(__name__)
-
 
 def evaluate_run(
     workdir: PathLike,
@@ -54,6 +49,8 @@ def evaluate_run(
     step: int | Literal["best"] | None = None,
     views: Literal[1, 2, 5, 10] | None = None,
     image: int = 0,
+    saliency: Sequence[int] = (),
+    embedding: bool = False,
     data_dir: str | None = None,
     manual_dir: str | None = None,
     dataset: str | Dataset | StreamedDataset | None = None,
@@ -63,15 +60,19 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a checkpoint of a run on the whole test set, print the result and draw pictures.
 
-    Writes `evaluation.json`, then `confusion.png`, `mistakes.png`, `filters.png`,
-    `feature_maps.png` and `shifts.png`. A picture that cannot be drawn costs a warning. With more
-    than `LEGIBLE_CLASSES` classes, the top-5 accuracy replaces the confusion matrix.
+    Writes `evaluation.json`, then `confusion.png`, `mistakes.png`, `calibration.png`,
+    `rejection.png`, `filters.png`, `feature_maps.png` and `shifts.png`. A picture that cannot be
+    drawn costs a warning. With more than `LEGIBLE_CLASSES` classes, the top-5 accuracy replaces the
+    confusion matrix.
 
     Args:
       workdir: folder of the run.
       step: step of the checkpoint, or "best" for the best test accuracy; by default the latest.
       views: views of each image; by default as in the run. Shifted images have one view.
       image: index of the test image whose feature maps are drawn.
+      saliency: indices of test images; `saliency.png` shows what their answers depend on, by
+        Grad-CAM and by occlusion.
+      embedding: whether `embedding.png` shows the principal components of the last layer but one.
       data_dir: directory of prepared datasets; by default as in the run.
       manual_dir: directory of original files; by default as in the run.
       dataset: name of another dataset, such as folder:DIR, or a dataset. Its classes are matched
@@ -104,7 +105,14 @@ def evaluate_run(
         info=_info(test) if dataset else None,
         model=model,
     )
-    return evaluate(Classifier(trained, views=views), test, folder, image=image)
+    return evaluate(
+        Classifier(trained, views=views),
+        test,
+        folder,
+        image=image,
+        saliency=saliency,
+        embedding=embedding,
+    )
 
 
 def evaluate_pretrained(
@@ -112,6 +120,8 @@ def evaluate_pretrained(
     *,
     views: Literal[1, 2, 5, 10] | None = None,
     image: int = 0,
+    saliency: Sequence[int] = (),
+    embedding: bool = False,
     data_dir: str | None = None,
     manual_dir: str | None = None,
     dataset: str | Dataset | StreamedDataset | None = None,
@@ -124,6 +134,8 @@ def evaluate_pretrained(
       name: name of the weights.
       views: as for a run.
       image: as for a run.
+      saliency: as for a run.
+      embedding: as for a run.
       data_dir: as for a run.
       manual_dir: as for a run.
       dataset: as for a run; by default the one that the network was trained on.
@@ -135,11 +147,24 @@ def evaluate_pretrained(
     config = dataclasses.replace(trained.config, data_dir=data_dir, manual_dir=manual_dir)
     folder = _writable(local_path(output or f"runs/{name}-pretrained", "`output`"))
     test = _open_test_set(config, dataset, split)
-    return evaluate(Classifier(trained, views=views), test, folder, image=image)
+    return evaluate(
+        Classifier(trained, views=views),
+        test,
+        folder,
+        image=image,
+        saliency=saliency,
+        embedding=embedding,
+    )
 
 
 def evaluate(
-    classifier: Classifier, test: Split, folder: Path, *, image: int = 0
+    classifier: Classifier,
+    test: Split,
+    folder: Path,
+    *,
+    image: int = 0,
+    saliency: Sequence[int] = (),
+    embedding: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a classifier on a test set; write the numbers, print them, and draw the pictures.
 
@@ -148,6 +173,8 @@ def evaluate(
       test: images, labels and class names.
       folder: existing folder to write to.
       image: index of the image whose feature maps are drawn.
+      saliency: indices of the images for which `saliency.png` is drawn.
+      embedding: whether `embedding.png` is drawn.
 
     Returns:
       The content of `evaluation.json`.
@@ -157,13 +184,13 @@ def evaluate(
     """
     trained, class_names = classifier.trained, classifier.class_names
     of_run = _matched(test.class_names, class_names, test.name)
-    _check_image(image, len(test.images))
+    _check_chosen(image, saliency, len(test.images))
     which = f", split {test.split}" if test.split else ""
     report.say(
         f"{trained.name}: {trained.config.model} on {test.name}{which}, step {trained.step:,}"
     )
     answers = _predict(classifier, test)
-    _check_image(image, len(answers.labels))  # again, because skipped images are not counted
+    _check_chosen(image, saliency, len(answers.labels))  # again, without the skipped images
     answers = answers._replace(labels=of_run[answers.labels])
     evaluation = {
         "step": trained.step,
@@ -177,7 +204,8 @@ def evaluate(
     print_evaluation(evaluation)
     evaluation |= measure_shifts(classifier, answers.images, answers.labels)
     _write(path, evaluation)
-    _draw(classifier, evaluation, answers, image, folder)
+    options: dict[str, Any] = {"image": image, "saliency": saliency, "embedding": embedding}
+    draw(classifier, evaluation, answers, folder, **options)
     report.say(f"Written: {path} and the pictures beside it")
     return evaluation
 
@@ -261,26 +289,18 @@ def _matched(
     return np.array([known[composed(name)] for name in names], np.int32)
 
 
-def _check_image(image: int, num_images: int) -> None:
-    if not 0 <= image < num_images:
-        raise UserError(
-            f"`image` is {image}; expected the index of a test image, 0 to {num_images - 1:,}"
-        )
+def _check_chosen(image: int, saliency: Sequence[int], num_images: int) -> None:
+    for name, index in (("image", image), *(("saliency", index) for index in saliency)):
+        if not 0 <= index < num_images:
+            raise UserError(
+                f"`{name}` is {index}; expected the index of a test image, 0 to {num_images - 1:,}"
+            )
 
 
-class _Answers(NamedTuple):
-    """The good images of a test set, and what the network answers; `files` may be empty."""
-
-    images: np.ndarray | Sequence[np.ndarray]
-    labels: Int[np.ndarray, " examples"]
-    log_probs: Float[np.ndarray, "examples classes"]
-    files: Sequence[str] = ()
-
-
-def _predict(classifier: Classifier, test: Split) -> _Answers:
+def _predict(classifier: Classifier, test: Split) -> Answers:
     if test.labels is not None:
         assert isinstance(test.images, np.ndarray)
-        return _Answers(test.images, test.labels, classifier.log_probs(test.images))
+        return Answers(test.images, test.labels, classifier.log_probs(test.images))
     from jaxcnn.data.stream import evaluation_batches  # late, because it imports Grain
 
     size = max(1, classifier.trained.config.eval_batch_size // classifier.views)
@@ -292,53 +312,7 @@ def _predict(classifier: Classifier, test: Split) -> _Answers:
         raise UserError(f"every image of {test.name} is bad; expected at least one good image")
     good = np.flatnonzero(mask)
     files = [images.paths[row] for row in good] if images.paths else ()
-    return _Answers(images.subset(good), labels[mask], log_probs[mask], files)
-
-
-def _draw(
-    classifier: Classifier,
-    evaluation: dict[str, Any],
-    answers: _Answers,
-    image: int,
-    folder: Path,
-) -> None:
-    """Draw each picture; a network without kernels or without maps has no such picture."""
-    images, labels, log_probs, files = answers
-    class_names, pixels = evaluation["class_names"], images[image]
-    draw: dict[str, Callable[..., None]] = {}
-    if len(class_names) <= LEGIBLE_CLASSES:
-        confusion = np.array(evaluation["confusion"])
-        draw["confusion"] = functools.partial(pictures.save_confusion, confusion, class_names)
-    probabilities = np.exp(log_probs)
-    draw["mistakes"] = functools.partial(
-        pictures.save_mistakes, images, labels, probabilities, class_names, files=files
-    )
-    inputs = classifier.preprocess(pixels[None])
-    maps = {
-        name: np.asarray(x[0], np.float32)
-        for name, x in probes.feature_maps(classifier.state, inputs).items()
-    }
-    params = classifier.trained.params
-    layers = [name for name in maps if "kernel" in params.get(name, {})]
-    if layers:
-        kernel = np.asarray(params[layers[0]]["kernel"])
-        draw["filters"] = functools.partial(pictures.save_filters, kernel, layers[0])
-    if maps:
-        truth, answer = (class_names[i] for i in (labels[image], log_probs[image].argmax()))
-        title = f"test image {image}\nclass: {label(truth, 16)}\nanswer: {label(answer, 16)}"
-        draw["feature_maps"] = functools.partial(pictures.save_feature_maps, pixels, title, maps)
-    count, accuracies = evaluation["num_shifted_examples"], evaluation["shift_accuracies"]
-    which = f"all {count:,}" if count == len(labels) else f"{count:,} of the {len(labels):,}"
-    fill = "on a background of 0" if inputs.shape[-1] == 1 else "the edge repeated"
-    comment = f"{which} test images, {fill}"
-    draw["shifts"] = functools.partial(pictures.save_shifts, accuracies, comment)
-    subject = f"{classifier.trained.name}, step {evaluation['step']:,}, on {evaluation['dataset']}"
-    for name, save in draw.items():
-        path = folder / f"{name}.png"
-        try:
-            save(path, subject=subject)
-        except Exception as error:  # matplotlib raises any type of exception
-            _logger.warning("%s is not drawn (%s: %s)", path, type(error).__name__, error)
+    return Answers(images.subset(good), labels[mask], log_probs[mask], files)
 
 
 def _write(path: Path, evaluation: dict[str, Any]) -> None:

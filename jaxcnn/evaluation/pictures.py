@@ -44,7 +44,7 @@ def save_confusion(
     axes.set_xticks(ticks, labels, rotation=45 if long_names else 0)
     axes.set_yticks(ticks, labels)
     axes.set(xlabel="answer", ylabel="true class")
-    title = _title(subject, f"{errors.sum():,} errors in {confusion.sum():,} images")
+    title = titled(subject, f"{errors.sum():,} errors in {confusion.sum():,} images")
     axes.set_title(title, fontsize=11)
     save_figure(figure, path)
 
@@ -83,7 +83,7 @@ def save_mistakes(
     if len(worst) < len(wrong):
         which = f"The {len(worst)} most confident of {which}"
     form = ": probability, true class, image" if rows else ""
-    figure.suptitle(_title(subject, which + form), fontsize=11)
+    figure.suptitle(titled(subject, which + form), fontsize=11)
     for cell, i in enumerate(worst):
         axes = figure.add_subplot(rows, columns, cell + 1)
         axes.axis("off")
@@ -155,7 +155,7 @@ def save_filters(
         f"The {features} kernels of {layer}, {height}x{width}x{channels}\n"
         "mid-grey is 0, brighter positive; each scaled by its own largest weight"
     )
-    axes.set_title(_title(subject, text), fontsize=11)
+    axes.set_title(titled(subject, text), fontsize=11)
     save_figure(figure, path)
 
 
@@ -199,7 +199,7 @@ def save_feature_maps(
         f"Each layer's maps (the first {MAPS_SHOWN}) before its nonlinearity: red is positive, "
         "blue negative, white 0; a row has one scale"
     )
-    right.suptitle(_title(subject, text), fontsize=10)
+    right.suptitle(titled(subject, text), fontsize=10)
     save_figure(figure, path)
 
 
@@ -217,11 +217,12 @@ def save_shifts(
     axes.margins(x=0.08, y=0.12)
     axes.grid(alpha=0.3)
     text = f"Mean over shifts up, down, left and right, in one view:\n{comment}"
-    axes.set_title(_title(subject, text), fontsize=10)
+    axes.set_title(titled(subject, text), fontsize=10)
     save_figure(figure, path)
 
 
-def _title(subject: str, text: str) -> str:
+def titled(subject: str, text: str) -> str:
+    """Return the title of a picture, with its subject as the first line."""
     return f"{caption(subject, 64)}\n{text}" if subject else text
 
 

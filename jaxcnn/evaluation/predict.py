@@ -191,6 +191,12 @@ class Classifier:
         """Return log-probabilities of raw images in the central view alone."""
         return self._in_batches(self._one_view_program, images)
 
+    def probabilities_of_preprocessed(
+        self, images: Float[np.ndarray, "images height width channels"]
+    ) -> Float[np.ndarray, "images classes"]:
+        """Return the probabilities of images as `preprocess` returns them, in one view each."""
+        return np.exp(self._in_batches(self._preprocessed_program, images))
+
     def stream(
         self, paths: Iterable[str | Answer], *, prepare: Prepare = "auto"
     ) -> Iterator[Answer]:
@@ -246,9 +252,17 @@ class Classifier:
     def _one_view_program(self) -> Callable[..., jax.Array]:
         return mesh.jit(functools.partial(self._log_probs, views=1), self._mesh)
 
-    def _log_probs(self, params: Any, images: Array, *, views: int) -> jax.Array:
+    @functools.cached_property
+    def _preprocessed_program(self) -> Callable[..., jax.Array]:
+        program = functools.partial(self._log_probs, views=1, preprocess=False)
+        return mesh.jit(program, self._mesh)
+
+    def _log_probs(
+        self, params: Any, images: Array, *, views: int, preprocess: bool = True
+    ) -> jax.Array:
         state, sharding = self.state.replace(params=params), mesh.batch_sharding(self._mesh)
-        placed = jax.lax.with_sharding_constraint(self.preprocess(images, views=views), sharding)
+        images = self.preprocess(images, views=views) if preprocess else images
+        placed = jax.lax.with_sharding_constraint(images, sharding)
         number = microbatch.choose_number(state.apply_fn, params, placed, sharding.device_set)
         return predict_log_probs(state, placed, views, num_microbatches=number)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int, UInt8
@@ -92,3 +93,90 @@ def shift_accuracies(
         right = [predict(shift(images, *move)).argmax(-1) == labels for move in moves]
         accuracies.append(float(np.mean(right)))
     return accuracies
+
+
+def grad_cam(
+    state: TrainState,
+    images: Float[Array, "batch height width channels"],
+    classes: Sequence[int],
+    *,
+    layer: str,
+) -> Float[np.ndarray, "batch height width"]:
+    """Return where the maps of a layer speak for a class, resampled to the size of the images.
+
+    The map is the positive part of the sum of the layer's maps after its nonlinearity, each
+    weighted by the mean of its gradient of the class's output. It is not scaled.
+
+    Args:
+      state: training state of a network that is a chain of layers.
+      images: preprocessed images.
+      classes: class of each image.
+      layer: a name in `layer_outputs` whose outputs are maps, usually the last convolution.
+
+    References:
+      Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+      Localization", 2017, section 3.
+    """
+    variables = {"params": state.eval_params}
+    maps, rest = segments.split_at(state.apply_fn, variables, images, layer)
+    rows = np.arange(len(images))
+
+    def score(maps: Array) -> Array:
+        return rest(maps)[rows, np.asarray(classes)].sum()
+
+    weights = jax.jit(jax.grad(score))(maps).mean(axis=(1, 2), keepdims=True)
+    cam = jax.nn.relu((maps * weights).sum(-1))
+    return np.asarray(jax.image.resize(cam, images.shape[:3], method="bilinear"))
+
+
+def occlusion(
+    predict: Callable[[np.ndarray], np.ndarray],
+    image: Float[np.ndarray, "height width channels"],
+    class_index: int,
+    *,
+    size: int,
+    stride: int = 1,
+    fill: float = 0.0,
+) -> Float[np.ndarray, "rows columns"]:
+    """Return the output for a class while a square covers the image, for each place of the square.
+
+    Entry (i, j) belongs to the square whose centre is pixel (i * stride, j * stride); an even one
+    extends one pixel further up and left. Squares are cut off at the border.
+
+    Args:
+      predict: function `images -> [images, classes]`.
+      image: image as `predict` takes it.
+      class_index: class whose output is returned.
+      size: side of the square, in pixels.
+      stride: distance between two squares, in pixels.
+      fill: value of the covered pixels; 0 is the mean pixel of normalized images.
+
+    References:
+      Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", 2014, section 4.2.
+    """
+    height, width, _ = image.shape
+    places = [(i, j) for i in range(0, height, stride) for j in range(0, width, stride)]
+    covered = np.repeat(image[None], len(places), axis=0)
+    for copy, (i, j) in zip(covered, places, strict=True):
+        top, left = max(0, i - size // 2), max(0, j - size // 2)
+        copy[top : max(0, i - size // 2 + size), left : max(0, j - size // 2 + size)] = fill
+    outputs = predict(covered)[:, class_index]
+    return outputs.reshape(-(-height // stride), -(-width // stride))
+
+
+def principal_components(
+    features: Float[np.ndarray, "examples units"], num_components: int = 2
+) -> tuple[Float[np.ndarray, "examples components"], Float[np.ndarray, " components"]]:
+    """Project features on the directions of their largest variance.
+
+    Returns:
+      The coordinates, whose largest entry in each component is positive, and the fraction of the
+      variance in each component.
+    """
+    centered = features - features.mean(axis=0)
+    left, sizes, _ = np.linalg.svd(centered, full_matrices=False)
+    coordinates = left[:, :num_components] * sizes[:num_components]
+    largest = coordinates[np.abs(coordinates).argmax(axis=0), np.arange(coordinates.shape[1])]
+    variances = sizes**2
+    fractions = variances[:num_components] / max(variances.sum(), np.finfo(sizes.dtype).tiny)
+    return coordinates * np.where(largest < 0, -1, 1), fractions

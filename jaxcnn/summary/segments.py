@@ -52,6 +52,52 @@ def layer_outputs(
     return dict(zip(outputs, results, strict=True))
 
 
+def split_at(
+    apply: Callable[..., Array],
+    variables: Any,
+    images: Float[Array, "batch height width channels"],
+    layer: str,
+) -> tuple[Array, Callable[[Array], Array]]:
+    """Return the output of a layer after its nonlinearity, and the network that follows.
+
+    Args:
+      apply: function `(variables, images, train=False) -> logits`.
+      variables: variables of the network.
+      images: preprocessed images.
+      layer: a name in `layer_outputs`.
+
+    Returns:
+      The output, and a function from such an output to the logits.
+
+    Raises:
+      NotImplementedError: as `layer_outputs`.
+      KeyError: there is no such layer.
+    """
+    closed = jax.make_jaxpr(functools.partial(apply, train=False))(variables, images)
+    leaves = jax.tree.leaves(variables)
+    segments = cut(closed.jaxpr, [Value(leaf.shape) for leaf in leaves])
+    names = name_layers(segments)
+    if layer not in names:
+        raise KeyError(layer)
+    last = len(names) - 1 - names[::-1].index(layer)
+    while last + 1 < len(names) and names[last + 1] is None:
+        if segments[last + 1].result.shape != segments[last].result.shape:
+            break  # a reshape, not a nonlinearity
+        last += 1
+    output = segments[last].output
+    until = closed.jaxpr.replace(outvars=[output])
+    after = closed.jaxpr.replace(
+        invars=[*closed.jaxpr.invars, output],
+        eqns=[eqn for eqn in closed.jaxpr.eqns if output not in eqn.outvars],
+    )
+    (x,) = jax.jit(jaxpr_as_fun(ClosedJaxpr(until, closed.consts)))(*leaves, images)
+
+    def rest(x: Array) -> Array:
+        return jaxpr_as_fun(ClosedJaxpr(after, closed.consts))(*leaves, images, x)[0]
+
+    return x, rest
+
+
 @dataclasses.dataclass(frozen=True)
 class Segment:
     """A segment of the chain: a whole module or, between modules, as few equations as possible.

@@ -92,10 +92,14 @@ def test_evaluate_run_writes_elsewhere_and_survives_a_picture(run, tmp_path, mon
 
     monkeypatch.setattr(pictures, "save_confusion", fail)
     output = tmp_path / "new" / "output"
-    evaluation = evaluate_run(run, model=Tiny(), output=output)
+    options = {"saliency": [0], "embedding": True}
+    evaluation = evaluate_run(run, model=Tiny(), output=output, **options)
     assert json.loads((output / "evaluation.json").read_text()) == evaluation
     assert (output / "mistakes.png").exists() and not (output / "confusion.png").exists()
     assert "confusion.png is not drawn (ValueError: unknown symbol)" in caplog.text
+    assert (output / "calibration.png").exists() and (output / "rejection.png").exists()
+    assert "embedding.png is not drawn (ValueError: the network has one layer" in caplog.text
+    assert "saliency.png is not drawn (ValueError: the network has no convolution" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     with pytest.raises(UserError, match="cannot create .*; set `output` to another folder"):
         evaluate_run(run, model=Tiny(), output=output / "evaluation.json" / "x")

@@ -110,3 +110,70 @@ def test_shift_accuracies_are_means_of_four_directions():
     accuracies = probes.shift_accuracies(predict, images, np.array([1, 0]))
     assert accuracies == [1.0, 0.75, 0.75, 0.75, 0.75]  # up and left, the first is lost
     assert probes.shift_accuracies(predict, images, np.array([1, 1]), max_pixels=1) == [0.5, 0.25]
+
+
+class Channels(nn.Module):
+    """A network whose gradients are known: class 0 is the mean of 2 a - b, class 1 that of b."""
+
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        conv = nn.Conv(2, (1, 1), self.stride, use_bias=False, name="conv1")
+        maps = nn.relu(conv(images))  # a and b
+        means = maps.reshape(len(maps), -1, 2).mean(1)
+        return nn.Dense(2, use_bias=False, name="fc2")(means)
+
+
+def test_grad_cam_is_the_positive_part_of_the_weighted_maps():
+    kernels = {"conv1": np.eye(2).reshape(1, 1, 2, 2), "fc2": np.array([[2.0, 0.0], [-1.0, 1.0]])}
+    params = {name: {"kernel": jnp.asarray(k, jnp.float32)} for name, k in kernels.items()}
+    state = create_state(Channels(), optax.sgd(1.0), (4, 4, 2), jax.random.key(0))
+    state = state.replace(params=params)
+    images = jax.random.normal(jax.random.key(1), (2, 4, 4, 2))  # a is the first channel, b second
+    cams = probes.grad_cam(state, images, [0, 1], layer="conv1")
+    a, b = np.moveaxis(np.maximum(images, 0), -1, 0)
+    chex.assert_trees_all_close(cams[0], np.maximum(2 * a[0] - b[0], 0) / 16, rtol=1e-5)
+    chex.assert_trees_all_close(cams[1], b[1] / 16, rtol=1e-5)
+    strided = state.replace(apply_fn=Channels(2).apply)
+    (cam,) = probes.grad_cam(strided, images[1:], [1], layer="conv1")
+    assert cam.shape == (4, 4)  # from 2x2
+    chex.assert_trees_all_close(cam[::3, ::3], b[1][::2, ::2] / 4, rtol=1e-5)
+
+
+def test_occlusion_of_a_linear_model_is_the_sum_of_what_it_covers():
+    rng = np.random.default_rng(0)
+    image, weights = rng.normal(size=(5, 6, 2)), rng.normal(size=(5, 6, 2, 3))
+
+    def predict(images):
+        return np.einsum("nhwc,hwck->nk", images, weights)
+
+    whole = (image[..., None] * weights).sum((0, 1, 2))
+    products = np.pad((image[..., None] * weights)[..., 1].sum(2), 2)  # of class 1, in a frame
+    lost = [[products[i + 1 : i + 4, j + 1 : j + 4].sum() for j in range(6)] for i in range(5)]
+    found = probes.occlusion(predict, image, 1, size=3)
+    np.testing.assert_allclose(found, whole[1] - np.array(lost))
+    np.testing.assert_allclose(
+        probes.occlusion(predict, image, 1, size=3, stride=2), found[::2, ::2]
+    )
+    everything = probes.occlusion(predict, image, 1, size=20, stride=6, fill=1.0)
+    np.testing.assert_allclose(everything, [[weights[..., 1].sum()]])
+
+
+def test_occlusion_by_an_even_square_extends_up_and_left():
+    light = np.zeros((3, 3, 1))
+    light[1, 1] = 1
+    found = probes.occlusion(lambda images: images.sum((1, 2)), light, 0, size=2)
+    assert found.tolist() == [[1, 1, 1], [1, 0, 0], [1, 0, 0]]
+
+
+def test_principal_components_are_those_of_the_covariance():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(50, 4)) * [1, 5, 0.1, 2] + 7
+    coordinates, fractions = probes.principal_components(features)
+    variances, directions = np.linalg.eigh(np.cov(features.T))
+    expected = (features - features.mean(0)) @ directions[:, [-1, -2]]
+    np.testing.assert_allclose(np.abs(coordinates), np.abs(expected), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(fractions, variances[[-1, -2]] / variances.sum())
+    assert (coordinates[np.abs(coordinates).argmax(0), [0, 1]] > 0).all()
+    assert probes.principal_components(np.ones((3, 4)))[1].tolist() == [0, 0]

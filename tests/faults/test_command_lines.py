@@ -81,6 +81,7 @@ BAD_OTHERS = {
     "evaluate.py": ["", "nowhere", "''", "file", "gs://b/r", "~nosuchuser/r", "RUN RUN", "RUN --x"]
     + ["RUN --step 7", "RUN --step -1", "RUN --step bes", f"RUN --step {HUGE}", "RUN --views 3"]
     + ["RUN --views 10", "RUN --views 5", "RUN --image -1", "RUN --image 1000", "RUN --image x"]
+    + ["RUN --saliency -1", "RUN --saliency 0 1000", "RUN --saliency x", "RUN --embedding 3"]
     + [f"RUN --image {HUGE}", "RUN --data-dir gs://b", "RUN --manual-dir ''", "RUN --step ''"],
     "convert.py": ["", "RUN", "RUN ''", "'' RUN", "RUN .", "RUN RUN", "RUN w.h5", "RUN no/w.pth"]
     + ["export", "import", "export RUN", "export RUN w", "import RUN new", "import WEIGHTS"]
