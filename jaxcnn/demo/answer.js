@@ -79,6 +79,7 @@ export class OutputView {
         },
         this.hasCodes ? h("canvas", { width: 7, height: 12, "aria-hidden": "true" }) : h("i"),
         h("b", { title: name }, name),
+        h("span.hidden", {}, this.hasCodes ? "distance" : "output"),
         h("span.number"),
       );
     });
@@ -91,7 +92,6 @@ export class OutputView {
     this.buttons.forEach((button, map) => {
       button.classList.toggle("best", map === best && !isEmpty);
       button.lastChild.textContent = decimal(this.hasCodes ? -logits[map] : logits[map], 1);
-      button.setAttribute("aria-label", this.readout({ map }));
       if (this.hasCodes) this.#drawCode(button.firstChild, map, table);
       else button.firstChild.style.background = css(colourOf(table, logits[map], limit));
     });

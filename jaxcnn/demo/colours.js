@@ -33,9 +33,13 @@ export function css([red, green, blue]) {
   return `rgb(${red} ${green} ${blue})`;
 }
 
-/** Return black or white, whichever is easier to read on a colour. */
-export function textOn([red, green, blue]) {
-  return 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#111" : "#fff";
+/** Return black or white, whichever has more contrast with a colour (WCAG 2's luminance). */
+export function textOn(colour) {
+  const [red, green, blue] = colour.map((level) => {
+    const x = level / 255;
+    return x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4;
+  });
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000" : "#fff";
 }
 
 /** Return a grey scale for images: 0 is black, 255 white. */
