@@ -60,7 +60,8 @@ def test_notebook_runs_from_top_to_bottom(execute):
     assert "Runtime > Change runtime type > TPU" in devices
     assert sum("image/png" in output for output in outputs) == 6
     assert not any("stderr" in output for output in outputs)  # no warnings
-    assert outputs[-1].count("steps/s") == 3
+    assert outputs[-2].count("steps/s") == 3
+    assert "<iframe srcdoc=" in outputs[-1]
 
 
 @pytest.mark.slow
@@ -103,6 +104,7 @@ def test_notebook_outputs_are_of_one_run_on_a_cpu():
     assert not any(output["output_type"] == "error" for output in outputs)
     assert "1 x cpu" in json.dumps(outputs)
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 6
+    assert "<iframe srcdoc=" in "".join(outputs[-1]["data"]["text/html"])
 
 
 def test_notebook_is_small_and_holds_no_path():
@@ -110,7 +112,8 @@ def test_notebook_is_small_and_holds_no_path():
     notebook = json.loads(NOTEBOOK.read_text())
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
-            output.get("data", {}).pop("image/png", None)
+            for base64 in ("image/png", "text/html"):
+                output.get("data", {}).pop(base64, None)
         cell["source"] = ""
     assert not re.search(r"/(home|Users|root|tmp|work|usr|opt|content)\b", json.dumps(notebook))
 

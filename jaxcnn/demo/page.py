@@ -77,7 +77,8 @@ def network_outputs(trained: Trained, images: UInt8[np.ndarray, "images 28 28 1"
     config, model = trained.config, trained.model
     preprocess = evaluation_preprocess(config.transforms, config.pixel_mean, config.pixel_std)
     apply = jax.jit(model.clone(dtype=jnp.float32).apply)
-    return np.asarray(apply({"params": trained.params}, preprocess(jnp.asarray(images))))
+    with jax.default_matmul_precision("highest"):  # a TPU multiplies in bfloat16 by default
+        return np.asarray(apply({"params": trained.params}, preprocess(jnp.asarray(images))))
 
 
 def _facts(trained: Trained) -> str:
