@@ -139,18 +139,17 @@ def test_pad_and_layers_obey_keys_and_speak(open_page):
     assert page.locator("#arithmetic").is_hidden()
 
 
-@pytest.mark.parametrize(("width", "theme"), [(360, "light"), (800, "dark"), (1400, "light")])
-def test_page_fits_its_width(width, theme, open_page):
-    page = open_page("lenet5-1998-mnist", width=width, color_scheme=theme)
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert page.evaluate("document.documentElement.dataset.theme") == theme
-    for canvas in page.locator(".maps .values").all():
-        box, room = canvas.bounding_box(), canvas.locator("..").bounding_box()
-        assert box["width"] <= room["width"] and box["height"] > 20
-
-
-def test_theme_can_be_switched(open_page):
-    page = open_page()
+def test_page_fits_every_width_in_both_themes(open_page):
+    page = open_page("lenet5-1998-mnist")
+    for width, theme in [(360, "light"), (800, "dark"), (1400, "light")]:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=theme)
+        answer(page)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate("document.documentElement.dataset.theme") == theme
+        for canvas in page.locator(".maps .values").all():
+            box, room = canvas.bounding_box(), canvas.locator("..").bounding_box()
+            assert box["width"] <= room["width"] and box["height"] > 20
     page.select_option("#theme", "dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 18, 22)"
 
@@ -251,6 +250,7 @@ def test_hostile_names_stay_text(open_page, tmp_path, digits):
     assert page.locator("script").count() == 2 and "script>" in page.inner_text("#facts")
 
 
+@pytest.mark.slow
 def test_page_works_inside_a_frame_of_a_notebook(open_page, tmp_path, page_files):
     path = tmp_path / "notebook.html"
     path.write_text(f"<!doctype html>{as_iframe(page_files('lenet5-mnist').read_text())}")
