@@ -209,7 +209,7 @@ function rowLength(maps, most) {
 export function drawKernels(canvas, layer, table) {
   const side = layer.dense
     ? 4
-    : Math.max(2, Math.min(7, Math.floor(640 / (layer.maps * layer.kernel))));
+    : Math.max(2, Math.min(12, Math.floor(640 / (layer.maps * layer.kernel))));
   const gap = layer.dense ? 0 : 2;
   const pitch = layer.kernel * side + gap;
   canvas.width = layer.maps * pitch;
