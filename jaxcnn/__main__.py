@@ -28,6 +28,12 @@ def main() -> None:
             for command, description in COMMANDS.items():
                 print(f"  {command:12}{description}")
             print("\njaxcnn COMMAND --help describes the arguments of a command.")
+            print("jaxcnn --completion bash (or zsh) prints a script for the shell.")
+            return
+        if name == "--completion":
+            from jaxcnn.commands.completion import script  # late: it imports jax
+
+            print(script(arguments[0] if arguments else "", COMMANDS), end="")
             return
         lookup("command", name, COMMANDS)
     sys.argv = [f"jaxcnn {name}", *arguments]

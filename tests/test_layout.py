@@ -20,14 +20,24 @@ ROOT = pathlib.Path(jaxcnn.__file__).parents[1]  # of the repository, or of an i
 ROOMS = {
     "__main__": (),
     "commands": (
-        *("train", "evaluate", "predict", "demo", "summary", "compare", "runs", "convert"),
+        *(
+            "completion",
+            "train",
+            "evaluate",
+            "predict",
+            "demo",
+            "summary",
+            "compare",
+            "runs",
+            "convert",
+        ),
         *("benchmark", "usage"),
     ),
     "demo": ("page", "gallery", "describe"),
     "benchmarks": (),
     "evaluation": (
-        *("evaluate", "seeds", "jobs", "compare", "runs", "drawings", "answers", "predict"),
-        *("inputs", "digits", "diagrams", "pictures", "table", "probes", "metrics"),
+        *("evaluate", "seeds", "jobs_progress", "jobs", "compare", "runs", "drawings", "answers"),
+        *("predict", "inputs", "digits", "diagrams", "pictures", "table", "probes", "metrics"),
     ),
     "interop": (
         *("initialize", "runs", "exports", "onnx", "onnx_networks", "onnx_graph", "stablehlo"),

@@ -26,6 +26,7 @@ from jaxcnn.training.signals import stop_signals
 from jaxcnn.training.validate import validated
 
 POLL_SECONDS = 0.2
+NEWS = ("epoch ", "step ", "Going on", "Stopped after", "This run is finished")  # what is passed on
 
 
 class Job(NamedTuple):
@@ -47,7 +48,7 @@ def train_jobs(jobs: Sequence[Job], watch: Watch, *, at_a_time: int | None = Non
 
     Args:
       jobs: the runs, in the order of their start.
-      watch: called with a job and a line when it has begun, evaluated or ended.
+      watch: called with a job and a line of its output, such as those of `NEWS`, and when it ends.
       at_a_time: number of runs that train at a time; by default that of the cores on a CPU, and 1
         on an accelerator.
 
@@ -118,7 +119,7 @@ class _Child:
 
     def _say(self) -> None:
         for line in self.process.stdout or ():
-            if line.startswith(("epoch ", "Going on", "This run is finished")):
+            if line.startswith(NEWS):
                 self._watch(self._job, line.rstrip())
 
     def _collect(self) -> None:

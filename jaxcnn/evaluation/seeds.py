@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxcnn import report
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.jobs import Job, train_jobs
+from jaxcnn.evaluation.jobs_progress import show_progress
 from jaxcnn.workdir.folder import continued, default_workdir
 
 
@@ -37,7 +37,8 @@ def train_seeds(
             "start each seed by itself"
         )
     jobs = [Job(f"seed {seed}", _with_seed(config, seed, continues)) for seed in seeds]
-    train_jobs(jobs, lambda job, line: report.say(f"{job.name}: {line}"))
+    with show_progress(jobs) as watch:
+        train_jobs(jobs, watch)
     return [Path(job.config.workdir or "") for job in jobs]
 
 

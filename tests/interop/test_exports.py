@@ -44,7 +44,7 @@ def test_direction_that_is_given_stays(line):
         ("net.pth", {"input": "uint8", "views": 1}, "has no place for `input`, `views`"),
         ("net.onnx", {"params": "beside"}, "net.onnx has no place for `params`"),
         ("net.onnx", {"input": "preprocessed", "views": 2}, "but preprocessed images have one"),
-        ("net.stablehlo", {"views": 10}, "10 views need a crop"),
+        ("net.stablehlo", {"views": 10}, "10 views are parts of an image"),
         ("no/net.stablehlo", {}, "cannot write .*no/net.stablehlo"),
     ],
 )
