@@ -45,8 +45,8 @@ def one_line_errors(arguments: Collection[str] | None = None) -> Iterator[None]:
       arguments: names that are flags of the command; by default all names are.
 
     Raises:
-      SystemExit: 2 for a `UserError`, 1 for an `OSError` or a `RunError`; 128 plus the number of
-        the signal that stopped a run.
+      SystemExit: 2 for a `UserError`; 1 for an `OSError`, a `RunError` or exhausted memory; 128
+        plus the number of the signal that stopped a run.
     """
     _prepare_streams()
     # Only the main thread may set a handler; a signal that is ignored stays ignored.
@@ -61,6 +61,14 @@ def one_line_errors(arguments: Collection[str] | None = None) -> Iterator[None]:
     except (UserError, RunError) as error:
         print(f"error: {one_line(error, arguments)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except (MemoryError, RuntimeError) as error:  # without jax, whose error may not be imported
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        cause = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
+        print(
+            f"error: out of memory: {cause}; use a smaller batch or fewer images", file=sys.stderr
+        )
+        raise SystemExit(RunError.exit_code) from None
     except BrokenPipeError:  # the reader closed the pipe (e.g. `| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(RunError.exit_code) from None

@@ -33,6 +33,12 @@ with one_line_errors():
             1,
             "error: [Errno 28] No space left on device: 'a'\n",
         ),
+        (
+            RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nx"),
+            1,
+            "error: out of memory: Out of memory allocating 9 bytes; use a smaller batch or fewer "
+            "images\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )

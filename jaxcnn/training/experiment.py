@@ -108,8 +108,9 @@ class Experiment:
             config.optimizer, self.schedule, ema_decay=config.ema_decay, frozen=config.freeze
         )
         self._before_epoch = optimizer.before_epoch
-        self.state = self._create_state(model, optimizer.tx, init_key, image_key)
-        self.feed = self._make_feed((order_key, *self.step_keys))
+        with memory.explain_exhaustion(config, lambda: memory.needs_of(dataset)):
+            self.state = self._create_state(model, optimizer.tx, init_key, image_key)
+            self.feed = self._make_feed((order_key, *self.step_keys))
 
     def with_params(self, params: Any) -> TrainState:
         """Return the state at step 0 with other parameters, equal in all processes."""
@@ -165,6 +166,10 @@ class Experiment:
             _ = self._before_epoch_program
         memory.trim()
         return time.perf_counter() - started
+
+    def memory_needs(self) -> str:
+        """Return what needs memory on each device, in words."""
+        return memory.needs_of(self.dataset, self.state, vars(self.feed).get("train_program"))
 
     def close(self) -> None:
         """Stop reading images ahead; training can continue."""

@@ -80,7 +80,7 @@ class StreamedFeed:
         """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
         for step in range(int(state.step), stop):
             batch = self.batch(step)
-            state, metrics = self._train_program(state, metrics, batch, self._keys)
+            state, metrics = self.train_program(state, metrics, batch, self._keys)
         return state, metrics
 
     def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Metrics:
@@ -93,7 +93,7 @@ class StreamedFeed:
 
     def compile(self) -> None:
         """Compile what training needs."""
-        _ = self._train_program
+        _ = self.train_program
         for split in self._evaluation_images:
             self._evaluation_program(split)
 
@@ -136,7 +136,8 @@ class StreamedFeed:
         return iter(ThreadPrefetchIterDataset(placed, prefetch_buffer_size=2))
 
     @functools.cached_property
-    def _train_program(self) -> Callable[..., Any]:
+    def train_program(self) -> Callable[..., Any]:
+        """The compiled program of a step; see `step.raw_train_step`."""
         program = functools.partial(
             raw_train_step,
             preprocess=self._preprocess.train,

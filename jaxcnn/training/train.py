@@ -25,6 +25,7 @@ from jaxcnn.errors import RunError
 from jaxcnn.files import write_atomically
 from jaxcnn.training import debug_nans
 from jaxcnn.training.experiment import Experiment
+from jaxcnn.training.memory import explain_exhaustion
 from jaxcnn.training.progress import ADVICE, Run, save_checkpoint, start_or_resume
 from jaxcnn.training.report import TrainingProgress, print_result, save_curves
 from jaxcnn.training.signals import Interrupted, stop_signals
@@ -73,8 +74,8 @@ def train_and_evaluate(
     Raises:
       UserError: the config is out of range, its data cannot be read, or the run's folder cannot be
         written or holds a run of another config.
-      RunError: the loss or a parameter is not finite, a checkpoint cannot be written, or all
-        checkpoints are corrupt.
+      RunError: the loss or a parameter is not finite, memory is exhausted, a checkpoint cannot be
+        written, or all checkpoints are corrupt.
       Interrupted: the process received SIGINT or SIGTERM; a checkpoint was saved.
     """
     started = time.perf_counter()
@@ -91,7 +92,10 @@ def train_and_evaluate(
         config = workdirs.with_earlier_lengths(config, workdir)
         with report.phase(f"loading {config.dataset}"):
             experiment = Experiment(config, dataset=dataset, model=model)
-        with Checkpoints(workdir / "checkpoints", config) as checkpoints:
+        with (
+            explain_exhaustion(config, experiment.memory_needs),
+            Checkpoints(workdir / "checkpoints", config) as checkpoints,
+        ):
             info = dataset_info.describe(experiment.dataset)
             if checkpoints.steps():
                 dataset_info.check_unchanged(workdir, info, config.dataset)
