@@ -3,11 +3,13 @@
 import functools
 import gzip
 import io
+import itertools
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +78,16 @@ def run_python(code, *arguments):
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def rounds(count):
+    """Yield 0, 1, ... below `count`, or for FUZZ_SECONDS seconds if that is set."""
+    seconds = os.environ.get("FUZZ_SECONDS")
+    end = time.monotonic() + float(seconds or 0)
+    for i in itertools.count():
+        if time.monotonic() > end if seconds else i >= count:
+            return
+        yield i
 
 
 # Networks.

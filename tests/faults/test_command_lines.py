@@ -5,9 +5,10 @@ import runpy
 import sys
 from dataclasses import replace
 from shlex import split
+from unittest import mock
 
 import pytest
-from helpers import SCRIPTS
+from helpers import SCRIPTS, rounds
 
 from jaxcnn import PRESETS, train_and_evaluate
 from jaxcnn.interop.runs import export_run
@@ -201,14 +202,31 @@ def test_bad_command_line_ends_in_one_message_quickly(script, line, places, monk
     assert_refused(script, line, places, monkeypatch, capfd)
 
 
+@pytest.mark.fuzz
+@pytest.mark.parametrize("count", [3, pytest.param(300, marks=pytest.mark.slow)])
+def test_random_command_lines_are_accepted_or_end_in_one_message(count, places, monkeypatch, capfd):
+    rng = random.Random(1)
+    values = [value for values in BAD_VALUES.values() for value in [*values, "1", "2", "0.1"]]
+    monkeypatch.setattr("jaxcnn.training.train.Experiment", mock.Mock(side_effect=SystemExit(0)))
+    for _ in rounds(count):
+        flags = rng.sample(sorted(BAD_VALUES), rng.randrange(1, 4))
+        line = " ".join(f"{flag} {rng.choice(values) or repr('')}" for flag in flags)
+        run_to_its_end("train.py", line, places, monkeypatch, capfd)
+
+
 def assert_refused(script, line, places, monkeypatch, capfd):
-    """Run a script in this process; assert one message, an exit status and unchanged files."""
+    """Run a script in this process; assert that it refuses the line."""
 
     def accepted(*_, **__):
         raise AssertionError("the command line was accepted")
 
     monkeypatch.setattr("jaxcnn.training.train.train", accepted)
     monkeypatch.setattr("jaxcnn.benchmarks.compare.Worker", accepted)
+    assert run_to_its_end(script, line, places, monkeypatch, capfd) in (1, 2)
+
+
+def run_to_its_end(script, line, places, monkeypatch, capfd):
+    """Run a script in this process; assert one message, unless the status is 0, and same files."""
     monkeypatch.chdir(places)
     monkeypatch.setenv("COLUMNS", "80")
     words = [{"RUN": "finished", "WEIGHTS": "weights.safetensors"}.get(w, w) for w in split(line)]
@@ -217,7 +235,10 @@ def assert_refused(script, line, places, monkeypatch, capfd):
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(SCRIPTS / script), run_name="__main__")
     out, err = capfd.readouterr()
-    assert end.value.code in (1, 2), err
-    assert err.startswith("╭─") or (err.startswith("error: ") and err.count("\n") == 1), err
+    status = end.value.code
+    assert status in (0, 1, 2), (line, err)
+    one_line = err.startswith("error: ") and err.count("\n") == 1
+    assert status == 0 or one_line or err.startswith("╭─"), (line, err)
     assert len(err) < 4000 and "Traceback" not in out + err
     assert snapshot(places) == before
+    return status

@@ -13,7 +13,7 @@ import zlib
 
 import numpy as np
 import pytest
-from helpers import CLASSES, open_folder, run_script, save_image
+from helpers import CLASSES, open_folder, rounds, run_script, save_image
 from PIL import Image
 
 from jaxcnn.data import folders
@@ -275,11 +275,14 @@ def test_folder_with_a_strange_image_is_read(name, small_folder):
         assert read_all(open_folder(small_folder)) == 4
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "QOI", "TGA"])
-def test_folder_with_flipped_bits_is_read_or_refused_by_name(kind, small_folder):
-    data, rng = encoded(kind), np.random.default_rng(1)
-    for _ in range(40):
+@pytest.mark.fuzz
+@pytest.mark.parametrize("count", [3, pytest.param(360, marks=pytest.mark.slow)])
+def test_folder_with_flipped_bits_is_read_or_refused_by_name(count, small_folder):
+    kinds = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "QOI", "TGA"]
+    rng = np.random.default_rng(1)
+    for i in rounds(count):
+        kind = kinds[i % len(kinds)]
+        data = encoded(kind)
         flipped = bytearray(data)
         for position in rng.integers(min(len(data), 400), size=3):
             flipped[position] ^= 1 << rng.integers(8)

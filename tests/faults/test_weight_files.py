@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from helpers import rounds
 
 from jaxcnn.errors import UserError
 from jaxcnn.interop.torch_weights import from_torch, to_torch
@@ -91,6 +92,7 @@ def read_or_refused(path, params):
     return True
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("extension", [".safetensors", ".pth"])
 def test_mutated_weight_files_are_read_or_refused(extension, params, tmp_path):
     if extension == ".pth":
@@ -98,14 +100,12 @@ def test_mutated_weight_files_are_read_or_refused(extension, params, tmp_path):
     path = tmp_path / f"lenet5{extension}"
     write_weights(path, to_torch("lenet5", params))
     assert read_or_refused(path, params)
-    whole, refused = path.read_bytes(), 0
-    for number, mutate in enumerate(MUTATIONS):
-        rng = np.random.default_rng(number)
-        for _ in range(COUNT):
-            path.write_bytes(mutate(whole, rng))
-            refused += not read_or_refused(path, params)
+    whole, refused, rng = path.read_bytes(), 0, np.random.default_rng(0)
+    for i in rounds(COUNT * len(MUTATIONS)):
+        path.write_bytes(MUTATIONS[i % len(MUTATIONS)](whole, rng))
+        refused += not read_or_refused(path, params)
     # safetensors has no checksum, so flipped bits of a weight are another weight.
-    assert refused >= (2 if extension == ".safetensors" else 4) * COUNT
+    assert refused >= (0.4 if extension == ".safetensors" else 0.8) * i
 
 
 def test_hostile_pickles_are_refused_and_execute_nothing(params, tmp_path):
