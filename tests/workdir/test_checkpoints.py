@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import struct
+from helpers import run_python
 
 from jaxcnn import records
 from jaxcnn.config import TrainConfig
@@ -339,6 +340,22 @@ def test_checkpoints_keep_no_memory(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         counts = [num_objects(checkpoints, first) for first in (0, 5, 10, 15)]
     assert counts[-1] - counts[1] < 100, counts  # it was 328 with what TensorStore kept
+
+
+@pytest.mark.slow
+def test_tensorstore_keeps_the_metrics_that_checkpoints_replaces():
+    """If this fails, remove the replacement in `checkpoints`."""
+    code = """if True:
+        import gc, tensorstore
+        def num_objects():
+            for _ in range(50):
+                tensorstore.experimental_collect_matching_metrics("/tensorstore/")
+            gc.collect()
+            return len(gc.get_objects())
+        num_objects()
+        print(-num_objects() + num_objects())
+    """
+    assert int(run_python(code)) >= 50
 
 
 def test_checkpoints_are_flushed_before_they_get_their_name(tmp_path, monkeypatch):
