@@ -26,7 +26,7 @@ from jaxcnn.errors import RunError, UserError, lookup
 
 # Name of a side to compare with -> its variants, of which the fastest takes part.
 AGAINST: dict[str, Sequence[str]] = {
-    **{"linen": ("",), "torch": VARIANTS},
+    **{"linen": ("",), "onnxruntime": ("",), "torch": VARIANTS},
     **{f"torch-{variant}": (variant,) for variant in VARIANTS},
 }
 

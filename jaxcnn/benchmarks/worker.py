@@ -23,6 +23,7 @@ SIDES = {
     "jaxcnn": ("jax_sides", "prepare_jaxcnn"),
     "linen": ("jax_sides", "prepare_linen"),
     "torch": ("torch_side", "prepare"),
+    "onnxruntime": ("onnx_side", "prepare"),
     "matmul": ("jax_sides", "prepare_matmul"),
     "copy": ("jax_sides", "prepare_copy"),
 }

@@ -41,20 +41,20 @@ def benchmark(
     json: Annotated[Path | None, placeholder("FILE")] = None,
     figure: Annotated[Path | None, placeholder("FILE")] = None,
 ) -> None:
-    """Measure a network's speed, PyTorch's and plain linen's, and print a table.
+    """Measure a network's speed and that of other frameworks, and print a table.
 
     The sides alternate; each round measures all of them.
 
     Args:
-        network: network in jaxcnn.models.MODELS; only lenet5, alexnet and alexnet-2012 have other
-            sides. For --what input, a preset.
+        network: network in jaxcnn.models.MODELS; only lenet5, alexnet and alexnet-2012 have sides
+            in linen and PyTorch. For --what input, a preset.
         what: quantity to measure. train: training steps. infer: forward passes. epoch: epochs of
             60,000 images of 28x28 (lenet5 networks). startup: seconds from the command to the first
             step (jaxcnn alone). input: how fast images reach a preset's step, and how fast the step
             uses them. scale: cost of a step on several devices, and the prediction for GPUs and
             TPUs (lenet5 and alexnet, float32).
         against: sides, separated by commas: linen, torch (the fastest variant), torch-eager,
-            torch-channels-last, torch-compile.
+            torch-channels-last, torch-compile, onnxruntime (--what infer, every network).
         batch_size: images in a batch, one or several sizes.
         image_size: height and width of the images, one or several; by default the network's own.
         dataset: dataset that replaces the preset's, for --what input.

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from jaxcnn import PRESETS
 from jaxcnn.benchmarks import compare as comparing
-from jaxcnn.benchmarks import jax_sides, linen_networks, our_epochs, torch_side
+from jaxcnn.benchmarks import jax_sides, linen_networks, onnx_side, our_epochs, torch_side
 from jaxcnn.benchmarks import job as jobs
 from jaxcnn.benchmarks.compare import Worker, compare
 from jaxcnn.benchmarks.input import measure_input, print_input
@@ -186,6 +186,16 @@ def test_torch_side_runs(what, variant, monkeypatch):
         prepared = torch_side.prepare(Job("torch", variant, "lenet5", what, 16, dtype))
         prepared.run(2)
         assert prepared.versions == {"torch": torch.__version__}
+
+
+def test_onnx_side_runs_forward_passes_alone():
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the side runs in onnxruntime")
+    prepared = onnx_side.prepare(Job("onnxruntime", "", "lenet5-modern", "infer", 3, "float32"))
+    prepared.run(2)
+    assert prepared.versions == {"onnxruntime": onnxruntime.__version__}
+    for job in (train_job(), train_job(what="infer", dtype="bfloat16")):
+        with pytest.raises(UserError, match="forward passes in float32; use --what infer"):
+            onnx_side.prepare(job)
 
 
 @pytest.mark.slow
