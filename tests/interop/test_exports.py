@@ -1,9 +1,11 @@
 """The command and the options of an export."""
 
+import sys
+
 import pytest
 from helpers import random_network
 
-from jaxcnn.commands.convert import with_direction
+from jaxcnn.commands.convert import main, with_direction
 from jaxcnn.data.transforms import RandomCrop
 from jaxcnn.errors import UserError
 from jaxcnn.interop.exports import export
@@ -54,6 +56,19 @@ def test_export_refuses(name, options, message, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=message):
         export(random_network("lenet5"), tmp_path / name, {}, **options)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["export --pretrained lenet5-mnist net.stablehlo", "net.stablehlo --pretrained lenet5-mnist"],
+)
+def test_convert_exports_what_the_package_ships(line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("jaxcnn.interop.exports.to_stablehlo", lambda *_, **__: b"program")
+    monkeypatch.setattr(sys, "argv", ["convert.py", *line.split()])
+    main()
+    assert capsys.readouterr().out == "Written: net.stablehlo, the network of lenet5-mnist\n"
+    assert (tmp_path / "net.stablehlo").read_bytes() == b"program"
 
 
 @pytest.mark.parametrize(
