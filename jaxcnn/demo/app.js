@@ -129,9 +129,10 @@ function drawMarks() {
   const readout = unit && state.result ? views[unit.index].readout(unit) : "";
   $("#readout-0").textContent = unit?.index === 0 ? readout : "";
   $("#readout").textContent = unit?.index === 0 ? "" : readout;
-  const connected = fields.find(({ index }) => layers[index].table)?.maps ?? [];
+  const field = fields.find(({ index }) => layers[index].table);
   for (const cell of all(".connections [data-map]")) {
-    cell.classList.toggle("on", connected.includes(Number(cell.dataset.map)));
+    const isPart = field && field.maps.length < layers[field.index].maps;
+    cell.classList.toggle("on", Boolean(isPart) && field.maps.includes(Number(cell.dataset.map)));
   }
 }
 

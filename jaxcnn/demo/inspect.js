@@ -26,8 +26,10 @@ export function explain({ network, result, pixels, unit, pool, table }) {
   const parts = { network, layer, input, pixels, unit, pool, table, before, value };
   const explainers = { input: inputUnit, pool: poolUnit, rbf: rbfUnit };
   const explainer = explainers[layer.kind] ?? (layer.kernel > 1 ? convUnit : denseUnit);
+  const isOutput = unit.index === network.layers.length - 1;
+  const className = network.description.class_names[unit.map];
   const elements = [
-    h("h3", {}, unitName(layer, unit)),
+    h("h3", {}, isOutput ? `Output for “${className}”` : unitName(layer, unit)),
     h(
       "p.value",
       {},
@@ -36,7 +38,7 @@ export function explain({ network, result, pixels, unit, pool, table }) {
     ),
     ...explainer(parts),
   ];
-  if (unit.index === network.layers.length - 1) elements.push(...probability(parts, result));
+  if (isOutput) elements.push(...probability(parts, result));
   return elements;
 }
 

@@ -71,12 +71,13 @@ export class LayerView {
     this.pitchX = layer.size * cell + gap;
     this.pitchY = layer.size * cell + gap + caption;
     const lines = Math.ceil(layer.maps / this.perRow);
-    const [w, hgt] = [this.perRow * this.pitchX - gap, lines * this.pitchY - gap];
+    this.width = this.perRow * this.pitchX - gap;
+    this.height = lines * this.pitchY - gap;
     for (const canvas of [this.values, this.marks]) {
-      canvas.width = Math.round(w * ratio);
-      canvas.height = Math.round(hgt * ratio);
-      canvas.style.width = `${w}px`;
-      canvas.style.height = `${hgt}px`;
+      canvas.width = Math.round(this.width * ratio);
+      canvas.height = Math.round(this.height * ratio);
+      canvas.style.width = `${this.width}px`;
+      canvas.style.height = `${this.height}px`;
       canvas.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
     }
   }
@@ -116,22 +117,24 @@ export class LayerView {
     const context = this.marks.getContext("2d");
     context.clearRect(0, 0, this.marks.width, this.marks.height);
     if (!field) return;
-    const side = this.layer.size * this.unit;
-    const isUnit = field.rows[0] === field.rows[1] && this.layer.size === 1;
-    for (let map = 0; map < this.layer.maps; map++) {
+    const { size, maps } = this.layer;
+    const side = size * this.unit;
+    context.lineWidth = 2;
+    context.strokeStyle = theme.mark;
+    context.fillStyle = theme.veil;
+    if (size === 1 && maps > 1 && field.maps.length === maps) {
+      context.strokeRect(1, 1, this.width - 2, this.height - 2); // around all units
+      return;
+    }
+    for (let map = 0; map < maps; map++) {
       const [x, y] = this.#corner(map);
       if (!field.maps.includes(map)) {
-        if (field.maps.length < this.layer.maps && !isUnit) {
-          context.fillStyle = theme.veil;
-          context.fillRect(x, y, side, side);
-        }
+        if (size > 1) context.fillRect(x, y, side, side);
         continue;
       }
       const [left, top] = [field.columns[0], field.rows[0]].map((n) => n * this.unit);
       const width = (field.columns[1] - field.columns[0] + 1) * this.unit;
       const height = (field.rows[1] - field.rows[0] + 1) * this.unit;
-      context.lineWidth = 2;
-      context.strokeStyle = theme.mark;
       context.strokeRect(x + left, y + top, width, height);
     }
   }

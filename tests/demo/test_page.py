@@ -1,6 +1,8 @@
 """The page in a real browser: from a file, offline, drawn on by pointer, touch and keys."""
 
 import dataclasses
+import math
+import re
 
 import numpy as np
 import pytest
@@ -193,17 +195,33 @@ def test_picture_of_a_page_is_prepared_and_read(open_page, tmp_path):
     page.locator("#problem", has_text="no.png is not an image").wait_for()
 
 
+def check(formulas):
+    """Assert that each line of arithmetic is right, to the digits that it shows."""
+    previous = None
+    for line in formulas:
+        left, right = line.replace("−", "-").rsplit(" = ", 1)
+        numbers = [float(text) for text in re.findall(r"-?[\d.]+", left.replace("- ", "-"))]
+        if left.startswith("1.7159 tanh"):
+            result = 1.7159 * math.tanh(2 / 3 * numbers[1])
+        elif left.startswith("× coefficient"):
+            result = previous * numbers[0] + numbers[1]
+        else:
+            result = sum(numbers)
+        previous = float(right)
+        assert result == pytest.approx(previous, abs=0.005), line
+
+
 def test_click_writes_out_the_arithmetic_of_every_layer(open_page):
     page = open_page("lenet5-1998-mnist")
     for index in range(1, 8):
-        page.locator(f'.layer[data-index="{index}"] :is(.values, .output)').first.click(
-            position={"x": 20, "y": 25}
-        )
-        text = page.inner_text("#arithmetic")
-        value = page.inner_text("#arithmetic .value b").lstrip("−")
+        units = page.locator(f'.layer[data-index="{index}"] :is(.values, .output)')
+        units.first.click(position={"x": 20, "y": 25})
         formulas = page.locator("#arithmetic .formula").all_inner_texts()
-        assert any(formula.endswith(value) for formula in formulas), text
-    assert "Σ (F6 − stored)²" in text
+        value = page.inner_text("#arithmetic .value b").lstrip("−")
+        assert any(formula.endswith(f" {value}") or value in formula for formula in formulas)
+        if index < 7:
+            check(formulas)
+    assert formulas[0] == f"Σ (F6 − stored)² = {value}"
 
 
 def test_settings_disturb_the_digit(open_page):
