@@ -1,7 +1,11 @@
 """The command line: jaxcnn train|evaluate|..., or python -m jaxcnn."""
 
 import importlib
+import importlib.metadata
+import shutil
 import sys
+import textwrap
+from typing import Any
 
 from jaxcnn.cli import one_line_errors
 from jaxcnn.errors import lookup
@@ -19,16 +23,24 @@ COMMANDS = {
 }
 
 
+HEADER = ("usage: jaxcnn COMMAND [ARGUMENT ...]", "")
+FOOTER = (
+    "",
+    "jaxcnn COMMAND --help       arguments of a command",
+    "jaxcnn --completion SHELL   completion for bash or zsh",
+    "jaxcnn --version            version",
+)
+
+
 def main() -> None:
     """Run the command that the first argument names."""
     name, *arguments = sys.argv[1:] or ["--help"]
     with one_line_errors():
-        if name in ("-h", "--help"):
-            print("usage: jaxcnn COMMAND [ARGUMENT ...]\n")
-            for command, description in COMMANDS.items():
-                print(f"  {command:12}{description}")
-            print("\njaxcnn COMMAND --help describes the arguments of a command.")
-            print("jaxcnn --completion bash (or zsh) prints a script for the shell.")
+        if name in ("-h", "--help", "help"):
+            print(help_page())
+            return
+        if name == "--version":
+            print(f"jaxcnn {importlib.metadata.version('jaxcnn')}")
             return
         if name == "--completion":
             from jaxcnn.commands.completion import script  # late: it imports jax
@@ -38,6 +50,14 @@ def main() -> None:
         lookup("command", name, COMMANDS)
     sys.argv = [f"jaxcnn {name}", *arguments]
     importlib.import_module(f"jaxcnn.commands.{name}").main()
+
+
+def help_page() -> str:
+    """Return the list of the commands, as wide as the terminal."""
+    options: dict[str, Any] = {"width": min(shutil.get_terminal_size().columns, 100)}
+    options["subsequent_indent"] = 14 * " "
+    entries = [textwrap.fill(f"  {name:12}{text}", **options) for name, text in COMMANDS.items()]
+    return "\n".join([*HEADER, *entries, *FOOTER])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -25,6 +26,8 @@ def run_command(command: Callable[..., None]) -> None:
     Raises:
       SystemExit: see `one_line_errors`.
     """
+    # tyro keeps some line breaks of an argument's description; without any, it fills the terminal.
+    command.__doc__ = re.sub(r"\n {8,}", " ", inspect.cleandoc(command.__doc__ or ""))
     with one_line_errors(inspect.signature(command).parameters):
         tyro.cli(command, prog=sys.argv[0])
 

@@ -121,3 +121,18 @@ def test_run_command_names_only_flags_that_the_command_has(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_command(command)
     assert capsys.readouterr().err == "error: --views is 10; the run has no crop in transforms\n"
+
+
+def test_run_command_fills_the_lines_of_a_description(monkeypatch, capsys):
+    def command(views: int = 1) -> None:
+        """Do nothing.
+
+        Args:
+            views: views of
+                an image.
+        """
+
+    monkeypatch.setattr("sys.argv", ["command", "--help"])
+    with pytest.raises(SystemExit):
+        run_command(command)
+    assert "views of an image. (default: 1)" in capsys.readouterr().out

@@ -48,3 +48,14 @@ def test_jaxcnn_passes_arguments_and_its_name_on():
     assert "tyro" in modules and not modules & {"jax", "flax", "orbax"}
     done = run("evaluate", "nowhere")
     assert done.returncode == 2 and done.stderr.startswith("error: nowhere holds no run")
+
+
+def test_jaxcnn_help_fits_60_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert max(map(len, run("--help").stdout.splitlines())) <= 60
+
+
+def test_jaxcnn_prints_its_version(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["jaxcnn", "--version"])
+    command_line.main()
+    assert capsys.readouterr().out.startswith("jaxcnn 0.")

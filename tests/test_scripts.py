@@ -118,7 +118,8 @@ def test_train_names_another_model_or_dataset_custom(flags, preset, monkeypatch)
             ["lenet5-mnits"],
             "no preset is called 'lenet5-mnits'; did you mean lenet5-mn",
         ),
-        ("train.py", ["--epochs", "0"], "--epochs is 0; expected in [1, 2^31)"),
+        ("train.py", ["--seeds"], "--seeds is empty; expected one seed or several"),
+        ("train.py", ["--epochs", "0", "lenet5-mnist"], "--epochs is 0; expected in [1, 2^31)"),
         ("train.py", ["--model", "resnet"], "no model is called 'resnet'"),
         (
             "train.py",
@@ -126,7 +127,11 @@ def test_train_names_another_model_or_dataset_custom(flags, preset, monkeypatch)
             "'crop:sise=24' has 'sise=24'; expected fields each once, as in crop:size=32,",
         ),
         ("train.py", ["--transforms", "flap"], "no transform is called 'flap'; did you mean flip"),
-        ("predict.py", ["runs/mine"], "there are no images; expected predict.py RUN IMAGE..., or"),
+        (
+            "predict.py",
+            ["runs/mine"],
+            "there are no images; expected RUN IMAGE..., or --pretrained NAME",
+        ),
         ("predict.py", ["--pretrained", "lenet5-mnist"], "there are no images; expected"),
         (
             "predict.py",

@@ -61,10 +61,7 @@ def predict(
         raise UserError("`json` and `csv` are both set; expected one of them")
     run, images = (None, arguments) if pretrained else (arguments[:1], arguments[1:])
     if not images or run == ():
-        raise UserError(
-            "there are no images; expected predict.py RUN IMAGE..., or predict.py --pretrained "
-            "NAME IMAGE..."
-        )
+        raise UserError("there are no images; expected RUN IMAGE..., or --pretrained NAME IMAGE...")
     if run:
         read_config(local_path(run[0], "the run"))
     if figure is not None:

@@ -10,7 +10,7 @@ from jaxcnn.cli import one_line_errors, text_argument
 from jaxcnn.commands.usage import help_page
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.transforms import Transform, from_text, to_text
-from jaxcnn.errors import lookup
+from jaxcnn.errors import UserError, lookup
 from jaxcnn.presets import PRESETS
 
 DEFAULT_PRESET = "lenet5-mnist5k"
@@ -37,11 +37,20 @@ class Arguments(TrainConfig):
     the run is the only one in runs/ that differs in `--epochs` alone."""
 
 
+def take_preset(arguments: list[str]) -> str:
+    """Remove and return the name of a preset: the first argument, or one after all of a flag."""
+    if arguments and not arguments[0].startswith("-"):
+        return arguments.pop(0)
+    for place in range(1, len(arguments)):
+        if arguments[place] in PRESETS and not arguments[place - 1].startswith("-"):
+            return arguments.pop(place)
+    return DEFAULT_PRESET
+
+
 def main() -> None:
     """Run the command with the arguments of the process."""
     program, *arguments = sys.argv
-    named = bool(arguments) and not arguments[0].startswith("-")
-    name = arguments.pop(0) if named else DEFAULT_PRESET
+    name = take_preset(arguments)
     with one_line_errors():
         preset = lookup("preset", name, PRESETS)
         if "--list" in arguments:
@@ -58,6 +67,8 @@ def main() -> None:
         )
         fields = dict(vars(parsed))
         seeds, continues = fields.pop("seeds"), fields.pop("continue_run")
+        if "--seeds" in arguments and not seeds:
+            raise UserError("`seeds` is empty; expected one seed or several")
         config = preset.name(TrainConfig(**fields))
         # Late, because these import jax.
         if seeds:
