@@ -18,6 +18,7 @@ COMMANDS = {
     "summary": "print a network layer by layer",
     "runs": "list runs: what differs, accuracy, steps done, time and state",
     "compare": "list runs, with means over seeds and curves in one picture",
+    "study": "measure a claim over seeds: one command, a table and a figure",
     "convert": "export a network to ONNX, StableHLO or PyTorch; import weights",
     "benchmark": "measure speed compared with PyTorch and plain linen",
 }

@@ -33,6 +33,10 @@ ROOMS = {
         ),
         *("benchmark", "usage"),
     ),
+    "studies": (
+        *("engine", "catalogue", "invariance", "repeatability", "measures", "report", "progress"),
+        *("summary", "statistics", "study"),
+    ),
     "demo": ("page", "gallery", "describe"),
     "benchmarks": (),
     "evaluation": (

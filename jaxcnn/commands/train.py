@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import tyro
@@ -47,29 +48,50 @@ def take_preset(arguments: list[str]) -> str:
     return DEFAULT_PRESET
 
 
+def parse_config(program: str, preset: str, arguments: Sequence[str]) -> TrainConfig:
+    """Return the config of a preset with flags of this command.
+
+    Raises:
+      UserError: there is no such preset, or a flag does not belong to a config.
+    """
+    config, seeds, continues = _parse(program, preset, arguments)
+    if seeds or continues:
+        raise UserError(f"{' '.join(arguments)!r} has --seeds or --continue; remove it")
+    return config
+
+
+def _parse(
+    program: str, name: str, arguments: Sequence[str]
+) -> tuple[TrainConfig, tuple[int, ...], bool]:
+    """Return the config, the seeds and whether a run is made longer."""
+    preset = lookup("preset", name, PRESETS)
+    parsed = tyro.cli(
+        Arguments,
+        prog=f"{program} {name}",
+        default=Arguments(**vars(preset.config)),
+        args=arguments,
+    )
+    fields = dict(vars(parsed))
+    seeds, continues = fields.pop("seeds"), fields.pop("continue_run")
+    return preset.name(TrainConfig(**fields)), seeds, continues
+
+
 def main() -> None:
     """Run the command with the arguments of the process."""
     program, *arguments = sys.argv
     name = take_preset(arguments)
     with one_line_errors():
-        preset = lookup("preset", name, PRESETS)
+        lookup("preset", name, PRESETS)
         if "--list" in arguments:
             print("\n\n".join(f"{name}\n{preset.card}" for name, preset in PRESETS.items()))
             return
         if {"-h", "--help"} & {*arguments}:
             print(help_page(program, name))
             return
-        parsed = tyro.cli(
-            Arguments,
-            prog=f"{program} {name}",
-            default=Arguments(**vars(preset.config)),
-            args=["--help" if argument == "--help-all" else argument for argument in arguments],
-        )
-        fields = dict(vars(parsed))
-        seeds, continues = fields.pop("seeds"), fields.pop("continue_run")
+        arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
+        config, seeds, continues = _parse(program, name, arguments)
         if "--seeds" in arguments and not seeds:
             raise UserError("`seeds` is empty; expected one seed or several")
-        config = preset.name(TrainConfig(**fields))
         # Late, because these import jax.
         if seeds:
             from jaxcnn.evaluation.compare import compare_runs

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,16 +23,26 @@ BAR_WIDTH = 20
 
 
 @contextlib.contextmanager
-def show_progress(jobs: Sequence[Job]) -> Iterator[Watch]:
+def show_progress(jobs: Sequence[Job], *, only_ends: bool = False) -> Iterator[Watch]:
     """Yield a `watch` for `train_jobs` that prints lines, above a bar for each run on a terminal.
 
     The bars are read from the logs of the runs. Without a terminal, the runs' own lines of
     progress, one each minute, are printed instead.
+
+    Args:
+      jobs: the runs.
+      only_ends: print a line only where a run ends, with the time that the others will take.
     """
-    has_bars = report.is_interactive()
+    has_bars, start, done = report.is_interactive(), time.monotonic(), itertools.count(1)
 
     def watch(job: Job, line: str) -> None:
-        if not (has_bars and line.startswith("step ")):
+        if only_ends:
+            if line == "finished":
+                number = next(done)
+                seconds = (time.monotonic() - start) * (len(jobs) - number) / number
+                left = f", about {report.duration(seconds)} left" if number < len(jobs) else ""
+                report.say(f"{job.name}: finished, {number} of {len(jobs)} runs{left}")
+        elif not (has_bars and line.startswith("step ")):
             report.say(f"{job.name}: {line}")
 
     if not has_bars:

@@ -1,0 +1,130 @@
+"""List, run and compare studies."""
+
+import dataclasses
+import shlex
+import shutil
+import sys
+import textwrap
+from typing import Annotated
+
+import tyro
+
+from jaxcnn.cli import one_line_errors, placeholder
+from jaxcnn.commands.train import parse_config
+from jaxcnn.errors import UserError, lookup
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Flags of a study."""
+
+    seeds: int | None = None
+    """Number of seeds, counted from 0; by default the study's own."""
+    quick: bool = False
+    """Try the study out: one seed, two epochs on 5,000 digits."""
+    arms: Annotated[tuple[str, ...], placeholder("ARM ...")] = ()
+    """Names of the arms to run; by default all."""
+    jobs: int | None = None
+    """Number of runs that train at a time; by default one to a core, and 1 on an accelerator."""
+    plan: bool = False
+    """Print the commands that train the missing runs, for a batch system, and run nothing."""
+    train: Annotated[int | None, placeholder("SEED")] = None
+    """Train the arms with this seed only, and measure nothing: a line of --plan."""
+
+
+USAGE = """\
+usage: study.py [STUDY [--FLAG VALUE ...]]
+       study.py compare PRESET --arm "FLAGS" --arm "FLAGS" [--FLAG VALUE ...]
+
+Measure a claim over seeds. Without a study, list all. `compare` compares flags of train.py that you
+choose."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Flags of a comparison."""
+
+    arm: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Flags of train.py that make an arm, in quotes; the first arm is the baseline."""
+    seeds: int = 5
+    """Number of seeds, counted from 0."""
+    quick: bool = False
+    """Try the comparison out: one seed, two epochs on 5,000 digits."""
+    jobs: int | None = None
+    """Number of runs that train at a time; by default one to a core, and 1 on an accelerator."""
+
+
+def main() -> None:
+    """Run the command with the arguments of the process."""
+    program, *arguments = sys.argv
+    with one_line_errors():
+        if not arguments or arguments[0] in ("-h", "--help"):
+            _list_studies(usage=bool(arguments))
+        elif arguments[0] == "compare":
+            _compare(program, arguments[1:])
+        else:
+            _run(program, *arguments)
+
+
+def _run(program: str, name: str, *arguments: str) -> None:
+    from jaxcnn.studies import engine  # late, because it imports jax
+    from jaxcnn.studies.catalogue import STUDIES
+
+    study = lookup("study", name, STUDIES)
+    options = tyro.cli(Options, prog=f"{program} {name}", args=list(arguments))
+    if options.seeds is not None and not 1 <= options.seeds <= 1000:
+        raise UserError(f"`seeds` is {options.seeds}; expected 1 to 1,000")
+    seeds = range(options.seeds or study.num_seeds)
+    if options.train is not None:
+        engine.train(study, options.train, arms=options.arms)
+    elif options.plan:
+        for arm, seed in engine.missing_runs(study, seeds, arms=options.arms):
+            command = ["python", "scripts/study.py", name, "--arms", arm.name, "--train", str(seed)]
+            print(shlex.join(command))
+    else:
+        engine.run_study(
+            study,
+            seeds=seeds if options.seeds else None,
+            quick=options.quick,
+            arms=options.arms,
+            jobs=options.jobs,
+            command=shlex.join(["python", "scripts/study.py", name, *arguments]),
+        )
+
+
+def _compare(program: str, arguments: list[str]) -> None:
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError("compare needs a preset: study.py compare PRESET --arm FLAGS --arm FLAGS")
+    preset, *rest = arguments
+    options = tyro.cli(Comparison, prog=f"{program} compare", args=rest)
+    arms = {}
+    for text in options.arm:
+        arms[text.strip() or preset] = parse_config(program, preset, shlex.split(text))
+    from jaxcnn.studies import engine  # late, because it imports jax
+
+    engine.compare(
+        arms,
+        seeds=range(options.seeds),
+        quick=options.quick,
+        jobs=options.jobs,
+        command=shlex.join(["python", "scripts/study.py", "compare", *arguments]),
+    )
+
+
+def _list_studies(*, usage: bool) -> None:
+    from jaxcnn.studies.catalogue import STUDIES
+    from jaxcnn.studies.engine import read_record
+
+    width = min(shutil.get_terminal_size((100, 0)).columns, 100)
+    if usage:
+        print(USAGE, "\n")
+    for name, study in STUDIES.items():
+        minutes = study.seconds * len(study.arms) * study.num_seeds / 60
+        print(f"{name}: {len(study.arms)} arms, about {minutes:.0f} min on two cores")
+        record = read_record(name)
+        lines = [f"{study.claim} ({study.source})"]
+        if record:
+            verdicts = {f"{arm}: {each['verdict']}" for arm, each in record["arms"].items()}
+            lines.append("measured here: " + ("; ".join(sorted(verdicts))))
+        for line in lines:
+            print(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    "))

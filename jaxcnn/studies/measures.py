@@ -1,0 +1,107 @@
+"""What studies measure on a finished run: its test error, and its answers to moved images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.ndimage
+from jaxtyping import Float, UInt8
+
+from jaxcnn import config as configs
+from jaxcnn.studies.study import Measured
+from jaxcnn.workdir import folder as workdirs
+
+if TYPE_CHECKING:
+    from jaxcnn.evaluation.predict import Classifier
+
+PIXELS = tuple(range(11))
+SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
+DEGREES = (0, 10, 20, 30, 40, 50, 60)
+
+
+def test_error(run: Path) -> Measured:
+    """Return the test error of a run in percent, as training reported it."""
+    result = workdirs.read_result(run)
+    assert result is not None
+    return {"test_error": 100 * (1 - result["test_accuracy"])}
+
+
+def invariance(run: Path) -> Measured:
+    """Return what becomes of the answers when the test images are shifted, scaled and rotated.
+
+    Returns:
+      `test_error`, in percent; `consistency`, the percentage of images that have the same answer
+      after a shift by each of PIXELS (mean over up, down, left and right); `accuracy`, in percent,
+      of the same shifts; `scale_accuracy` and `rotation_accuracy`, by SCALES and DEGREES, rotations
+      as the mean of both directions; `consistency_3`, the consistency at 3 pixels.
+    """
+    from jaxcnn.data.open import open_split  # late, as the next: these import jax
+    from jaxcnn.evaluation.predict import load
+    from jaxcnn.evaluation.probes import shift
+
+    config = workdirs.read_config(run)
+    split = open_split(config.dataset, None, **configs.dataset_options(config))
+    assert isinstance(split.images, np.ndarray) and split.labels is not None
+    images, labels = split.images, split.labels
+    answer = _answers(load(run))
+    unmoved = answer(images)
+    consistency, accuracy = [], []
+    for pixels in PIXELS:
+        moves = {(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)}  # of 0 pixels a single one
+        answers = [answer(shift(images, *move)) for move in sorted(moves)]
+        consistency.append(_percent([moved == unmoved for moved in answers]))
+        accuracy.append(_percent([moved == labels for moved in answers]))
+    scaled = [_percent([answer(resized(images, scale)) == labels]) for scale in SCALES]
+    turned = [
+        _percent([answer(rotated(images, sign * degrees)) == labels for sign in (-1, 1)])
+        for degrees in DEGREES
+    ]
+    return {
+        **test_error(run),
+        "consistency": consistency,
+        "accuracy": accuracy,
+        "scale_accuracy": scaled,
+        "rotation_accuracy": turned,
+        "consistency_3": consistency[PIXELS.index(3)],
+    }
+
+
+def resized(
+    images: UInt8[np.ndarray, "examples height width channels"], scale: float
+) -> UInt8[np.ndarray, "examples height width channels"]:
+    """Scale images about their centre, bilinearly, with a background of 0."""
+    return _affine(images, np.eye(2) / scale)
+
+
+def rotated(
+    images: UInt8[np.ndarray, "examples height width channels"], degrees: float
+) -> UInt8[np.ndarray, "examples height width channels"]:
+    """Rotate images about their centre, bilinearly, with a background of 0."""
+    angle = np.deg2rad(degrees)
+    return _affine(
+        images, np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    )
+
+
+def _affine(
+    images: UInt8[np.ndarray, "examples height width channels"], matrix: Float[np.ndarray, "2 2"]
+) -> UInt8[np.ndarray, "examples height width channels"]:
+    """Return images whose pixel y is the input at `matrix @ y`, both counted from the centre."""
+    whole = np.eye(4)
+    whole[1:3, 1:3] = matrix
+    center = (np.array(images.shape) - 1) / 2
+    moved = scipy.ndimage.affine_transform(
+        images, whole, offset=center - whole @ center, order=1, output=np.float32
+    )
+    return np.rint(moved).astype(np.uint8)
+
+
+def _answers(classifier: Classifier) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda images: classifier.log_probs_of_one_view(images).argmax(-1)
+
+
+def _percent(right: Sequence[np.ndarray]) -> float:
+    return round(100 * float(np.mean(right)), 4)

@@ -1,0 +1,168 @@
+"""A study as a table on the console, a figure and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.markup import escape
+from rich.table import Table
+
+from jaxcnn import report
+from jaxcnn.studies.statistics import sampling_std
+from jaxcnn.studies.study import Curve, Study
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+QUICK = (
+    "A quick trial: two epochs on 5,000 digits, one seed. It shows that the study runs, no more."
+)
+
+
+def print_summary(study: Study, record: dict[str, Any]) -> None:
+    """Print the table of a study."""
+    title = f"{study.label}, mean ± standard deviation over {len(record['seeds'])} seeds"
+    table = Table("arm", *_columns(study), title=title if len(record["seeds"]) > 1 else study.label)
+    for name, arm in record["arms"].items():
+        table.add_row(*map(escape, _row(study, name, arm)))
+    report.console.print(table)
+    report.say(f"Claim: {study.claim} ({study.source})")
+    report.say(f"It would be contradicted by: {study.falsifier}")
+    if record["quick"]:
+        report.say(QUICK)
+
+
+def to_markdown(study: Study, record: dict[str, Any]) -> str:
+    """Return the page of a study."""
+    seeds = record["seeds"]
+    lines = [f"# `{study.name}`", "", *([f"**{QUICK}**", ""] if record["quick"] else [])]
+    lines += [f"**Claim.** {study.claim} ({study.source}.)", ""]
+    lines += [f"**Contradicted by.** {study.falsifier}", ""]
+    lines += ["```", record["command"], "```", ""]
+    lines += [f"![{study.label}](figure.png)", ""]
+    lines += [
+        f"{study.label}; mean ± standard deviation over seeds {', '.join(map(str, seeds))}.",
+        "",
+    ]
+    columns = ["arm", *_columns(study), "each seed"]
+    lines += [_cells(columns), _cells(["---"] * len(columns))]
+    for name, arm in record["arms"].items():
+        each = " ".join(f"{value:.2f}" for value in arm["values"])
+        lines.append(_cells([*_row(study, name, arm), each]))
+    lines += ["", *([study.comment, ""] if study.comment else [])]
+    if published := [arm.published for arm in study.arms if arm.published]:
+        sources = dict.fromkeys(f"{each.value:g}: {each.source} ({each.how})" for each in published)
+        lines += ["Published figures:", "", *(f"- {text}" for text in sources), ""]
+    lines += ["Arms, as they differ from their preset:", ""]
+    lines += [f"- {name}: `{arm['config']}`" for name, arm in record["arms"].items()]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    lines += ["", f"Measured on {record['device']}, {versions}."]
+    lines += [
+        "Differences are paired by seed (same order of the images, same initial kernels where the "
+        "shapes agree); the interval is a t interval of 95 %."
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def save_figure(study: Study, record: dict[str, Any], path: Path) -> None:
+    """Draw the curves of a study, or else the main quantity: each seed and its mean."""
+    curves = study.curves
+    columns = 2 if len(curves) > 1 else 1
+    rows = max(1, -(-len(curves) // columns))
+    figure = report.make_figure(5.5 * columns + 1, 4.2 * rows + 0.6)
+    title = f"{study.name}: {study.claim}"
+    if record["quick"]:
+        title += "\n(quick trial: two epochs on 5,000 digits, one seed)"
+    figure.suptitle(title, fontsize=11, wrap=True)
+    if curves:
+        all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, curve in zip(all_axes, curves, strict=False):
+            _draw_curve(axes, curve, record)
+        handles, labels = all_axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    else:
+        _draw_dots(figure.subplots(), study, record)
+    report.save_figure(figure, path)
+
+
+def _columns(study: Study) -> list[str]:
+    published = ["published"] if any(arm.published for arm in study.arms) else []
+    differences = [f"paired difference from {study.arms[0].name}"] if len(study.arms) > 1 else []
+    return ["measured", *published, *(["verdict"] if published else []), *differences]
+
+
+def _row(study: Study, name: str, arm: dict[str, Any]) -> list[str]:
+    std = "" if arm["std"] is None else f" ± {arm['std']:.2f}"
+    row = [name, f"{arm['mean']:.2f}{std}"]
+    if any(each.published for each in study.arms):
+        published = arm["published"]
+        row += [f"{published['value']:g}" if published else "", arm["verdict"]]
+    return row + (
+        [arm["conclusion"].partition(" from ")[0] + _rest(arm)] if len(study.arms) > 1 else []
+    )
+
+
+def _rest(arm: dict[str, Any]) -> str:
+    """Return the interval and the count of signs of an arm's conclusion."""
+    _, _, rest = arm["conclusion"].partition(" from ")
+    interval = rest[rest.find(" (") :] if " (" in rest else ""
+    return interval or (rest[rest.find(";") :] if ";" in rest else "")
+
+
+def _cells(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _draw_curve(axes: Axes, curve: Curve, record: dict[str, Any]) -> None:
+    for number, (name, arm) in enumerate(record["arms"].items()):
+        values = np.array(arm["curves"][curve.quantity])
+        style: dict[str, Any] = {
+            "color": f"C{number % 10}",
+            "linestyle": "-" if number < 10 else "--",
+        }
+        axes.plot(curve.x, values.mean(0), "o", markersize=3, label=name, **style)
+        axes.fill_between(curve.x, values.min(0), values.max(0), alpha=0.15, color=style["color"])
+    for x, text in curve.marks.items():
+        axes.axvline(x, color="0.5", linewidth=0.8, linestyle=":")
+        axes.annotate(
+            text,
+            (x, 0.98),
+            (-3, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="top",
+            fontsize=8,
+            color="0.3",
+        )
+    axes.set(xlabel=curve.x_label, ylabel=curve.y_label)
+    axes.grid(alpha=0.3)
+
+
+def _draw_dots(axes: Axes, study: Study, record: dict[str, Any]) -> None:
+    names = list(record["arms"])
+    for row, arm in enumerate(record["arms"].values()):
+        values = arm["values"]
+        axes.plot(values, [row] * len(values), "o", color="C0", alpha=0.5, label="a seed")
+        axes.plot([arm["mean"]], [row], "|", color="black", markersize=22, label="mean")
+        if published := arm["published"]:
+            error = published["num_examples"] and 1.96 * sampling_std(
+                published["value"], published["num_examples"]
+            )
+            axes.errorbar(
+                [published["value"]],
+                [row - 0.2],
+                xerr=error or None,
+                fmt="D",
+                color="C3",
+                capsize=3,
+                label="published, with its sampling error",
+            )
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel=study.label, ylim=(len(names) - 0.4, -0.6))
+    axes.grid(alpha=0.3, axis="x")
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(handles.values(), handles, loc="best", frameon=False)

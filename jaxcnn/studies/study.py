@@ -1,0 +1,99 @@
+"""What a study is: a claim, the arms that test it, what is measured, and what was published."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from jaxcnn.config import TrainConfig
+
+# Measured on one finished run: a number by name, or one for each value of a curve's axis.
+Measured = Mapping[str, float | list[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A figure that a source prints.
+
+    Attributes:
+      value: the figure, in the unit of the study's quantity.
+      source: publication, with section, figure or table.
+      how: how the figure was obtained: read in the text, or digitised from a plot.
+      num_examples: test examples that it was counted on; None if that is unknown.
+    """
+
+    value: float
+    source: str
+    how: Literal["text", "digitised"]
+    num_examples: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One condition of a study: an ordinary run, trained once with each seed.
+
+    Attributes:
+      name: name in tables and figures.
+      config: config of the run; its seed is replaced.
+      published: the source's figure for this condition.
+      expected: sign of the difference from the baseline that the claim predicts; 0 for none.
+    """
+
+    name: str
+    config: TrainConfig
+    published: Published | None = None
+    expected: Literal[-1, 0, 1] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A quantity that is measured along an axis.
+
+    Attributes:
+      quantity: name in `Measured`, a list as long as `x`.
+      x: values of the axis.
+      x_label: name and unit of the axis.
+      y_label: name and unit of the quantity.
+      marks: values of `x` that the source names, drawn as vertical lines, with their text.
+    """
+
+    quantity: str
+    x: tuple[float, ...]
+    x_label: str
+    y_label: str
+    marks: Mapping[float, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A claim and the experiment that tests it.
+
+    Attributes:
+      name: name on the command line.
+      claim: the claim, in a sentence of our own.
+      source: who makes the claim, with section or figure.
+      arms: conditions; the first is the baseline of paired differences.
+      quantity: name of the main quantity in `Measured`.
+      label: name and unit of the main quantity.
+      measure: function from the folder of a finished run to `Measured`.
+      falsifier: result that would contradict the claim.
+      curves: quantities along an axis, drawn instead of the main quantity.
+      num_seeds: number of seeds by default.
+      seconds: seconds of one run and its measurement on two cores, for the plan.
+      comment: what the reader should know to read the result.
+    """
+
+    name: str
+    claim: str
+    source: str
+    arms: tuple[Arm, ...]
+    quantity: str
+    label: str
+    measure: Callable[[Path], Measured]
+    falsifier: str
+    curves: tuple[Curve, ...] = ()
+    num_seeds: int = 5
+    seconds: float = 60.0
+    comment: str = ""

@@ -1,0 +1,86 @@
+"""Sum up the measurements of a study over its seeds, as JSON types."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxcnn.evaluation.runs import label
+from jaxcnn.studies import statistics
+from jaxcnn.studies.statistics import Difference, Spread
+from jaxcnn.studies.study import Measured, Study
+
+
+def summarize(
+    study: Study, seeds: Sequence[int], measured: Mapping[tuple[str, int], Measured]
+) -> dict[str, Any]:
+    """Return the part of `study.json` that the measurements decide.
+
+    Args:
+      study: the study.
+      seeds: the seeds.
+      measured: what was measured, by arm and seed.
+    """
+    arms: dict[str, Any] = {}
+    values = {
+        arm.name: [_number(measured[arm.name, seed][study.quantity]) for seed in seeds]
+        for arm in study.arms
+    }
+    baseline = study.arms[0]
+    for arm in study.arms:
+        mine = values[arm.name]
+        versus = None
+        if arm is not baseline:
+            versus = statistics.difference(mine, values[baseline.name])
+        word = statistics.verdict(mine, arm.published, versus, arm.expected)
+        arms[arm.name] = {
+            "config": label(arm.config),
+            "values": mine,
+            **_as_dict(statistics.spread(mine)),
+            "difference": versus and _difference(versus),
+            "published": arm.published and dataclasses.asdict(arm.published),
+            "verdict": word,
+            "conclusion": _conclusion(baseline.name, versus, arm.expected, study),
+            "curves": {
+                curve.quantity: [
+                    list(_list(measured[arm.name, seed][curve.quantity])) for seed in seeds
+                ]
+                for curve in study.curves
+            },
+        }
+    return {"seeds": list(seeds), "quantity": study.quantity, "arms": arms}
+
+
+def _conclusion(baseline: str, versus: Difference | None, expected: int, study: Study) -> str:
+    """Describe the difference from the baseline in words that follow from its numbers."""
+    if versus is None:
+        return ""
+    mean, _, low, high = versus.spread
+    text = f"{mean:+.2f} from {baseline}"
+    if not math.isnan(low):
+        text += f" ({low:+.2f} to {high:+.2f})"
+    if expected:
+        count = statistics.agrees(versus, expected)
+        text += f"; the sign is as claimed in {count} of {versus.num_seeds} seeds"
+    return text
+
+
+def _as_dict(spread: Spread) -> dict[str, float | None]:
+    return {name: None if math.isnan(x) else x for name, x in spread._asdict().items()}
+
+
+def _difference(versus: Difference) -> dict[str, Any]:
+    counts = {"num_positive": versus.num_positive, "num_negative": versus.num_negative}
+    return {**_as_dict(versus.spread), **counts}
+
+
+def _number(value: float | list[float]) -> float:
+    assert not isinstance(value, list)
+    return value
+
+
+def _list(value: float | list[float]) -> list[float]:
+    assert isinstance(value, list)
+    return value
