@@ -50,10 +50,11 @@ def script_command(script, *arguments, python=()):
     return [sys.executable, *python, SCRIPTS / script, *map(str, arguments)]
 
 
-def run_script(script, *arguments, python=(), timeout=240, **environment):
+def run_script(script, *arguments, python=(), timeout=240, cwd=None, **environment):
     """Run a script to its end; return its status, output and errors."""
     return subprocess.run(
         script_command(script, *arguments, python=python),
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -61,10 +62,11 @@ def run_script(script, *arguments, python=(), timeout=240, **environment):
     )
 
 
-def start_script(script, *arguments, **environment):
+def start_script(script, *arguments, cwd=None, **environment):
     """Start a script and return its process."""
     return subprocess.Popen(
         script_command(script, *arguments),
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -20,22 +20,13 @@ ROOT = pathlib.Path(jaxcnn.__file__).parents[1]  # of the repository, or of an i
 ROOMS = {
     "__main__": (),
     "commands": (
-        *(
-            "completion",
-            "train",
-            "evaluate",
-            "predict",
-            "demo",
-            "summary",
-            "compare",
-            "runs",
-            "convert",
-        ),
+        *("completion", "study", "train", "evaluate", "predict", "demo", "summary", "compare"),
+        *("runs", "convert"),
         *("benchmark", "usage"),
     ),
     "studies": (
-        *("engine", "catalogue", "invariance", "repeatability", "measures", "report", "progress"),
-        *("summary", "statistics", "study"),
+        *("engine", "catalogue", "invariance", "repeatability", "measures", "publish", "report"),
+        *("progress", "summary", "statistics", "study"),
     ),
     "demo": ("page", "gallery", "describe"),
     "benchmarks": (),

@@ -5,29 +5,35 @@ import shlex
 import shutil
 import sys
 import textwrap
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
+from jaxcnn import records
 from jaxcnn.cli import one_line_errors, placeholder
 from jaxcnn.commands.train import parse_config
 from jaxcnn.errors import UserError, lookup
+from jaxcnn.studies.study import folder_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Flags of a study."""
 
-    seeds: int | None = None
+    seeds: Annotated[int | None, placeholder("N")] = None
     """Number of seeds, counted from 0; by default the study's own."""
     quick: bool = False
     """Try the study out: one seed, two epochs on 5,000 digits."""
     arms: Annotated[tuple[str, ...], placeholder("ARM ...")] = ()
     """Names of the arms to run; by default all."""
-    jobs: int | None = None
+    jobs: Annotated[int | None, placeholder("N")] = None
     """Number of runs that train at a time; by default one to a core, and 1 on an accelerator."""
     plan: bool = False
     """Print the commands that train the missing runs, for a batch system, and run nothing."""
+    publish: Annotated[Path | None, placeholder("DIR")] = None
+    """Copy the page of the study, run before, into a folder of documentation, and list it there."""
     train: Annotated[int | None, placeholder("SEED")] = None
     """Train the arms with this seed only, and measure nothing: a line of --plan."""
 
@@ -50,7 +56,7 @@ class Comparison:
     """Number of seeds, counted from 0."""
     quick: bool = False
     """Try the comparison out: one seed, two epochs on 5,000 digits."""
-    jobs: int | None = None
+    jobs: Annotated[int | None, placeholder("N")] = None
     """Number of runs that train at a time; by default one to a core, and 1 on an accelerator."""
 
 
@@ -59,7 +65,10 @@ def main() -> None:
     program, *arguments = sys.argv
     with one_line_errors():
         if not arguments or arguments[0] in ("-h", "--help"):
-            _list_studies(usage=bool(arguments))
+            _list_studies()
+            if arguments:
+                print(f"\n{USAGE}\n")
+                tyro.cli(Options, prog=f"{program} STUDY", args=["--help"])  # exits
         elif arguments[0] == "compare":
             _compare(program, arguments[1:])
         else:
@@ -69,6 +78,7 @@ def main() -> None:
 def _run(program: str, name: str, *arguments: str) -> None:
     from jaxcnn.studies import engine  # late, because it imports jax
     from jaxcnn.studies.catalogue import STUDIES
+    from jaxcnn.studies.publish import publish
 
     study = lookup("study", name, STUDIES)
     options = tyro.cli(Options, prog=f"{program} {name}", args=list(arguments))
@@ -77,6 +87,8 @@ def _run(program: str, name: str, *arguments: str) -> None:
     seeds = range(options.seeds or study.num_seeds)
     if options.train is not None:
         engine.train(study, options.train, arms=options.arms)
+    elif options.publish:
+        publish(study, options.publish)
     elif options.plan:
         for arm, seed in engine.missing_runs(study, seeds, arms=options.arms):
             command = ["python", "scripts/study.py", name, "--arms", arm.name, "--train", str(seed)]
@@ -93,10 +105,11 @@ def _run(program: str, name: str, *arguments: str) -> None:
 
 
 def _compare(program: str, arguments: list[str]) -> None:
-    if not arguments or arguments[0].startswith("-"):
+    is_named = bool(arguments) and not arguments[0].startswith("-")
+    preset, *rest = arguments if is_named else ["PRESET", *arguments]
+    options = tyro.cli(Comparison, prog=f"{program} compare {preset}", args=rest)
+    if not is_named:
         raise UserError("compare needs a preset: study.py compare PRESET --arm FLAGS --arm FLAGS")
-    preset, *rest = arguments
-    options = tyro.cli(Comparison, prog=f"{program} compare", args=rest)
     arms = {}
     for text in options.arm:
         arms[text.strip() or preset] = parse_config(program, preset, shlex.split(text))
@@ -111,20 +124,27 @@ def _compare(program: str, arguments: list[str]) -> None:
     )
 
 
-def _list_studies(*, usage: bool) -> None:
-    from jaxcnn.studies.catalogue import STUDIES
-    from jaxcnn.studies.engine import read_record
+def _list_studies() -> None:
+    from jaxcnn.studies.catalogue import STUDIES  # late, because it imports NumPy
 
     width = min(shutil.get_terminal_size((100, 0)).columns, 100)
-    if usage:
-        print(USAGE, "\n")
     for name, study in STUDIES.items():
         minutes = study.seconds * len(study.arms) * study.num_seeds / 60
-        print(f"{name}: {len(study.arms)} arms, about {minutes:.0f} min on two cores")
-        record = read_record(name)
+        size = f"{_number(study.arms, 'arm')}, {study.num_seeds} seeds"
+        print(f"{name}: {size}, {minutes:.0f} min on two cores")
         lines = [f"{study.claim} ({study.source})"]
-        if record:
-            verdicts = {f"{arm}: {each['verdict']}" for arm, each in record["arms"].items()}
-            lines.append("measured here: " + ("; ".join(sorted(verdicts))))
+        path = folder_of(name) / "study.json"
+        if path.exists():
+            arms = records.read(path)["arms"]
+            lines.append("here: " + "; ".join(_result(arm, each) for arm, each in arms.items()))
         for line in lines:
             print(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    "))
+
+
+def _number(things: Sequence[Any], name: str) -> str:
+    return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"
+
+
+def _result(name: str, arm: dict[str, Any]) -> str:
+    verdict = "" if arm["verdict"] == "no number printed" else f", {arm['verdict']}"
+    return f"{name} {arm['mean']:.2f}{verdict}"

@@ -1,5 +1,11 @@
-"""Claims about these networks, each measured over seeds."""
+"""Claims about these networks, each measured over seeds: `run_study` and `compare`."""
 
-from jaxcnn.studies.engine import compare, run_study
+from typing import Any
 
-__all__ = ["compare", "run_study"]
+
+def __getattr__(name: str) -> Any:  # late, because listing the studies needs no jax
+    if name in ("compare", "run_study"):
+        from jaxcnn.studies import engine
+
+        return getattr(engine, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,7 +20,7 @@ from jaxcnn.files import write_atomically
 from jaxcnn.studies import measures
 from jaxcnn.studies.catalogue import STUDIES
 from jaxcnn.studies.report import print_summary, save_figure, to_markdown
-from jaxcnn.studies.study import Arm, Measured, Study
+from jaxcnn.studies.study import Arm, Measured, Study, folder_of
 from jaxcnn.studies.summary import summarize
 from jaxcnn.training.validate import validated
 from jaxcnn.workdir.folder import default_workdir
@@ -61,7 +61,7 @@ def run_study(
     study = _chosen(study, arms)
     if quick:
         study = _quick(study)
-    folder = Path("runs/studies") / (f"{study.name}-quick" if quick else study.name)
+    folder = folder_of(study.name, quick=quick)
     folder.mkdir(parents=True, exist_ok=True)
     runs = _find_or_train(study, seeds, jobs)
     measured = _measure(study, runs, folder / "measured.json")
@@ -121,12 +121,6 @@ def compare(
 def train(study: Study, seed: int, *, arms: Sequence[str] = ()) -> None:
     """Train the arms of a study with one seed, as a job of a batch system, and measure nothing."""
     _find_or_train(_chosen(study, arms), [seed], None)
-
-
-def read_record(name: str) -> dict[str, Any] | None:
-    """Return the `study.json` of a study that has been run here, or None."""
-    path = Path("runs/studies") / name / "study.json"
-    return records.read(path) if path.exists() else None
 
 
 def missing_runs(

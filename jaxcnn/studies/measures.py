@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.ndimage
 from jaxtyping import Float, UInt8
 
 from jaxcnn import config as configs
@@ -90,6 +89,8 @@ def _affine(
     images: UInt8[np.ndarray, "examples height width channels"], matrix: Float[np.ndarray, "2 2"]
 ) -> UInt8[np.ndarray, "examples height width channels"]:
     """Return images whose pixel y is the input at `matrix @ y`, both counted from the centre."""
+    import scipy.ndimage  # late, because listing the studies imports this module
+
     whole = np.eye(4)
     whole[1:3, 1:3] = matrix
     center = (np.array(images.shape) - 1) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,10 @@ def to_markdown(study: Study, record: dict[str, Any]) -> str:
         "",
     ]
     columns = ["arm", *_columns(study), "each seed"]
-    lines += [_cells(columns), _cells(["---"] * len(columns))]
+    lines += [cells(columns), cells(["---"] * len(columns))]
     for name, arm in record["arms"].items():
         each = " ".join(f"{value:.2f}" for value in arm["values"])
-        lines.append(_cells([*_row(study, name, arm), each]))
+        lines.append(cells([*_row(study, name, arm), each]))
     lines += ["", *([study.comment, ""] if study.comment else [])]
     if published := [arm.published for arm in study.arms if arm.published]:
         sources = dict.fromkeys(f"{each.value:g}: {each.source} ({each.how})" for each in published)
@@ -94,25 +95,22 @@ def _columns(study: Study) -> list[str]:
 
 
 def _row(study: Study, name: str, arm: dict[str, Any]) -> list[str]:
-    std = "" if arm["std"] is None else f" ± {arm['std']:.2f}"
-    row = [name, f"{arm['mean']:.2f}{std}"]
+    row = [name, measured_text(arm)]
     if any(each.published for each in study.arms):
         published = arm["published"]
         row += [f"{published['value']:g}" if published else "", arm["verdict"]]
-    return row + (
-        [arm["conclusion"].partition(" from ")[0] + _rest(arm)] if len(study.arms) > 1 else []
-    )
+    return [*row, *([arm["conclusion"]] if len(study.arms) > 1 else [])]
 
 
-def _rest(arm: dict[str, Any]) -> str:
-    """Return the interval and the count of signs of an arm's conclusion."""
-    _, _, rest = arm["conclusion"].partition(" from ")
-    interval = rest[rest.find(" (") :] if " (" in rest else ""
-    return interval or (rest[rest.find(";") :] if ";" in rest else "")
+def cells(texts: Sequence[str]) -> str:
+    """Return a row of a Markdown table."""
+    return f"| {' | '.join(texts)} |"
 
 
-def _cells(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def measured_text(arm: dict[str, Any]) -> str:
+    """Return mean and standard deviation of an arm."""
+    std = "" if arm["std"] is None else f" ± {arm['std']:.2f}"
+    return f"{arm['mean']:.2f}{std}"
 
 
 def _draw_curve(axes: Axes, curve: Curve, record: dict[str, Any]) -> None:

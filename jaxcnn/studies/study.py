@@ -13,6 +13,11 @@ from jaxcnn.config import TrainConfig
 Measured = Mapping[str, float | list[float]]
 
 
+def folder_of(study: str, *, quick: bool = False) -> Path:
+    """Return the folder of a study's result."""
+    return Path("runs/studies") / (f"{study}-quick" if quick else study)
+
+
 @dataclasses.dataclass(frozen=True)
 class Published:
     """A figure that a source prints.

@@ -42,7 +42,7 @@ def summarize(
             "difference": versus and _difference(versus),
             "published": arm.published and dataclasses.asdict(arm.published),
             "verdict": word,
-            "conclusion": _conclusion(baseline.name, versus, arm.expected, study),
+            "conclusion": _conclusion(versus, arm.expected),
             "curves": {
                 curve.quantity: [
                     list(_list(measured[arm.name, seed][curve.quantity])) for seed in seeds
@@ -53,14 +53,12 @@ def summarize(
     return {"seeds": list(seeds), "quantity": study.quantity, "arms": arms}
 
 
-def _conclusion(baseline: str, versus: Difference | None, expected: int, study: Study) -> str:
+def _conclusion(versus: Difference | None, expected: int) -> str:
     """Describe the difference from the baseline in words that follow from its numbers."""
     if versus is None:
         return ""
     mean, _, low, high = versus.spread
-    text = f"{mean:+.2f} from {baseline}"
-    if not math.isnan(low):
-        text += f" ({low:+.2f} to {high:+.2f})"
+    text = f"{mean:+.2f}" + ("" if math.isnan(low) else f" ({low:+.2f} to {high:+.2f})")
     if expected:
         count = statistics.agrees(versus, expected)
         text += f"; the sign is as claimed in {count} of {versus.num_seeds} seeds"

@@ -288,10 +288,10 @@ def test_initialize_refuses_a_platform_without_devices(error, monkeypatch):
 def test_launch_recipes_name_scripts_and_flags_that_exist():
     recipes = SCRIPTS / "launch"
     scripts = {path.name: path for path in recipes.glob("*.sh")}
-    assert scripts.keys() == {"slurm.sh", "tpu_slice.sh"}
-    for script in scripts.values():
+    assert scripts.keys() == {"slurm.sh", "study_array.sh", "tpu_slice.sh"}
+    for name, script in scripts.items():
         subprocess.run(["bash", "-n", script], check=True)
-        assert "scripts/train.py" in script.read_text()
+        assert f"scripts/{'study' if 'study' in name else 'train'}.py" in script.read_text()
     jobset = yaml.safe_load((recipes / "jobset.yaml").read_text())
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     assert job["parallelism"] == job["completions"]

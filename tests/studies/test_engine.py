@@ -1,0 +1,174 @@
+"""Studies from their runs to their report."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from helpers import SCRIPTS, run_script, start_script
+
+from jaxcnn import PRESETS, train_and_evaluate
+from jaxcnn.errors import UserError
+from jaxcnn.studies import compare, engine, run_study
+from jaxcnn.studies.measures import test_error as measured_error
+from jaxcnn.studies.publish import publish
+from jaxcnn.studies.study import Arm, Published, Study
+from jaxcnn.workdir.folder import default_workdir
+
+CONFIG = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, epochs=1)
+FAST = dataclasses.replace(
+    CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, learning_rate=4e-3)
+)
+STUDY = Study(
+    name="rates",
+    claim="A larger rate is better.",
+    source="this test",
+    arms=(
+        Arm("slow", CONFIG),
+        Arm("fast", FAST, published=Published(99.0, "a table of this test", "text"), expected=-1),
+    ),
+    quantity="test_error",
+    label="test error (%)",
+    measure=measured_error,
+    falsifier="It is not.",
+)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which one run of each arm and seed is finished; one in a folder of its own."""
+    folder = tmp_path_factory.mktemp("studies")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for config in (CONFIG, FAST):
+            for seed in (0, 1):
+                config = dataclasses.replace(config, seed=seed)
+                own = config.optimizer == FAST.optimizer and seed == 1
+                workdir = "runs/of/the/user" if own else default_workdir(config)
+                train_and_evaluate(dataclasses.replace(config, workdir=workdir))
+    return folder
+
+
+def test_run_study_uses_the_runs_that_are_there(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(engine, "train_jobs", None)  # nothing is trained
+    record = run_study(STUDY, seeds=[0, 1])
+    assert record["runs"]["fast"][1] == "runs/of/the/user"
+    slow, fast = (record["arms"][name] for name in ("slow", "fast"))
+    errors = [json.loads(Path(run, "result.json").read_text()) for run in record["runs"]["slow"]]
+    assert slow["values"] == pytest.approx([100 * (1 - each["test_accuracy"]) for each in errors])
+    differences = [b - a for a, b in zip(slow["values"], fast["values"], strict=True)]
+    assert fast["difference"]["mean"] == pytest.approx(sum(differences) / 2)
+    assert fast["verdict"] == (
+        "direction only" if all(each < 0 for each in differences) else "not reproduced"
+    )
+    folder = Path("runs/studies/rates")
+    assert json.loads((folder / "study.json").read_text()) == record
+    assert (folder / "figure.png").stat().st_size > 10_000 and (folder / "figure.svg").exists()
+    page = (folder / "report.md").read_text()
+    assert "| fast | " in page and "99: a table of this test (text)" in page
+    output = capsys.readouterr().out
+    assert "4 of 4 runs are there already" in output and "A larger rate is better." in output
+    assert run_study(STUDY, seeds=[0, 1]) == record  # measured once, with the same result
+    assert "measuring" not in capsys.readouterr().out
+
+
+def test_run_study_trains_what_is_missing(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    asked = []
+
+    def stop(jobs, watch, at_a_time):
+        asked.extend((job.name, job.config.seed) for job in jobs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "train_jobs", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(STUDY, seeds=[0, 1, 2])
+    assert asked == [("slow, seed 2", 2), ("fast, seed 2", 2)]
+    missing = engine.missing_runs(STUDY, [1, 2], arms=["fast"])
+    assert [(arm.name, seed) for arm, seed in missing] == [("fast", 2)]
+
+
+def test_compare_pairs_the_configs_of_the_caller(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(engine, "train_jobs", None)
+    record = compare({"slow": CONFIG, "fast": FAST}, seeds=[0, 1])
+    assert record["arms"]["fast"]["difference"]["num_positive"] is not None
+    with pytest.raises(UserError, match="there is 1 arm; expected at least two"):
+        compare({"slow": CONFIG})
+
+
+def test_run_study_refuses_unknown_names():
+    with pytest.raises(UserError, match="no study is called 'shfit'; did you mean shift"):
+        run_study("shfit")
+    with pytest.raises(UserError, match="no arm of rates is called 'fest'; did you mean fast"):
+        run_study(STUDY, arms=["fest"])
+
+
+def test_script_lists_studies_and_prints_a_plan(tmp_path):
+    done = run_script("study.py", cwd=tmp_path)
+    assert done.returncode == 0 and "shift: 9 arms, 5 seeds" in done.stdout, done.stderr
+    done = run_script(
+        "study.py", "shift", "--plan", "--seeds", 2, "--arms", "average", cwd=tmp_path
+    )
+    assert done.stdout.splitlines() == [
+        f"python scripts/study.py shift --arms average --train {seed}" for seed in (0, 1)
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+def test_publish_writes_a_page_and_the_list_of_all(trained, monkeypatch, tmp_path):
+    monkeypatch.chdir(trained)
+    monkeypatch.setattr(engine, "train_jobs", None)
+    other = dataclasses.replace(STUDY, name="others", arms=STUDY.arms[:1])
+    for study in (other, STUDY):
+        run_study(study, seeds=[0, 1])
+        publish(study, tmp_path / "docs")
+    assert {path.name for path in (tmp_path / "docs").iterdir()} == {
+        *("index.md", "rates.md", "rates.png", "rates.json"),
+        *("others.md", "others.png", "others.json"),
+    }
+    assert "![test error (%)](rates.png)" in (tmp_path / "docs" / "rates.md").read_text()
+    index = (tmp_path / "docs" / "index.md").read_text()
+    assert "| [`rates`](rates.md) | A larger rate is better. |" in index
+    assert index.endswith("\nothers\nrates\n```\n")
+    with pytest.raises(UserError, match="holds no result; run the study first"):
+        publish(dataclasses.replace(STUDY, name="third"), tmp_path)
+
+
+def test_study_array_runs_a_line_of_the_plan(tmp_path):
+    (tmp_path / "jobs").write_text("echo first\necho 'no pool' --train 3\n")
+    script = SCRIPTS / "launch" / "study_array.sh"
+    for variable in ({"SLURM_ARRAY_TASK_ID": "2"}, {"JOB_COMPLETION_INDEX": "1"}):
+        done = subprocess.run(
+            ["bash", script, tmp_path / "jobs"],
+            env=os.environ | variable,
+            capture_output=True,
+            text=True,
+        )
+        assert (done.stdout, done.stderr) == ("no pool --train 3\n", "")
+
+
+@pytest.mark.slow
+def test_killed_study_ends_as_one_that_was_not(tmp_path):
+    command = ["study.py", "shift", "--quick", "--arms", "no pool", "average"]
+    for name in ("killed", "whole"):
+        (tmp_path / name).mkdir()
+    process = start_script(*command, cwd=tmp_path / "killed")
+    while not list((tmp_path / "killed").glob("runs/*/metrics.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # its children end by themselves
+    records = []
+    for name in ("killed", "whole"):
+        done = run_script(*command, cwd=tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        records.append((tmp_path / name / "runs/studies/shift-quick/study.json").read_text())
+    assert records[0] == records[1]
+    assert json.loads(records[0])["quick"]
