@@ -26,7 +26,7 @@ ROOMS = {
     ),
     "studies": (
         *("engine", "catalogue", "invariance", "repeatability", "measures", "publish", "report"),
-        *("progress", "summary", "statistics", "study"),
+        *("summary", "statistics", "study"),
     ),
     "demo": ("page", "gallery", "describe"),
     "benchmarks": (),

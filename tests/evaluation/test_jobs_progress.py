@@ -43,3 +43,15 @@ def test_show_progress_prints_lines_of_steps_without_a_terminal(is_terminal, job
         watch(jobs[1], "epoch 2: test accuracy 90%")
     assert ("seed 1: step 10" in console.file.getvalue()) == (not is_terminal)
     assert "seed 1: epoch 2: test accuracy 90%" in console.file.getvalue()
+
+
+def test_show_progress_of_many_runs_prints_their_ends_alone(jobs, monkeypatch):
+    console = Console(file=io.StringIO(), highlight=False)
+    monkeypatch.setattr(report, "console", console)
+    with show_progress(jobs, only_ends=True) as watch:
+        watch(jobs[1], "epoch 2: test accuracy 90%")
+        for job in jobs:
+            watch(job, "finished")
+    first, _, last = console.file.getvalue().splitlines()
+    assert first == "seed 0: finished, 1 of 3 runs, about 0 s left"
+    assert last == "seed 2: finished, 3 of 3 runs"
