@@ -19,6 +19,7 @@ from jaxcnn.errors import UserError, flag
 from jaxcnn.interop.pretrained import cards
 from jaxcnn.models import MODELS
 from jaxcnn.presets import PRESETS
+from jaxcnn.studies.catalogue import STUDIES
 
 SHELLS = ("bash", "zsh")
 
@@ -50,7 +51,8 @@ complete -o bashdefault -o default -F _jaxcnn jaxcnn
 
 OTHER_FLAGS = ("--list", "--help", "--help-all")  # of train
 
-FUNCTIONS = {"convert": ("export", "import_")}  # of a command that has several
+# Of a command that has several functions or classes of flags.
+FUNCTIONS = {"convert": ("export", "import_"), "study": ("Options", "Comparison")}
 NO_FLAGS = ("optimizer", "continued_from")  # fields of train
 NAMES = {"continue_run": "continue"}
 
@@ -69,7 +71,7 @@ def script(shell: str, commands: Mapping[str, str]) -> str:
         raise UserError(f"the shell is {shell!r}; expected {' or '.join(SHELLS)}")
     flags = {command: dict(_flags(command)) for command in commands}
     first = {"train": [*PRESETS], "summary": [*MODELS], "benchmark": [*MODELS]}
-    first["convert"] = ["export", "import"]
+    first |= {"convert": ["export", "import"], "study": [*STUDIES, "compare"]}
     values = {
         f"{command} {name}": words
         for command, names in flags.items()
