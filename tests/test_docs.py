@@ -15,6 +15,7 @@ from jaxcnn import PRESETS
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SLOW = (
+    "demo.md",
     "extending.md",
     "evaluate.md",
     "export.md",

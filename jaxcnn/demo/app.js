@@ -260,6 +260,7 @@ function start() {
   describeLayers();
   connectTheme(applyTheme);
   connectNotes(hasCodes);
+  $("#c1-count").textContent = `${layers[1].maps} × (25 + 1) = ${26 * layers[1].maps}`;
   connectTools(pad);
   connectPictures(pad);
   connectPools(state.pool, (pool) => {

@@ -161,6 +161,7 @@ def test_notes_can_be_closed_and_shown_again(open_page):
     notes = page.locator(".note:visible")
     count = notes.count()
     assert count == 4
+    assert "need only 6 × (25 + 1) = 156 parameters" in "".join(notes.all_inner_texts())
     notes.first.locator("button").click()
     assert notes.count() == count - 1
     page.click("#notes")

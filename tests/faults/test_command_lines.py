@@ -108,6 +108,17 @@ BAD_OTHERS = {
     "predict.py": ["", "RUN", "nowhere x.png", "RUN x.png --json --csv", "RUN x.png --top 0"]
     + ["RUN x.png --figure .", "RUN x.png --views 3", "RUN x.png --step 7", "gs://b/r x.png"]
     + ["--pretrained nosuch x.png", "RUN x.png --on-bad-image skip", "RUN x.png --figure s3://b/f"],
+    "demo.py": [
+        "nowhere",
+        "''",
+        "RUN RUN",
+        "gs://b/r",
+        "file",
+        "RUN --out .",
+        "RUN --out no/a.html",
+    ]
+    + ["RUN --out ''", "RUN --out gs://b/a.html", "RUN --out file/a.html", "RUN --step 7"]
+    + ["--step best", "RUN --pretrained lenet5-mnist", "--pretrained nosuch", "RUN --open x"],
     "compare.py": ["nowhere", "RUN --figure .", "gs://b/r", "RUN --figure no/a.png", "file"],
     "summary.py": ["", "lenet6", "''", "lenet5 --figure .", "lenet5 --figure ''", "lenet5 x"]
     + ["lenet5 --figure no/a.png", "lenet5 --figure gs://b/a.png", "lenet5 --figure file/a.png"]
