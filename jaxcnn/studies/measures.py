@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -13,12 +12,11 @@ from jaxcnn import config as configs
 from jaxcnn.studies.study import Measured
 from jaxcnn.workdir import folder as workdirs
 
-if TYPE_CHECKING:
-    from jaxcnn.evaluation.predict import Classifier
-
 PIXELS = tuple(range(11))
 SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
 DEGREES = (0, 10, 20, 30, 40, 50, 60)
+INVERTED = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+DEVIATIONS = (0, 16, 32, 48, 64, 96, 128)
 
 
 def test_error(run: Path) -> Measured:
@@ -37,15 +35,9 @@ def invariance(run: Path) -> Measured:
       of the same shifts; `scale_accuracy` and `rotation_accuracy`, by SCALES and DEGREES, rotations
       as the mean of both directions; `consistency_3`, the consistency at 3 pixels.
     """
-    from jaxcnn.data.open import open_split  # late, as the next: these import jax
-    from jaxcnn.evaluation.predict import load
-    from jaxcnn.evaluation.probes import shift
+    from jaxcnn.evaluation.probes import shift  # late, because it imports jax
 
-    config = workdirs.read_config(run)
-    split = open_split(config.dataset, None, **configs.dataset_options(config))
-    assert isinstance(split.images, np.ndarray) and split.labels is not None
-    images, labels = split.images, split.labels
-    answer = _answers(load(run))
+    images, labels, answer = _test_set(run)
     unmoved = answer(images)
     consistency, accuracy = [], []
     for pixels in PIXELS:
@@ -66,6 +58,46 @@ def invariance(run: Path) -> Measured:
         "rotation_accuracy": turned,
         "consistency_3": consistency[PIXELS.index(3)],
     }
+
+
+def noise(run: Path) -> Measured:
+    """Return the error on noisy test images.
+
+    Returns:
+      `test_error`, in percent; `inverted_error`, in percent, where each pixel is inverted with each
+      probability of INVERTED; `gaussian_error`, with normal noise of each standard deviation of
+      DEVIATIONS added to pixels in 0..255; `inverted_error_10`, for the paper's probability of 0.1.
+    """
+    images, labels, answer = _test_set(run)
+    rng = np.random.default_rng(0)  # the same noise for every run
+    uniform, normal = rng.random(images.shape), rng.standard_normal(images.shape, np.float32)
+    inverted = [np.where(uniform < p, 255 - images, images) for p in INVERTED]
+    added = [np.clip(images + std * normal, 0, 255).astype(np.uint8) for std in DEVIATIONS]
+    errors, gaussian = (
+        [_percent([answer(noisy) != labels]) for noisy in each] for each in (inverted, added)
+    )
+    return {
+        **test_error(run),
+        "inverted_error": errors,
+        "gaussian_error": gaussian,
+        "inverted_error_10": errors[INVERTED.index(0.1)],
+    }
+
+
+def _test_set(run: Path) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return the test images of a run, their labels, and the function from images to answers."""
+    from jaxcnn.data.open import open_split  # late, as the next: these import jax
+    from jaxcnn.evaluation.predict import load
+
+    config = workdirs.read_config(run)
+    split = open_split(config.dataset, None, **configs.dataset_options(config))
+    assert isinstance(split.images, np.ndarray) and split.labels is not None
+    classifier = load(run)
+    return (
+        split.images,
+        split.labels,
+        lambda images: classifier.log_probs_of_one_view(images).argmax(-1),
+    )
 
 
 def resized(
@@ -98,10 +130,6 @@ def _affine(
         images, whole, offset=center - whole @ center, order=1, output=np.float32
     )
     return np.rint(moved).astype(np.uint8)
-
-
-def _answers(classifier: Classifier) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda images: classifier.log_probs_of_one_view(images).argmax(-1)
 
 
 def _percent(right: Sequence[np.ndarray]) -> float:
