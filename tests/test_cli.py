@@ -50,7 +50,7 @@ def test_one_line_errors_prints_an_expected_failure(error, status, said, capsys)
 
 def test_one_line_errors_ends_on_ctrl_c_anywhere():
     command = [sys.executable, "-c", CTRL_C_IN_A_CALLBACK]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
@@ -63,7 +63,7 @@ def test_one_line_errors_restores_the_handler():
 
 def test_one_line_errors_keeps_an_ignored_signal_ignored():
     code = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + CTRL_C_IN_A_CALLBACK
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
 
 
@@ -86,7 +86,7 @@ def test_one_line_errors_says_nothing_of_a_closed_pipe(num_lines, monkeypatch):
     )
     writer.stdout.close()
     writer.stdin.close()  # now, with nobody to read, it begins
-    assert writer.wait(timeout=60) == 1 and writer.stderr.read() == ""
+    assert writer.wait(timeout=240) == 1 and writer.stderr.read() == ""
     writer.stderr.close()
 
 

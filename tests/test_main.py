@@ -12,7 +12,7 @@ from jaxcnn import __main__ as command_line
 
 def run(*arguments, python=()):
     command = [sys.executable, *python, "-m", "jaxcnn", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
 def test_jaxcnn_has_a_command_for_each_script():

@@ -17,7 +17,7 @@ ASK = 'COMP_WORDS=({words}); COMP_CWORD={last}; _jaxcnn; echo "${{COMPREPLY[@]}}
 
 
 def run(*command):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     return done.stdout.split()
 

@@ -138,7 +138,7 @@ def test_devices_continue_from_a_checkpoint_of_8(num_devices, tmp_path):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM
 
     if num_devices == 1:

@@ -131,7 +131,7 @@ def test_processes_stop_at_the_same_step_on_a_signal_to_one(tmp_path):
     processes = start(tmp_path, 2, slurm=True)
     wait_for(tmp_path / "metrics.jsonl", processes)
     processes[1].send_signal(signal.SIGTERM)
-    results = ends(processes, timeout=60)
+    results = ends(processes)
     assert [status for *_, status in results] == [128 + signal.SIGTERM] * 2
     messages = {err[err.index("error: ") :] for _, err, _ in results}
     assert len(messages) == 1 and "stopped by SIGTERM at step" in messages.pop()
@@ -211,7 +211,7 @@ def test_processes_decode_their_shares_of_a_stream(tmp_path):
     processes = start(two, 2, *options)
     wait_for(two / "checkpoints" / "25", processes)  # in the second epoch of 21 steps
     processes[1].kill()
-    (_, _, status), _ = ends(processes, timeout=60)
+    (_, _, status), _ = ends(processes, timeout=90)
     assert status != 0
     first, second = ends(start(two, 2, *options))
     assert first[-1] == second[-1] == 0, first

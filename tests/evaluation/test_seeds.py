@@ -54,7 +54,7 @@ def test_seeds_stop_on_a_signal_and_continue(tmp_path):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM
     assert errors == (
         "error: stopped by SIGTERM; the same command continues from the checkpoints\n"

@@ -17,7 +17,7 @@ def test_script_has_an_image_shape_for_every_model():
 
 def run(*arguments):
     command = [sys.executable, SCRIPT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
 
 
 def test_script_prints_a_table_and_draws_a_figure(tmp_path):

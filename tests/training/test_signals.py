@@ -67,7 +67,7 @@ with stop_signals() as received:
     terminal, slave = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", code], stdout=slave, stderr=slave)
     os.close(slave)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=240) == 0
     os.close(terminal)
 
 

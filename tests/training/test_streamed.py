@@ -103,7 +103,7 @@ def test_streamed_run_killed_continues_to_the_same_bits(image_folder, tmp_path, 
     killed = dataclasses.replace(whole, workdir=str(tmp_path / "killed"))
     (tmp_path / "config.json").write_text(to_json(killed))
     command = [sys.executable, "-c", CHILD, str(tmp_path / "config.json")]
-    child = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    child = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert child.returncode == -signal.SIGKILL, child.stderr
 
     capsys.readouterr()

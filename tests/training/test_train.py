@@ -281,7 +281,7 @@ def stop(number, *arguments, folder):
     process = start("--workdir", folder, "--log-every-steps", 3, *arguments)
     wait_for(folder / "metrics.jsonl", process)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 128 + number
     assert number.name in err and "start the same command again" in err and "Traceback" not in err
     with Checkpoints(folder / "checkpoints") as checkpoints:
