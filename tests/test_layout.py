@@ -21,8 +21,7 @@ ROOMS = {
     "__main__": (),
     "commands": (
         *("completion", "study", "train", "evaluate", "predict", "demo", "summary", "compare"),
-        *("runs", "convert"),
-        *("benchmark", "usage"),
+        *("runs", "convert", "benchmark", "usage"),
     ),
     "studies": (
         *("engine", "catalogue", "invariance", "repeatability", "measures", "publish", "report"),

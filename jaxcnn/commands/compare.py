@@ -10,7 +10,7 @@ from jaxcnn.commands.runs import given_folders
 
 
 def compare(
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN ...]")] = (),
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, placeholder("[RUN ...]")] = (),
     figure: Annotated[Path | None, placeholder("FILE")] = None,
 ) -> None:
     """List runs, and sum up those that differ in nothing but the seed by mean and deviation.

@@ -22,9 +22,7 @@ TransformArgument = Annotated[
 
 
 def export(
-    arguments: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN] FILE")
-    ] = (),
+    arguments: Annotated[tuple[str, ...], tyro.conf.Positional, placeholder("[RUN] FILE")] = (),
     pretrained: Annotated[str | None, placeholder("NAME")] = None,
     step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,
     input: Annotated[

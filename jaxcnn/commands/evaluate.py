@@ -11,7 +11,7 @@ from jaxcnn.workdir.folder import read_config
 
 
 def evaluate(
-    run: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = None,
+    run: Annotated[str | None, tyro.conf.Positional, placeholder("RUN")] = None,
     pretrained: Annotated[str | None, placeholder("NAME")] = None,
     step: Annotated[int | Literal["best"] | None, placeholder("STEP|best")] = None,
     views: Annotated[Literal[1, 2, 5, 10] | None, placeholder("1|2|5|10")] = None,

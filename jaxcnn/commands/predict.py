@@ -12,9 +12,7 @@ from jaxcnn.workdir.folder import read_config
 
 
 def predict(
-    arguments: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RUN] IMAGE...")
-    ] = (),
+    arguments: Annotated[tuple[str, ...], tyro.conf.Positional, placeholder("[RUN] IMAGE...")] = (),
     pretrained: Annotated[str | None, placeholder("NAME")] = None,
     list_pretrained: bool = False,
     top: int = 3,

@@ -6,16 +6,14 @@ from typing import Annotated
 
 import tyro
 
-from jaxcnn.cli import run_command
+from jaxcnn.cli import placeholder, run_command
 from jaxcnn.paths import local_path
 
 DEFAULT_FOLDER = Path("runs")
 
 
 def runs(
-    folders: Annotated[
-        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[FOLDER ...]")
-    ] = (),
+    folders: Annotated[tuple[str, ...], tyro.conf.Positional, placeholder("[FOLDER ...]")] = (),
     json: bool = False,
 ) -> None:
     """List runs: what differs from their preset, accuracy, steps done, time and state.

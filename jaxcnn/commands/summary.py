@@ -14,7 +14,7 @@ MOST_COLUMNS = 100
 
 
 def summary(
-    model: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")] = None,
+    model: Annotated[str | None, tyro.conf.Positional, placeholder("MODEL")] = None,
     pretrained: Annotated[str | None, placeholder("NAME")] = None,
     num_classes: Annotated[int | None, placeholder("N")] = None,
     figure: Annotated[Path | None, placeholder("FILE")] = None,

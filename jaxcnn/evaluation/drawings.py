@@ -81,6 +81,8 @@ def draw(
     if saliency:
         draw["saliency"] = functools.partial(_saliency, classifier, answers, saliency)
     subject = f"{classifier.trained.name}, step {evaluation['step']:,}, on {evaluation['dataset']}"
+    if evaluation["split"]:
+        subject += f" ({evaluation['split']})"
     for name, save in draw.items():
         path = folder / f"{name}.png"
         try:
