@@ -119,7 +119,7 @@ function drawLayers() {
 /** Outline what the unit that is pointed at depends on, or else the chosen one. */
 function drawMarks() {
   const unit = state.hovered ?? state.selected;
-  const fields = unit ? network.receptiveFields(unit.index, unit) : [];
+  const fields = unit ? network.receptiveFields(unit.index, unit, state.pool) : [];
   views.slice(0, last).forEach((view, index) => {
     view.mark(
       fields.find((field) => field.index === index),

@@ -1,6 +1,7 @@
 /** Controls around the pad: tools, settings of what the network sees, pictures, notes, theme. */
 
 import { $, all, h } from "./dom.js";
+import { POOLS } from "./pools.js";
 
 const LARGEST_PICTURE = 800; // pixels of the longer side in which a digit is searched
 
@@ -53,7 +54,8 @@ export function connectPools(trained, onChange) {
     const checked = value === trained;
     const change = () => onChange(value);
     const input = h("input", { type: "radio", name: "pool", value, checked, change });
-    return h("label", {}, input, checked ? `${value} (trained)` : value);
+    const { name } = POOLS[value];
+    return h("label", {}, input, checked ? `${name} (trained)` : name);
   });
   $("#pools").append(...labels);
 }

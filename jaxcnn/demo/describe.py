@@ -15,6 +15,7 @@ from jaxcnn.data.preprocess import evaluation_preprocess
 from jaxcnn.errors import UserError
 from jaxcnn.interop.trained import Trained, input_shape
 from jaxcnn.layers.pooling import avg_pool, lp_pool, max_pool, min_pool
+from jaxcnn.layers.subsampling import max_blur_pool, overlapping_max_pool, subsample
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import BACKGROUND, BITMAPS, TABLE_I, LeNet1998, squash
 
@@ -35,7 +36,15 @@ IDENTITY, RELU, SQUASH = ({"name": name} for name in ("identity", "relu", "squas
 REACH, STEP = 16, 1 / 256
 TABLE_ERROR = 1e-5  # largest accepted error between two entries
 
-POOLS = {"average": avg_pool, "max": max_pool, "min": min_pool}
+# Pools by their names in pools.js.
+POOLS: dict[str, Callable[..., Any]] = {
+    "average": avg_pool,
+    "max": max_pool,
+    "min": min_pool,
+    "first": subsample,
+    "overlapping": overlapping_max_pool,
+    "blur": max_blur_pool,
+}
 
 
 def describe(trained: Trained) -> dict[str, Any]:
@@ -229,7 +238,7 @@ def _pool(function: Callable[..., Any]) -> dict[str, Any]:
     """
     images = np.random.default_rng(0).normal(size=(1, 6, 6, 3)).astype(np.float32)
     pooled = np.asarray(function(images, (2, 2)))
-    candidates: dict[str, Callable[..., Any]] = dict(POOLS)
+    candidates = dict(POOLS)
     ones = float(np.asarray(function(np.ones_like(images), (2, 2))).ravel()[0])
     p = math.log(4) / math.log(ones) if ones > 1 else 0.0  # the p-norm of four ones is 4^(1/p)
     if p > 0.999:
@@ -239,6 +248,5 @@ def _pool(function: Callable[..., Any]) -> dict[str, Any]:
         if pooled.shape == expected.shape and np.allclose(pooled, expected, atol=1e-5):
             return {"pool": kind} if kind != "lp" else {"pool": kind, "p": round(p, 4)}
     raise UserError(
-        f"the pooling {function} is none of {', '.join(POOLS)} and lp over 2x2 without overlap; "
-        "expected one of these"
+        f"the pooling {function} is none of {', '.join(POOLS)} and lp, of 2x2; expected one of these"
     )

@@ -4,6 +4,7 @@ import { colourOf, css, textOn } from "./colours.js";
 import { count, decimal, h, percent } from "./dom.js";
 import { unitName } from "./layers.js";
 import { poolValue, poolWindow, weightAt } from "./network.js";
+import { POOLS } from "./pools.js";
 
 const MOST_TERMS = 8; // products of a dense unit that are listed at first
 
@@ -184,24 +185,27 @@ function productRow({ source, x, weight, product }) {
 }
 
 function poolUnit({ layer, input, unit, pool, table, before, value }) {
-  const window = poolWindow(layer, input, unit.map, unit.row, unit.column);
-  const kind = pool ?? layer.pool;
-  const limit = window.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
-  const pooled = poolValue(layer, window, kind);
-  const list = window.map((x) => decimal(x)).join(", ");
-  const names = { average: "mean", max: "max", min: "min", lp: `${decimal(layer.p ?? 0, 1)}-norm` };
+  const window = poolWindow(layer, input, unit, pool);
+  const { values, width } = window;
+  const limit = values.reduce((a, b) => Math.max(a, Math.abs(b)), 0);
+  const pooled = poolValue(layer, window, pool);
+  const list = values.length > 4 ? "window" : values.map((x) => decimal(x)).join(", ");
+  const call = `${POOLS[pool].call}(${list})`;
   const lines = [];
   if (layer.weights) {
-    const [coefficient, bias] = [layer.weights[unit.map], layer.bias[unit.map]].map((x) =>
-      decimal(x),
-    );
-    const sum = kind === "average" ? `sum(${list})` : `4 × ${names[kind]}(${list})`;
+    const [coefficient, bias] = [layer.weights, layer.bias].map((all) => decimal(all[unit.map]));
+    const sum = pool === "average" ? `sum(${list})` : `4 × ${call}`;
     lines.push(formula(`${sum} = ${decimal(4 * pooled)}`));
     lines.push(formula(`× coefficient ${coefficient} + bias ${bias} = ${decimal(before)}`));
-  } else lines.push(formula(`${names[kind]}(${list}) = ${decimal(pooled)}`));
+  } else lines.push(formula(`${call} = ${decimal(pooled)}`));
   return [
-    h("p", {}, `Four values of map ${unit.map} of ${layer.below.name} become one.`),
-    h("div.product", {}, numberGrid(window, 2, table, limit, "window")),
+    h(
+      "p",
+      {},
+      `${count(values.length, "value")} of map ${unit.map} of ${layer.below.name} become one` +
+        (layer.p && pool === "lp" ? `; p is ${layer.p}.` : "."),
+    ),
+    h("div.product", {}, numberGrid(values, width, table, limit, "window")),
     ...lines,
     activationFormula(layer, before, value),
   ];

@@ -3,8 +3,8 @@
 import { colourOf, css } from "./colours.js";
 import { count, decimal, h } from "./dom.js";
 import { weightAt } from "./network.js";
+import { POOLS } from "./pools.js";
 
-const POOL_NAMES = { average: "mean", max: "maximum", min: "minimum", lp: "p-norm" };
 const KEYS =
   "Arrow keys move between units, page up and page down between maps, Enter shows the arithmetic.";
 
@@ -16,8 +16,8 @@ export function describeLayer(layer, pool = layer.pool) {
     parts.unshift(layer.dense ? "dense" : `convolution ${layer.kernel}×${layer.kernel}`);
   if (layer.kind === "rbf") parts.unshift("distance to ten stored bitmaps");
   if (layer.kind === "pool") {
-    const what = layer.weights && pool === "average" ? "sum" : POOL_NAMES[pool];
-    parts.unshift(layer.weights ? `${what} of 2×2, × coefficient + bias` : `${what} of 2×2`);
+    const what = layer.weights && pool === "average" ? "sum of 2×2" : POOLS[pool].what;
+    parts.unshift(layer.weights ? `${what}, × coefficient + bias` : what);
   }
   if (layer.activationName !== "identity")
     parts.push(layer.activationName === "squash" ? "scaled tanh" : layer.activationName);

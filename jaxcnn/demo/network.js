@@ -5,6 +5,8 @@
  * such as those of F6, are maps of 1x1, so a dense layer is a convolution with a 1x1 kernel.
  */
 
+import { POOLS } from "./pools.js";
+
 const TANH_SCALE = 1.7159;
 
 const ACTIVATIONS = {
@@ -17,13 +19,6 @@ const ACTIVATIONS = {
 
 /** Largest absolute value of an activation, or null if there is none. */
 export const BOUNDS = { sigmoid: 1, tanh: 1, squash: TANH_SCALE };
-
-const POOLS = {
-  average: (window) => window.reduce((sum, x) => sum + x, 0) / window.length,
-  max: (window) => Math.max(...window),
-  min: (window) => Math.min(...window),
-  lp: (window, p) => window.reduce((sum, x) => sum + Math.abs(x) ** p, 0) ** (1 / p),
-};
 
 /** Decode base64 to an array of little-endian float32. */
 export function decodeFloats(base64) {
@@ -101,7 +96,7 @@ export class Network {
     const outputs = [{ before: input, after: input }];
     for (const layer of this.layers.slice(1)) {
       const compute = { conv: convolve, pool: poolMaps, rbf: distances }[layer.kind];
-      const before = compute(layer, outputs.at(-1).after, pool);
+      const before = compute(layer, outputs.at(-1).after, pool ?? layer.pool);
       outputs.push({ before, after: before.map(layer.activation) });
     }
     const logits = outputs.at(-1).after;
@@ -122,14 +117,20 @@ export class Network {
    *
    * @param index place of the unit's layer in `layers`
    * @param unit { map, row, column }
+   * @param pool kind of pooling, by default the network's own
    */
-  receptiveFields(index, { map, row, column }) {
+  receptiveFields(index, { map, row, column }, pool = null) {
     const fields = [{ index, maps: [map], rows: [row, row], columns: [column, column] }];
     for (let i = index; i > 0; i--) {
       const layer = this.layers[i];
       const { maps, rows, columns } = fields.at(-1);
-      const reach = ([low, high]) =>
-        layer.kind === "pool" ? [2 * low, 2 * high + 1] : [low, high + (layer.kernel ?? 1) - 1];
+      const reach = ([low, high]) => {
+        if (layer.kind !== "pool") return [low, high + (layer.kernel ?? 1) - 1];
+        const [first, last] = [low, high].map((i) =>
+          POOLS[pool ?? layer.pool].reach(i, layer.below.size),
+        );
+        return [first[0], last[1]];
+      };
       fields.push({
         index: i - 1,
         maps: [...new Set(maps.flatMap(layer.sources))],
@@ -169,15 +170,20 @@ function convolve(layer, input) {
   return output;
 }
 
-/** Return the four values of a pooling window. */
-export function poolWindow(layer, input, map, row, column) {
-  const start = (map * layer.below.size + 2 * row) * layer.below.size + 2 * column;
-  return [0, 1, layer.below.size, layer.below.size + 1].map((step) => input[start + step]);
+/** Return the window that a pooled unit sees, { values, width }, row by row. */
+export function poolWindow(layer, input, { map, row, column }, kind) {
+  const { size } = layer.below;
+  const [[top, bottom], [left, right]] = [row, column].map((i) => POOLS[kind].reach(i, size));
+  const values = [];
+  for (let y = top; y <= bottom; y++) {
+    for (let x = left; x <= right; x++) values.push(input[(map * size + y) * size + x]);
+  }
+  return { values, width: right - left + 1 };
 }
 
 /** Return what a pool of a kind makes of a window, before coefficient and bias. */
-export function poolValue(layer, window, kind) {
-  return POOLS[kind ?? layer.pool](window, layer.p);
+export function poolValue(layer, { values, width }, kind) {
+  return POOLS[kind].value(values, width, layer.p);
 }
 
 function poolMaps(layer, input, kind) {
@@ -185,8 +191,8 @@ function poolMaps(layer, input, kind) {
   const output = new Float32Array(maps * size * size);
   for (let i = 0; i < output.length; i++) {
     const map = Math.floor(i / (size * size));
-    const row = Math.floor(i / size) % size;
-    const value = poolValue(layer, poolWindow(layer, input, map, row, i % size), kind);
+    const unit = { map, row: Math.floor(i / size) % size, column: i % size };
+    const value = poolValue(layer, poolWindow(layer, input, unit, kind), kind);
     // In 1998 the sum of the four values, which is four times their mean, had a coefficient.
     output[i] = layer.weights ? 4 * value * layer.weights[map] + layer.bias[map] : value;
   }

@@ -28,7 +28,16 @@ FOLDER = importlib.resources.files("jaxcnn") / "demo"
 
 # Each file may import from those before it.
 SCRIPTS = (
-    *("dom.js", "colours.js", "network.js", "digit.js", "pad.js", "layers.js", "inspect.js"),
+    *(
+        "dom.js",
+        "colours.js",
+        "pools.js",
+        "network.js",
+        "digit.js",
+        "pad.js",
+        "layers.js",
+        "inspect.js",
+    ),
     *("answer.js", "gallery.js", "controls.js", "app.js"),
 )
 
@@ -37,8 +46,8 @@ def build_page(trained: Trained, *, gallery: Gallery | None = None) -> str:
     """Return the page of a network as HTML; it needs no other file and no connection.
 
     Args:
-      trained: a network of LeNet's family for 28x28 grey pixels, with any activation and with
-        average, max, min or lp pooling.
+      trained: a network of LeNet's family for 28x28 grey pixels, with any elementwise activation
+        and with average, max, min or lp pooling or a function of `layers.subsampling`.
       gallery: images to choose from; by default those of `choose_gallery`.
 
     Raises:

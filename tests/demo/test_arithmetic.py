@@ -82,15 +82,24 @@ def test_pooling_switched_on_the_same_weights_equals_jax(page, digits):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
 
 
-def test_receptive_fields_are_what_a_unit_depends_on(page):
-    """Changes of a whole layer outside of the field leave the unit, one inside changes it."""
-    found = page.evaluate("""
-      () => {
+@pytest.mark.parametrize(
+    ("pool", "rows", "columns"),
+    [
+        ("average", [12, 27], [4, 19]),
+        ("overlapping", [12, 30], [4, 22]),
+        ("blur", [9, 30], [1, 22]),
+    ],
+)
+def test_receptive_fields_are_what_a_unit_depends_on(pool, rows, columns, page):
+    """Changes of the input outside of the field leave the unit, those inside change it."""
+    found = page.evaluate(
+        """
+      (pool) => {
         const { network, state } = lenet5;
         const unit = { map: 5, row: 3, column: 1 };
-        const field = network.receptiveFields(4, unit).at(-1);
+        const field = network.receptiveFields(4, unit, pool).at(-1);
         const size = network.layers[0].size;
-        const value = (pixels) => network.run(pixels).outputs[4].after[5 * 25 + 3 * 5 + 1];
+        const value = (pixels) => network.run(pixels, pool).outputs[4].after[5 * 25 + 3 * 5 + 1];
         const noise = Array.from({ length: 784 }, (_, i) => (i * 97) % 256);
         const inside = (i) => {
           const [row, column] = [Math.floor(i / 28) + 2, (i % 28) + 2];
@@ -101,9 +110,11 @@ def test_receptive_fields_are_what_a_unit_depends_on(page):
         const inner = noise.map((grey, i) => (inside(i) ? 255 - grey : grey));
         return { field, values: [noise, outer, inner].map(value) };
       }
-    """)
+    """,
+        pool,
+    )
     whole, outer, inner = found["values"]
-    assert found["field"]["rows"] == [12, 27] and found["field"]["columns"] == [4, 19]
+    assert found["field"]["rows"] == rows and found["field"]["columns"] == columns
     assert whole == outer and whole != inner
 
 
