@@ -248,5 +248,5 @@ def _pool(function: Callable[..., Any]) -> dict[str, Any]:
         if pooled.shape == expected.shape and np.allclose(pooled, expected, atol=1e-5):
             return {"pool": kind} if kind != "lp" else {"pool": kind, "p": round(p, 4)}
     raise UserError(
-        f"the pooling {function} is none of {', '.join(POOLS)} and lp, of 2x2; expected one of these"
+        f"the pooling {function} is none of {', '.join(POOLS)} and lp of 2x2; expected one of them"
     )
