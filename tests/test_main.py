@@ -46,8 +46,14 @@ def test_jaxcnn_passes_arguments_and_its_name_on():
     assert "Flags, with the values of lenet5-mnist:" in done.stdout
     modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "tyro" in modules and not modules & {"jax", "flax", "orbax"}
-    done = run("evaluate", "nowhere")
-    assert done.returncode == 2 and done.stderr.startswith("error: nowhere holds no run")
+
+
+@pytest.mark.parametrize("command", ["evaluate nowhere", "predict nowhere a.png"])
+def test_jaxcnn_refuses_a_folder_without_a_run_before_it_imports_jax(command):
+    done = run(*command.split(), python=["-X", "importtime"])
+    assert done.returncode == 2 and "error: nowhere holds no run" in done.stderr
+    modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "tyro" in modules and not modules & {"jax", "flax", "orbax"}
 
 
 def test_jaxcnn_help_fits_60_columns(monkeypatch):

@@ -221,10 +221,10 @@ def _compared(found: Evaluation, before: Validation | None) -> Validation:
 
 
 def _is_finished(experiment: Experiment, run: Run) -> bool:
-    return run.step == experiment.total_steps or _has_no_patience(experiment, run)
+    return run.step == experiment.total_steps or _is_out_of_patience(experiment, run)
 
 
-def _has_no_patience(experiment: Experiment, run: Run) -> bool:
+def _is_out_of_patience(experiment: Experiment, run: Run) -> bool:
     patience, validation = experiment.config.patience, run.validation
     if patience is None or validation is None:
         return False
@@ -233,7 +233,7 @@ def _has_no_patience(experiment: Experiment, run: Run) -> bool:
 
 def _test_best(experiment: Experiment, run: Run, checkpoints: Checkpoints) -> None:
     """Evaluate the best checkpoint by validation on the test set, the only look at it."""
-    if _has_no_patience(experiment, run):
+    if _is_out_of_patience(experiment, run):
         report.say(
             f"Stopped after {run.step / experiment.steps_per_epoch:.4g} of "
             f"{experiment.config.epochs} epochs: {experiment.config.patience} evaluations without "

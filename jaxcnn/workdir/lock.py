@@ -20,7 +20,7 @@ from jaxcnn.files import open_regular
 # What flock raises on file systems without locks, such as Lustre and some of FUSE and NFS.
 UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
-LOOK_SECONDS = 0.2  # more than `is_locked` holds a lock
+LOOK_SECONDS = 1.0  # more than `is_locked` holds a lock, on a loaded machine, too
 
 _log = logging.getLogger(__name__)
 
