@@ -57,7 +57,7 @@ def _ink(image: UInt8[np.ndarray, "height width"]) -> Float[np.ndarray, "height 
     ink = difference if (difference[far] > 0).mean() > 0.5 else -difference
     tone = np.quantile(ink[far & (ink > 0)], 0.75)
     noise = 1.5 * np.median(np.abs(difference))  # the standard deviation, if it is normal
-    threshold = max(0.1 * tone, 4 * noise, LEAST)
+    threshold = max(min(max(0.1 * tone, 4 * noise), tone / 2), LEAST)  # a digit may fill the page
     blobs, count = ndimage.label(ink > threshold, np.ones((3, 3)))
     if not count:
         return np.zeros_like(ink)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers import drawn_page
+from PIL import Image
 from scipy import ndimage
 
 from jaxcnn.data import datasets
@@ -40,6 +41,15 @@ def test_prepare_digit_ignores_specks_and_the_edge_of_the_page(digits):
     page[10:14, 300:303] = 0
     page[:, :12] = 20  # the table below the page
     np.testing.assert_allclose(prepare_digit(page).astype(int), expected, atol=50)
+
+
+def test_prepare_digit_finds_a_digit_that_fills_its_page(digits):
+    for digit in digits[[0, 3, 5, 6, 9]]:
+        rows, columns = (np.flatnonzero(digit.any(axis)) for axis in (1, 0))
+        cropped = Image.fromarray(digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        large = cropped.resize([8 * side for side in cropped.size], Image.Resampling.BICUBIC)
+        prepared = prepare_digit(255 - np.asarray(large))[..., 0]
+        assert np.corrcoef(prepared.ravel(), digit.ravel())[0, 1] > 0.5
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (1, 1), (3, 200)])
