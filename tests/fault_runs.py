@@ -123,7 +123,7 @@ class Tally:
 
         Return the largest exit status and all errors.
         """
-        outputs = [process.communicate(timeout=240) for process in processes]
+        outputs = [process.communicate(timeout=600) for process in processes]
         for text in itertools.chain.from_iterable(outputs):
             if "Traceback" in text or "Warning:" in text:
                 self.tracebacks.append((note, text[-2000:]))

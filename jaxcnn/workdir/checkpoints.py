@@ -12,6 +12,7 @@ import concurrent.futures
 import errno
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ from jaxcnn.workdir.metadata import (
 NUM_LATEST = 2  # kept besides the best
 SPACE_OF_METADATA = 2**16  # bytes of a checkpoint besides its arrays
 DELETED = ".deleted"  # extension of the folder of a checkpoint while it is deleted
+STEP = re.compile("0|[1-9][0-9]{0,9}")  # name of a checkpoint's folder
 UNFINISHED = "*.orbax-checkpoint-tmp*"  # the folder of a checkpoint while it is written
 
 State = TypeVar("State")
@@ -248,7 +250,8 @@ class Checkpoints:
         """Return the steps of all committed checkpoints, corrupt ones included, in order."""
         if not self._directory.is_dir():
             return []
-        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+        names = (path.name for path in self._directory.iterdir())
+        return sorted(int(name) for name in names if STEP.fullmatch(name))
 
     def _readable(
         self,

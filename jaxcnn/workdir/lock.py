@@ -44,7 +44,8 @@ def lock(folder: Path) -> Iterator[None]:
       UserError: another process holds the lock.
       OSError: the folder cannot be written.
     """
-    with (folder / ".lock").open("a") as file:
+    # Without a wait, because opening a fifo for writing waits for a reader.
+    with open(folder / ".lock", "a", opener=lambda p, f: os.open(p, f | os.O_NONBLOCK)) as file:
         try:
             _flock(file)
         except BlockingIOError:

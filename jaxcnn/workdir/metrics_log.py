@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TAIL_BYTES = 2**17  # of a log: about 800 lines
 
+MAX_BYTES = 2**32  # of a log; a line has about 200
+
 _log = logging.getLogger(__name__)
 
 
@@ -61,12 +63,13 @@ class MetricsLog:
           expected: what `sync` returned at that step; a warning says if the log differs.
 
         Raises:
+          UserError: the log is a folder, a fifo or another special file.
           OSError: the log cannot be read or written.
         """
         self._workdir = workdir
         self._path = workdir / "metrics.jsonl"
         self._step = step
-        content = self._path.read_bytes() if self._path.exists() else b""
+        content = _read(self._path)
         lines = [line + b"\n" for line in content.splitlines() if _is_line_up_to(step, line)]
         self._lines = len(lines)
         self._hash = hashlib.sha256(b"".join(lines))
@@ -137,10 +140,8 @@ def read_metrics(workdir: Path) -> list[Line]:
       UserError: a line cannot be read; the message names it.
     """
     path = workdir / "metrics.jsonl"
-    if not path.exists():
-        return []
     lines: list[Line] = []
-    for number, text in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, text in enumerate(_read(path).splitlines(), start=1):
         try:
             lines.append(_parse(text))
         except UserError as error:
@@ -155,7 +156,7 @@ def latest(workdir: Path) -> Line:
     """
     values: Line = {"step": 0}
     try:
-        with open_regular(workdir / "metrics.jsonl", max_bytes=2**40) as file:
+        with open_regular(workdir / "metrics.jsonl", max_bytes=MAX_BYTES) as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().splitlines()
     except (OSError, ValueError):
@@ -166,6 +167,17 @@ def latest(workdir: Path) -> Line:
         if "test_accuracy" in values or "val_accuracy" in values:
             break
     return values
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a log; nothing if there is no such file."""
+    try:
+        with open_regular(path, max_bytes=MAX_BYTES) as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}; move it away") from None
 
 
 def _parse(text: bytes) -> Line:

@@ -37,7 +37,9 @@ def test_one_of_two_processes_killed_at_random_moments(count, tmp_path):
     tally = Tally("kill -9 of one of two processes", num_processes=2)
     for i in range(count):
         pair = tally.start(tmp_path / str(i))
-        time.sleep(rng.uniform(2, 12))
+        while not (tmp_path / str(i)).exists() and pair[0].poll() is None:  # both have joined
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 12))
         pair[i % 2].kill()
         tally.end(pair, i)
         tally.finish(tmp_path / str(i), i)

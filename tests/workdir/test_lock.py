@@ -24,6 +24,12 @@ def without_flock(monkeypatch):
     monkeypatch.setattr(fcntl, "flock", unsupported)
 
 
+def test_lock_does_not_wait_for_a_fifo(tmp_path):
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(OSError, match="No such device"), lock(tmp_path):
+        pass
+
+
 def test_lock_refuses_a_second_one(tmp_path):
     with lock(tmp_path), pytest.raises(UserError, match="another process is training in"):
         with lock(tmp_path):

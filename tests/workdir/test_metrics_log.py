@@ -1,5 +1,8 @@
 """The log of a run, after a kill and in TensorBoard's format."""
 
+import os
+import pathlib
+
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
@@ -67,6 +70,15 @@ def test_metrics_log_ends_a_line_without_a_newline(tmp_path):
     log.write(30, {"train_loss": 0.5})
     log.close()
     assert steps_in(tmp_path) == [10, 20, 30]
+
+
+@pytest.mark.parametrize("make", [pathlib.Path.mkdir, os.mkfifo])
+def test_metrics_log_refuses_a_special_file(make, tmp_path):
+    make(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match="metrics.jsonl cannot be read: it is a .*; move it away"):
+        metrics_log.MetricsLog(tmp_path, step=0)
+    with pytest.raises(UserError, match="metrics.jsonl cannot be read"):
+        metrics_log.read_metrics(tmp_path)
 
 
 def test_metrics_log_writes_events_for_tensorboard(tmp_path):
