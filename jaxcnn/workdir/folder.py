@@ -154,6 +154,11 @@ def lock_run_folder(config: TrainConfig) -> Iterator[Path]:
             f"`workdir` is {str(workdir.absolute())!r}; expected a path without \\ and without "
             "brackets around a name, because Orbax cannot read checkpoints there"
         )
+    if any("\ud800" <= character <= "\udfff" for character in str(workdir)):  # bytes of no UTF-8
+        raise UserError(
+            f"`workdir` is {str(workdir)!r}; expected a path in UTF-8, because TensorStore cannot "
+            "write checkpoints elsewhere"
+        )
     if read_result(workdir, config.epochs) is not None:
         _refuse_another_run(config, workdir)
         yield workdir

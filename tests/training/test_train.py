@@ -413,6 +413,13 @@ def test_train_refuses_a_folder_that_orbax_cannot_read(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_lock_run_folder_refuses_a_name_that_is_not_utf8(tmp_path):
+    config = dataclasses.replace(SHORT, workdir=f"{tmp_path}/a\udcff")
+    with pytest.raises(UserError, match="^`workdir` is .*; expected a path in UTF-8"):
+        with workdir.lock_run_folder(config):
+            pass
+
+
 @pytest.mark.parametrize("name", ["run[", "]run", "a*b?", "ü '\"$%{}#:,~&;|<>!^`=+@ b"])
 def test_lock_run_folder_takes_other_names(name, tmp_path):
     config = dataclasses.replace(SHORT, workdir=str(tmp_path / name))
