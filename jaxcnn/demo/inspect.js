@@ -1,6 +1,6 @@
 /** The arithmetic of one unit, written out with its numbers. */
 
-import { colourOf, css, textOn } from "./colours.js";
+import { colourOf, css, GREYS, textOn } from "./colours.js";
 import { count, decimal, h, percent } from "./dom.js";
 import { unitName } from "./layers.js";
 import { poolValue, poolWindow, weightAt } from "./network.js";
@@ -35,12 +35,30 @@ export function explain({ network, result, pixels, unit, pool, table }) {
       "p.value",
       {},
       h("b", {}, decimal(value)),
-      layer.kind === "input" ? " enters the network" : "",
+      layer.kind === "input" ? " enters the network" : seenInput(parts, result),
     ),
     ...explainer(parts),
   ];
   if (isOutput) elements.push(...probability(parts, result));
   return elements;
+}
+
+/** Return a small picture of the input with the receptive field, for where the input is far away. */
+function seenInput({ network, unit, pool }, result) {
+  const { size } = network.layers[0];
+  const canvas = h("canvas", { width: 3 * size, height: 3 * size, "aria-hidden": "true" });
+  const context = canvas.getContext("2d");
+  const { mean, std } = network.description.input;
+  result.outputs[0].after.forEach((x, i) => {
+    context.fillStyle = css(GREYS[Math.max(0, Math.min(255, Math.round(255 * (x * std + mean))))]);
+    context.fillRect(3 * (i % size), 3 * Math.floor(i / size), 3, 3);
+  });
+  const { rows, columns } = network.receptiveFields(unit.index, unit, pool).at(-1);
+  const [height, width] = [rows, columns].map(([first, last]) => 3 * (last - first + 1));
+  context.strokeStyle = "#ff4fb4";
+  context.lineWidth = 2;
+  context.strokeRect(3 * columns[0] + 1, 3 * rows[0] + 1, width - 2, height - 2);
+  return canvas;
 }
 
 function inputUnit({ network, unit, pixels, value }) {
