@@ -29,8 +29,8 @@ def say(message: str) -> None:
 
 
 def is_interactive() -> bool:
-    """Return whether the output is a terminal that can move its cursor."""
-    return console.is_terminal and not console.is_dumb_terminal
+    """Return whether the output is a notebook, or a terminal that can move its cursor."""
+    return console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
 
 
 @contextlib.contextmanager

@@ -48,6 +48,20 @@ def test_duration_chooses_units(seconds, text):
     assert report.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"force_jupyter": True}, True),
+        ({"force_terminal": True, "_environ": {"TERM": "xterm"}}, True),
+        ({"force_terminal": True, "_environ": {"TERM": "dumb"}}, False),
+        ({"file": io.StringIO()}, False),
+    ],
+)
+def test_is_interactive_tells_what_can_show_a_bar(options, expected, monkeypatch):
+    monkeypatch.setattr(report, "console", Console(**options))
+    assert report.is_interactive() == expected
+
+
 def test_phase_prints_a_line_if_it_lasts(monkeypatch):
     file = io.StringIO()
     monkeypatch.setattr(report, "console", Console(file=file))
