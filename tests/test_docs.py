@@ -1,6 +1,7 @@
 """Python, commands, images and links of README and docs: the code runs, the rest exists."""
 
 import functools
+import os
 import pathlib
 import re
 import shlex
@@ -14,6 +15,9 @@ from jaxcnn import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CIFAR = pathlib.Path(
+    os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets"), "cifar10"
+).expanduser()
 SLOW = (
     "demo.md",
     "extending.md",
