@@ -113,7 +113,8 @@ function findInk({ data, width, height, isBlack }) {
   );
   // 1.5 times the median distance is the standard deviation, if the noise is normal.
   const noise = isBlack ? 0 : 1.5 * quantile(distance, 0.5);
-  const threshold = Math.max(0.1 * tone, 4 * noise, LEAST);
+  // A digit may fill the page, and is then taken for noise.
+  const threshold = Math.max(Math.min(Math.max(0.1 * tone, 4 * noise), tone / 2), LEAST);
   const { blobs, masses, atBorder } = labelBlobs(ink, threshold, width, height);
   const total = masses.reduce((a, b) => a + b, 0);
   const inside = masses.reduce((sum, mass, i) => sum + (atBorder[i] ? 0 : mass), 0);

@@ -1,4 +1,7 @@
-"""A photo or scan of a digit, brought into the form of MNIST's images."""
+"""A photo or scan of a digit, brought into the form of MNIST's images.
+
+`jaxcnn/demo/digit.js` repeats these steps in the browser: change both.
+"""
 
 from __future__ import annotations
 
