@@ -16,7 +16,7 @@ from typing import Any
 
 import tyro
 
-from jaxcnn.errors import RunError, UserError, one_line
+from jaxcnn.errors import RunError, UserError, exhausted_memory, one_line
 from jaxcnn.paths import local_path
 
 
@@ -64,10 +64,9 @@ def one_line_errors(arguments: Collection[str] | None = None) -> Iterator[None]:
     except (UserError, RunError) as error:
         print(f"error: {one_line(error, arguments)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
-    except (MemoryError, RuntimeError) as error:  # without jax, whose error may not be imported
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if (cause := exhausted_memory(error)) is None:
             raise
-        cause = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
         print(
             f"error: out of memory: {cause}; use a smaller batch or fewer images", file=sys.stderr
         )

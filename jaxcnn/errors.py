@@ -27,6 +27,15 @@ class RunError(RuntimeError):
     exit_code = 1
 
 
+def exhausted_memory(error: BaseException) -> str | None:
+    """Return the cause if an error of Python or XLA says that memory is exhausted, else None."""
+    first = str(error).partition("\n")[0].rstrip(".")
+    said = re.search("Out of memory.*", first)  # jax 0.7.2 calls it INTERNAL if it surfaces late
+    if said or "RESOURCE_EXHAUSTED" in first:
+        return said[0] if said else first
+    return first or "the host has none left" if isinstance(error, MemoryError) else None
+
+
 def flag(field: str) -> str:
     """Return the command-line flag of a config field."""
     return f"--{field.replace('_', '-')}"

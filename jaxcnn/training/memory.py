@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
-from jaxcnn.errors import RunError
+from jaxcnn.errors import RunError, exhausted_memory
 
 
 def trim() -> None:
@@ -41,12 +41,11 @@ def explain_exhaustion(config: TrainConfig, needs: Callable[[], str]) -> Iterato
     try:
         yield
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if (cause := exhausted_memory(error)) is None:
             raise
-        cause = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
         streamed = config.dataset.startswith(("folder:", "tfds:"))
         raise RunError(
-            f"out of memory: {cause or 'the host has none left'}; {needs()}; the device has "
+            f"out of memory: {cause}; {needs()}; the device has "
             f"{_gib(_limit())}; lower `batch_size` (now {config.batch_size:,}; with "
             "`optimizer.accumulate` 2, half of it gives the same updates) or `eval_batch_size` "
             f"(now {config.eval_batch_size:,})"
