@@ -432,7 +432,7 @@ def test_lock_run_folder_gives_up_a_run_without_a_checkpoint(tmp_path):
     other = dataclasses.replace(SHORT, seed=5, workdir=str(tmp_path))
     with workdir.lock_run_folder(other):
         pass
-    for lost in ("unreadable/5", "checkpoints/5", "result.json"):
+    for lost in ("unreadable/5", "checkpoints/5"):
         (tmp_path / lost).mkdir(parents=True)
         with pytest.raises(UserError, match="holds a run of another config: seed is 0 there and 5"):
             with workdir.lock_run_folder(other):
