@@ -20,8 +20,9 @@ def settled(config: TrainConfig) -> TrainConfig:
       UserError: a field has a wrong type or is out of its bounds, or fields contradict each other.
     """
     if not isinstance(config, TrainConfig):
+        first_line = repr(config).partition("\n")[0]
         raise UserError(
-            f"the config is {config!r:.60}; expected a TrainConfig, such as "
+            f"the config is {first_line:.60}; expected a TrainConfig, such as "
             "PRESETS['lenet5-mnist5k'].config"
         )
     config = _plain(config)

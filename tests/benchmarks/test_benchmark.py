@@ -383,7 +383,7 @@ def test_benchmark_draws_the_growth_over_batch_sizes(tmp_path):
             ["lenet5", "--json", "nowhere/out.json"],
             "--json is 'nowhere/out.json'; create the folder 'nowhere' first",
         ),
-        (["lenet5", "--against", ","], "no side is called ''; there are linen, torch"),
+        (["lenet5", "--against", ","], "no side is called ''; there are linen, onnxruntime, torch"),
         (["lenet5", "--seconds", "inf"], "--seconds is inf; expected a value in [0.001, 3,600]"),
         (["lenet5", "--batch-size"], "--batch-size is empty; expected one or several sizes"),
         (["lenet5", "--json", "."], "--json is '.', a folder; name a file to write"),
