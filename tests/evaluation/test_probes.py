@@ -42,6 +42,9 @@ def test_layer_outputs_holds_pools_and_normalizations_as_the_network_computes_th
     state = state_of("cuda-convnet-18pct")
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
     outputs = probes.layer_outputs(state, images)
+    logits = jax.jit(functools.partial(state.apply_fn, train=False))(
+        {"params": state.params}, images
+    )
     names = ("conv1 pool1 norm1 conv2 pool2 norm2 conv3 pool3 fc10").split()
     assert list(outputs) == names
     padding = ((0, 0), (0, 1), (0, 1), (0, 0))  # windows may reach beyond the maps
@@ -50,9 +53,7 @@ def test_layer_outputs_holds_pools_and_normalizations_as_the_network_computes_th
         conv2[:, i : i + 15 + 1 : 2, j : j + 15 + 1 : 2] for i in range(3) for j in range(3)
     )
     chex.assert_trees_all_close(outputs["pool2"][:, :7, :7], expected[:, :7, :7] / 9, rtol=1e-5)
-    chex.assert_trees_all_close(
-        outputs["fc10"], state.apply_fn({"params": state.params}, images, train=False), rtol=1e-5
-    )
+    chex.assert_trees_all_close(outputs["fc10"], logits, rtol=1e-5)
 
 
 def test_layer_outputs_of_a_network_that_is_no_chain_are_those_of_its_modules():

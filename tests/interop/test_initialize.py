@@ -246,6 +246,7 @@ def test_fine_tuning_killed_continues_to_the_same_bits(tmp_path):
     assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 def test_run_with_frozen_layers_is_loaded(tmp_path):
     config = dataclasses.replace(
         PRESETS["lenet5-mnist5k"].config,

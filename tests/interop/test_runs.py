@@ -38,6 +38,7 @@ def imported(entries, tmp_path_factory):
     return run_folder
 
 
+@pytest.mark.slow
 def test_import_run_evaluates_as_pytorch_does(imported, entries, figures):
     torch = pytest.importorskip("torch")
     theirs, dataset = torch_networks.lenet5(torch), datasets.load("mnist5k")

@@ -186,6 +186,7 @@ def test_streamed_run_names_a_corrupt_image(image_folder, tmp_path):
     assert result["steps"] == 30
 
 
+@pytest.mark.slow
 def test_streamed_run_stops_its_threads_on_a_signal(image_folder, tmp_path, monkeypatch):
     config = config_of(image_folder, tmp_path / "run", epochs=50)
     save_checkpoint = train.save_checkpoint
