@@ -58,6 +58,15 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def device_name(device: str) -> str:
+    """Return the model name of a processor, which is "cpu" in JAX; other devices unchanged."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if device != "cpu" or not cpuinfo.exists():
+        return device
+    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+    return models[0].split(":", 1)[1].strip() if models else device
+
+
 def make_figure(width: float, height: float) -> Figure:
     """Return an empty figure, its sides in inches, that lays out titles and labels itself."""
     # No pyplot: it keeps global state and looks for a display.

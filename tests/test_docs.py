@@ -24,6 +24,7 @@ SLOW = (
     "evaluate.md",
     "export.md",
     "fine-tune.md",
+    "performance.md",
     "pytorch-weights.md",
     "studies.md",
     "train.md",

@@ -17,9 +17,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
+from jaxcnn import report
 from jaxcnn.benchmarks.job import Job, full_name
 from jaxcnn.benchmarks.torch_side import VARIANTS
 from jaxcnn.errors import RunError, UserError, lookup
@@ -87,7 +87,7 @@ def compare(
         "images_per_step": job.images_per_step,
         "seconds_per_turn": seconds,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": _device_name(workers["jaxcnn"].facts["device"]),
+        "device": report.device_name(workers["jaxcnn"].facts["device"]),
         "cpu_count": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "python": platform.python_version(),
         "sides": {side: worker.facts for side, worker in workers.items()},
@@ -225,12 +225,3 @@ def _fastest(
         return None
     workers[0].facts["first_turns"] = rates
     return workers[0]
-
-
-def _device_name(device: str) -> str:
-    """Return the model name of a processor, which is "cpu" in JAX; other devices unchanged."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if device != "cpu" or not cpuinfo.exists():
-        return device
-    models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-    return models[0].split(":", 1)[1].strip() if models else device

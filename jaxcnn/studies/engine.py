@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
+import os
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -219,4 +219,6 @@ def _device() -> str:
     import jax  # late: training processes may need the accelerator that jax would take
 
     devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind}, {platform.machine()}"
+    kind, cores = devices[0].device_kind, os.cpu_count()
+    name = report.device_name(kind)
+    return f"{cores} cores of an {name}" if kind == "cpu" else f"{len(devices)} x {name}"

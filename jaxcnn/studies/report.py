@@ -39,12 +39,12 @@ def to_markdown(study: Study, record: dict[str, Any]) -> str:
     """Return the page of a study."""
     seeds = record["seeds"]
     lines = [f"# `{study.name}`", "", *([f"**{QUICK}**", ""] if record["quick"] else [])]
-    lines += [f"**Claim.** {study.claim} ({study.source}.)", ""]
+    lines += [f"**Claim.** {study.claim} Source: {study.source}.", ""]
     lines += [f"**Contradicted by.** {study.falsifier}", ""]
     lines += ["```", record["command"], "```", ""]
     lines += [f"![{study.label}](figure.png)", ""]
     lines += [
-        f"{study.label}; mean ± standard deviation over seeds {', '.join(map(str, seeds))}.",
+        f"{study.label}; mean ± standard deviation over seeds {_seeds(seeds)}.",
         "",
     ]
     columns = ["arm", *_columns(study), "each seed"]
@@ -100,6 +100,12 @@ def _row(study: Study, name: str, arm: dict[str, Any]) -> list[str]:
         published = arm["published"]
         row += [f"{published['value']:g}" if published else "", arm["verdict"]]
     return [*row, *([arm["conclusion"]] if len(study.arms) > 1 else [])]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def cells(texts: Sequence[str]) -> str:
