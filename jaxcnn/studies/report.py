@@ -71,20 +71,24 @@ def save_figure(study: Study, record: dict[str, Any], path: Path) -> None:
     """Draw the curves of a study, or else the main quantity: each seed and its mean."""
     curves = study.curves
     columns = 2 if len(curves) > 1 else 1
-    rows = max(1, -(-len(curves) // columns))
-    figure = report.make_figure(5.5 * columns + 1, 4.2 * rows + 0.6)
+    rows = -(-len(curves) // columns)
+    height = 4.2 * rows + 0.6 if curves else 2.2 + 0.6 * len(study.arms)
+    figure = report.make_figure(5.5 * columns + (1 if curves else 2), height)
     title = f"{study.name}: {study.claim}"
     if record["quick"]:
         title += "\n(quick trial: two epochs on 5,000 digits, one seed)"
     figure.suptitle(title, fontsize=11, wrap=True)
     if curves:
-        all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        all_axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
+        for axes in all_axes[len(curves) :]:
+            axes.axis("off")
         for axes, curve in zip(all_axes, curves, strict=False):
             _draw_curve(axes, curve, record)
-        handles, labels = all_axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     else:
-        _draw_dots(figure.subplots(), study, record)
+        all_axes = [figure.subplots()]
+        _draw_dots(all_axes[0], study, record)
+    legend = dict(zip(*reversed(all_axes[0].get_legend_handles_labels()), strict=True))
+    figure.legend(legend.values(), legend, loc="outside lower center", ncols=3, frameon=False)
     report.save_figure(figure, path)
 
 
@@ -168,5 +172,3 @@ def _draw_dots(axes: Axes, study: Study, record: dict[str, Any]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel=study.label, ylim=(len(names) - 0.4, -0.6))
     axes.grid(alpha=0.3, axis="x")
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    axes.legend(handles.values(), handles, loc="best", frameon=False)
