@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,11 +46,9 @@ def invariance(run: Path) -> Measured:
         answers = [answer(shift(images, *move)) for move in sorted(moves)]
         consistency.append(_percent([moved == unmoved for moved in answers]))
         accuracy.append(_percent([moved == labels for moved in answers]))
-    scaled = [_percent([answer(resized(images, scale)) == labels]) for scale in SCALES]
-    turned = [
-        _percent([answer(rotated(images, sign * degrees)) == labels for sign in (-1, 1)])
-        for degrees in DEGREES
-    ]
+    resized_images, rotated_images = _moved(images.tobytes(), images.shape)
+    scaled = [_percent([answer(moved) == labels]) for moved in resized_images]
+    turned = [_percent([answer(moved) == labels for moved in both]) for both in rotated_images]
     return {
         **test_error(run),
         "consistency": consistency,
@@ -58,6 +57,16 @@ def invariance(run: Path) -> Measured:
         "rotation_accuracy": turned,
         "consistency_3": consistency[PIXELS.index(3)],
     }
+
+
+@functools.lru_cache(1)  # the runs of a study have the same test images
+def _moved(
+    pixels: bytes, shape: tuple[int, ...]
+) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
+    """Return test images scaled by SCALES, and rotated by DEGREES in both directions."""
+    images = np.frombuffer(pixels, np.uint8).reshape(shape)
+    scaled = [resized(images, scale) for scale in SCALES]
+    return scaled, [(rotated(images, -degrees), rotated(images, degrees)) for degrees in DEGREES]
 
 
 def noise(run: Path) -> Measured:
