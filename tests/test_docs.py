@@ -25,6 +25,7 @@ SLOW = (
     "export.md",
     "fine-tune.md",
     "performance.md",
+    "predict.md",
     "pytorch-weights.md",
     "studies.md",
     "train.md",

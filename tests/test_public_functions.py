@@ -109,6 +109,7 @@ def types_and_sums():
     ]
 
 
+@pytest.mark.slow
 def test_public_functions_are_the_same_under_strict_settings_of_jax():
     done = subprocess.run(
         [sys.executable, __file__],

@@ -75,6 +75,7 @@ def test_evaluate_run_matches_classes_by_name(config, folder, run, tmp_path):
         evaluate_run(run, split="val", **options)
 
 
+@pytest.mark.slow
 def test_evaluate_run_reads_the_classes_of_earlier_versions_from_the_data(run, capsys):
     expected = evaluate_run(run, model=Tiny())
     (run / "dataset.json").unlink()

@@ -66,6 +66,7 @@ def test_debug_nans_names_the_layer(fault, message, tmp_path):
         train(tmp_path, fault)
 
 
+@pytest.mark.slow
 def test_debug_nans_names_the_parameter_that_an_update_makes_infinite(tmp_path):
     rule = OptimizerConfig(name="sgd", learning_rate=1e38, bias_rate=1e6)
     with pytest.raises(RunError, match="step 1: after the update, first/bias holds 0 NaN and 3"):

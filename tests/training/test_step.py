@@ -222,6 +222,7 @@ def test_predict_log_probs_averages_the_probabilities_of_views():
     chex.assert_trees_all_close(metrics["loss"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_predict_log_probs_of_1998_leaves_room_for_no_class():
     model = MODELS["lenet5-1998"]()
     state = step.create_state(model, optax.sgd(1.0), (28, 28, 1), jax.random.key(0))
