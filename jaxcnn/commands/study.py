@@ -82,9 +82,7 @@ def _run(program: str, name: str, *arguments: str) -> None:
 
     study = lookup("study", name, STUDIES)
     options = tyro.cli(Options, prog=f"{program} {name}", args=list(arguments))
-    if options.seeds is not None and not 1 <= options.seeds <= 1000:
-        raise UserError(f"`seeds` is {options.seeds}; expected 1 to 1,000")
-    seeds = range(options.seeds or study.num_seeds)
+    seeds = _seeds(study.num_seeds if options.seeds is None else options.seeds)
     if options.train is not None:
         engine.train(study, options.train, arms=options.arms)
     elif options.publish:
@@ -104,6 +102,12 @@ def _run(program: str, name: str, *arguments: str) -> None:
         )
 
 
+def _seeds(number: int) -> range:
+    if not 1 <= number <= 1000:
+        raise UserError(f"`seeds` is {number}; expected 1 to 1,000")
+    return range(number)
+
+
 def _compare(program: str, arguments: list[str]) -> None:
     is_named = bool(arguments) and not arguments[0].startswith("-")
     preset, *rest = arguments if is_named else ["PRESET", *arguments]
@@ -117,7 +121,7 @@ def _compare(program: str, arguments: list[str]) -> None:
 
     engine.compare(
         arms,
-        seeds=range(options.seeds),
+        seeds=_seeds(options.seeds),
         quick=options.quick,
         jobs=options.jobs,
         command=shlex.join(["python", "scripts/study.py", "compare", *arguments]),

@@ -21,7 +21,7 @@ from jaxcnn import config as configs
 from jaxcnn import records
 from jaxcnn.cli import one_line_errors
 from jaxcnn.config import TrainConfig
-from jaxcnn.errors import RunError
+from jaxcnn.errors import RunError, UserError
 from jaxcnn.training.signals import stop_signals
 from jaxcnn.training.validate import validated
 
@@ -60,6 +60,8 @@ def train_jobs(jobs: Sequence[Job], watch: Watch, *, at_a_time: int | None = Non
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if at_a_time is None:
         at_a_time = len(cores) if cores and _default_backend() == "cpu" else 1
+    if at_a_time < 1:
+        raise UserError(f"`jobs` is {at_a_time}; expected at least 1")
     at_a_time = min(at_a_time, len(jobs))
     waiting, running, failed = list(jobs), dict[int, _Child](), list[str]()
     forwarded = False

@@ -101,6 +101,8 @@ def compare(
       jobs: see `run_study`.
       command: command for the report.
     """
+    if not seeds:
+        raise UserError("`seeds` is empty; expected at least one seed")
     if len(arms) < 2:
         raise UserError(f"there is {len(arms)} arm; expected at least two to compare")
     study = Study(
@@ -168,7 +170,15 @@ def _finished() -> list[tuple[TrainConfig, Path]]:
 
 
 def _existing(config: TrainConfig, known: Sequence[tuple[TrainConfig, Path]]) -> Path | None:
-    return next((path for other, path in known if not configs.differences(config, other)), None)
+    # `differences` takes all folders of images for one that has moved; here they are compared.
+    return next(
+        (
+            path
+            for other, path in known
+            if config.dataset == other.dataset and not configs.differences(config, other)
+        ),
+        None,
+    )
 
 
 def _find_or_train(
@@ -182,8 +192,13 @@ def _find_or_train(
             path = _existing(config, known)
             if path is None:
                 path = Path(config.workdir or "")
-                if path not in (Path(job.config.workdir or "") for job in jobs):
-                    jobs.append(Job(f"{arm.name}, seed {seed}", config))
+                if taken := [job.name for job in jobs if job.config.workdir == config.workdir]:
+                    raise UserError(
+                        f"{arm.name}, seed {seed}, and {taken[0]} would both be kept in {path}; "
+                        "expected folders of images with different names; rename one"
+                    )
+                jobs.append(Job(f"{arm.name}, seed {seed}", config))
+                known.append((config, path))
             runs[arm.name, seed] = path
     num_runs = len(study.arms) * len(seeds)
     report.say(

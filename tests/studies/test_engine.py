@@ -98,6 +98,27 @@ def test_compare_pairs_the_configs_of_the_caller(trained, monkeypatch):
         compare({"slow": CONFIG})
 
 
+def test_run_study_does_not_confuse_folders_of_images(trained, tmp_path):
+    def arm(name):
+        dataset = f"folder:{tmp_path / name / 'images'}"
+        return Arm(name, dataclasses.replace(CONFIG, dataset=dataset, preset="custom"))
+
+    first, second = arm("first"), arm("second")
+    config = engine._with_seed(first, 0)
+    write_run(Path("runs/first"), config, 0.9)
+    study = dataclasses.replace(STUDY, arms=(first, second))
+    assert [arm.name for arm, _ in engine.missing_runs(study, [0])] == ["second"]
+    with pytest.raises(UserError, match="second, seed 1, and first, seed 1 would both be kept in"):
+        run_study(study, seeds=[1])
+
+
+def test_study_refuses_numbers_out_of_range(trained):
+    with pytest.raises(UserError, match="`jobs` is 0; expected at least 1"):
+        run_study(STUDY, seeds=[0, 1, 2], jobs=0)
+    with pytest.raises(UserError, match="`seeds` is empty"):
+        compare({"slow": CONFIG, "fast": FAST}, seeds=[])
+
+
 def test_run_study_refuses_unknown_names():
     with pytest.raises(UserError, match="no study is called 'shfit'; did you mean shift"):
         run_study("shfit")
