@@ -39,9 +39,7 @@ def layer_outputs(
       NotImplementedError: the network is not a chain, or has an operation without a rule in
         `trace`.
     """
-    closed = jax.make_jaxpr(functools.partial(apply, train=False))(variables, images)
-    leaves = jax.tree.leaves(variables)
-    segments = cut(closed.jaxpr, [Value(leaf.shape) for leaf in leaves])
+    closed, leaves, segments = _trace(apply, variables, images)
     outputs = {
         name: segment.output
         for name, segment in zip(name_layers(segments), segments, strict=True)
@@ -73,9 +71,7 @@ def split_at(
       NotImplementedError: as `layer_outputs`.
       KeyError: there is no such layer.
     """
-    closed = jax.make_jaxpr(functools.partial(apply, train=False))(variables, images)
-    leaves = jax.tree.leaves(variables)
-    segments = cut(closed.jaxpr, [Value(leaf.shape) for leaf in leaves])
+    closed, leaves, segments = _trace(apply, variables, images)
     names = name_layers(segments)
     if layer not in names:
         raise KeyError(layer)
@@ -96,6 +92,15 @@ def split_at(
         return jaxpr_as_fun(ClosedJaxpr(after, closed.consts))(*leaves, images, x)[0]
 
     return x, rest
+
+
+def _trace(
+    apply: Callable[..., Array], variables: Any, images: Array
+) -> tuple[ClosedJaxpr, list[Array], list[Segment]]:
+    """Return the program of an evaluation, the arrays of its variables, and its segments."""
+    closed = jax.make_jaxpr(functools.partial(apply, train=False))(variables, images)
+    leaves = jax.tree.leaves(variables)
+    return closed, leaves, cut(closed.jaxpr, [Value(leaf.shape) for leaf in leaves])
 
 
 @dataclasses.dataclass(frozen=True)
