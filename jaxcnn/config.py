@@ -144,7 +144,8 @@ class TrainConfig(_ShortRepr):
 
     # Network and data
     model: str = "lenet5"
-    """Name of the network; an unknown name lists all. A key of MODELS, such as lenet5."""
+    """Name of the network; an unknown name lists all. A key of MODELS, such as lenet5, or one with
+    other fields, such as lenet5:activation=relu,pool=max."""
     dataset: str = "mnist"
     """mnist5k, mnist, cifar10, ..., folder:DIR, tfds:NAME. An unknown name lists all. `folder:DIR`
     reads images from DIR/train/CLASS/ and DIR/val/CLASS/ or DIR/test/CLASS/, `tfds:NAME` a prepared

@@ -21,7 +21,8 @@ from jaxcnn.config import to_json
 from jaxcnn.data import transforms
 from jaxcnn.distributed import mesh
 from jaxcnn.layers.convolution import conv_general_dilated
-from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.models.variants import constructor
+from jaxcnn.models.variants import image_shape as image_shape_of
 from jaxcnn.training import step
 
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
@@ -111,11 +112,11 @@ def random_network(name, *, image_shape=None, **fields):
     from jaxcnn.interop.trained import Trained, input_shape
     from jaxcnn.workdir.dataset_info import DatasetInfo
 
-    channels = IMAGE_SHAPES[name][2]
+    channels = image_shape_of(name)[2]
     pixels = {"pixel_mean": (0.2,) * channels, "pixel_std": (0.7, 0.6, 0.5)[:channels]}
     config = TrainConfig(model=name, **{**pixels, **fields})
-    info = DatasetInfo(tuple("abcdefghij"), image_shape or IMAGE_SHAPES[name], 100)
-    model = MODELS[name](num_classes=10)
+    info = DatasetInfo(tuple("abcdefghij"), image_shape or image_shape_of(name), 100)
+    model = constructor(name)(num_classes=10)
     params = random_params(model, input_shape(config, info))
     return Trained(config, info, model, jax.tree.map(np.asarray, params), 7, name)
 
@@ -134,14 +135,14 @@ def photographs(count, shape):
 
 def layer_shapes(name):
     """Return the shape of each layer's output for one image and ten classes."""
-    model = MODELS[name](num_classes=10)
+    model = constructor(name)(num_classes=10)
 
     def run(key, images):
         variables = model.init(key, images)
         rngs = {"dropout": key}
         return model.apply(variables, images, train=True, rngs=rngs, capture_intermediates=True)[1]
 
-    images = jnp.zeros((1, *IMAGE_SHAPES[name]))
+    images = jnp.zeros((1, *image_shape_of(name)))
     layers = jax.eval_shape(run, jax.random.key(0), images)["intermediates"]
     return {layer: layers[layer]["__call__"][0].shape[1:] for layer in layers if layer[0] != "_"}
 

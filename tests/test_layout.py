@@ -65,7 +65,10 @@ ROOMS = {
     "config_checks": (),
     "config": (),
     "summary": ("figure", "table", "published", "summarize", "segments", "trace", "dependence"),
-    "models": ("alexnet", "cuda_convnet", "lenet", "lenet_1998", "network", "checks"),
+    "models": (
+        *("variants", "alexnet", "cuda_convnet", "lenet", "lenet_1998"),
+        *("initializers", "network", "checks"),
+    ),
     "data": (
         *("validation_split", "open", "stream", "decode", "sources", "folders"),
         *("datasets", "tfds_builders"),

@@ -30,7 +30,7 @@ from jaxcnn.benchmarks.linen_networks import NETWORKS
 from jaxcnn.data.preprocess import make_preprocess
 from jaxcnn.distributed import mesh
 from jaxcnn.errors import RunError, UserError, lookup
-from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.models.variants import constructor, image_shape
 from jaxcnn.summary.summarize import summarize
 from jaxcnn.training import memory, microbatch
 from jaxcnn.training.device_loops import train_steps
@@ -46,7 +46,7 @@ def prepare_jaxcnn(job: Job) -> Prepared:
     Raises:
       UserError: the network is not in MODELS.
     """
-    model = lookup("network", job.network, MODELS)(dtype=jnp.dtype(job.dtype))
+    model = constructor(job.network)(dtype=jnp.dtype(job.dtype))
     make_run = {"train": _our_train, "infer": _our_infer, "epoch": _our_epochs}[job.what]
     summary = summarize(model, _image_shape(job))
     multiply_adds = summary.multiply_adds
@@ -225,4 +225,4 @@ def initial_state(job: Job, model: nn.Module) -> TrainState:
 
 
 def _image_shape(job: Job) -> tuple[int, int, int]:
-    return job.image_shape(IMAGE_SHAPES[job.network])
+    return job.image_shape(image_shape(job.network))

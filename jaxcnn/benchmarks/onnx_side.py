@@ -9,10 +9,10 @@ import jax
 
 from jaxcnn.benchmarks.job import Job, Prepared, normalized, random_images
 from jaxcnn.config import TrainConfig
-from jaxcnn.errors import UserError, lookup
+from jaxcnn.errors import UserError
 from jaxcnn.interop.onnx import to_onnx
 from jaxcnn.interop.trained import Trained
-from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.models.variants import constructor, image_shape
 from jaxcnn.workdir.dataset_info import DatasetInfo
 
 
@@ -29,8 +29,8 @@ def prepare(job: Job) -> Prepared:
         onnxruntime: Any = importlib.import_module("onnxruntime")
     except ModuleNotFoundError:
         raise UserError("onnxruntime is not installed; run: pip install onnxruntime") from None
-    model = lookup("network", job.network, MODELS)()
-    shape = job.image_shape(IMAGE_SHAPES[job.network])
+    model = constructor(job.network)()
+    shape = job.image_shape(image_shape(job.network))
     raw, _ = random_images(job.batch_size, shape)
     images = normalized(raw)
     params = jax.device_get(jax.jit(model.init)(jax.random.key(0), images[:1])["params"])

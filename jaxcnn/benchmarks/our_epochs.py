@@ -10,7 +10,7 @@ from jaxcnn.benchmarks.job import LEARNING_RATE, MNIST_SHAPE, MNIST_SIZE, Job, R
 from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.errors import UserError
-from jaxcnn.models import IMAGE_SHAPES
+from jaxcnn.models.variants import image_shape
 from jaxcnn.training import progress as training_progress
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.train import train
@@ -23,7 +23,7 @@ def epochs(job: Job) -> Run:
     Raises:
       UserError: the network is not for MNIST's images, or the type is not float32.
     """
-    if IMAGE_SHAPES[job.network] != MNIST_SHAPE or job.dtype != "float32":
+    if image_shape(job.network) != MNIST_SHAPE or job.dtype != "float32":
         raise UserError(
             f"the network is {job.network} and `dtype` is {job.dtype}; expected a lenet5 network "
             "and float32 for `what` epoch, whose images are MNIST's size; choose those, or "

@@ -32,7 +32,7 @@ from jaxcnn.benchmarks.job import COPY_BYTES, Job
 from jaxcnn.benchmarks.table import short
 from jaxcnn.distributed import mesh
 from jaxcnn.errors import UserError, lookup
-from jaxcnn.models import IMAGE_SHAPES
+from jaxcnn.models.variants import image_shape
 from jaxcnn.training.step import train_step
 
 NUM_DEVICES = (1, 2, 4, 8)
@@ -82,7 +82,7 @@ def compiled_step(network: str, batch_size: int, devices: Sequence[jax.Device]) 
     job = Job("linen", "", network, "train", batch_size, "float32")
     state, key = jax.eval_shape(lambda: (initial_state(job, model), jax.random.key(0)))
     batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, *IMAGE_SHAPES[network]), jnp.float32),
+        "image": jax.ShapeDtypeStruct((batch_size, *image_shape(network)), jnp.float32),
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
     everywhere, split = mesh.replicated(along), mesh.batch_sharding(along)

@@ -23,7 +23,8 @@ def summary(
     """Print a network layer by layer: sizes, parameters, multiply-adds, receptive fields.
 
     Args:
-        model: network in jaxcnn.models.MODELS, such as lenet5-1998 or alexnet-2012.
+        model: network in jaxcnn.models.MODELS, such as lenet5-1998, or one with other fields, such
+            as lenet5:pool=max.
         pretrained: name of weights that the package ships, instead of a network.
         num_classes: width of the output; by default the network's own.
         figure: PNG file to draw the architecture into.
@@ -38,7 +39,7 @@ def summary(
     from rich.console import Console  # late, as the imports below, which import jax
 
     from jaxcnn.distributed.processes import check_devices
-    from jaxcnn.models import IMAGE_SHAPES, MODELS
+    from jaxcnn.models.variants import constructor, image_shape
     from jaxcnn.summary.figure import save_architecture
     from jaxcnn.summary.published import PUBLISHED
     from jaxcnn.summary.summarize import summarize
@@ -50,14 +51,10 @@ def summary(
 
         model = lookup("set of pretrained weights", pretrained, cards())["model"]
     assert model is not None
-    constructor = lookup("model", model, MODELS)
-    network = constructor() if num_classes is None else constructor(num_classes=num_classes)
-    if model not in IMAGE_SHAPES:
-        raise UserError(
-            f"{model} has no image shape; add its entry to IMAGE_SHAPES in jaxcnn.models"
-        )
+    make = constructor(model)
+    network = make() if num_classes is None else make(num_classes=num_classes)
     try:
-        summary = summarize(network, IMAGE_SHAPES[model])
+        summary = summarize(network, image_shape(model))
     except ValueError as error:  # for example a model whose number of classes is fixed
         raise UserError(str(error)) from error
     # Published figures are for the number of classes of their source.

@@ -18,6 +18,7 @@ from jaxcnn.layers.pooling import avg_pool, lp_pool, max_pool, min_pool
 from jaxcnn.layers.subsampling import max_blur_pool, overlapping_max_pool, subsample
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import BACKGROUND, BITMAPS, TABLE_I, LeNet1998, squash
+from jaxcnn.models.variants import changed_fields
 
 FAMILY = (LeNet5, LeNet5Modern, LeNet1998)
 SHAPE = (28, 28, 1)
@@ -62,6 +63,11 @@ def describe(trained: Trained) -> dict[str, Any]:
     """
     _check(trained)
     model, config = trained.model, trained.config
+    if others := changed_fields(model, known=("activation", "pool", "j")):
+        raise UserError(
+            f"the network of {trained.name} has its own {', '.join(others)}; expected the defaults "
+            "of these fields, with which the page can compute it"
+        )
     layers = _Layers(trained.params)
     if isinstance(model, LeNet1998):
         _add_lenet_1998(layers)

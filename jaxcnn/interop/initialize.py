@@ -18,7 +18,7 @@ from jaxcnn.interop.pretrained import cards, load_pretrained
 from jaxcnn.interop.torch_weights import TORCH_NAMES, from_torch, unwrapped
 from jaxcnn.interop.trained import load_run
 from jaxcnn.interop.weight_files import read_weights
-from jaxcnn.models import MODELS, network
+from jaxcnn.models import MODELS, network, variants
 
 Params = Mapping[str, Mapping[str, Any]]  # layer -> "kernel" and "bias"
 
@@ -81,7 +81,9 @@ def merge(config: TrainConfig, trained: Params, initial: Params) -> Params:
 
 
 def _head(model: str) -> str | None:
-    return network.head(MODELS[model]()) if model in MODELS else None
+    return (
+        network.head(variants.constructor(model)()) if variants.base_name(model) in MODELS else None
+    )
 
 
 def _shapes(params: Mapping[str, Any]) -> dict[str, list[int]]:

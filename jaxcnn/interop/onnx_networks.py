@@ -16,6 +16,7 @@ from jaxcnn.models.alexnet import AlexNet, AlexNet32, AlexNet2012
 from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import BACKGROUND, BITMAPS, TABLE_I, LeNet1998
+from jaxcnn.models.variants import changed_fields
 
 
 def add_network(graph: Graph, x: Value, model: nn.Module) -> Value:
@@ -38,6 +39,11 @@ def add_network(graph: Graph, x: Value, model: nn.Module) -> Value:
             f"the network is a {type(model).__name__}, which has no ONNX builder; expected one of "
             f"{names}; export it as .stablehlo"
         )
+    if others := changed_fields(model, known=_FIELDS.get(type(model), ())):
+        raise UserError(
+            f"the network has its own {', '.join(others)}; ONNX builds {type(model).__name__} with "
+            "the defaults of these fields only; export it as .stablehlo"
+        )
     return _BUILDERS[type(model)](graph, x, model)
 
 
@@ -53,16 +59,23 @@ def _lenet5(graph: Graph, x: Value, model: Any) -> Value:
     }
     pool = _known(model.pool, pools)
 
+    if model.padding in ("REFLECT", "CIRCULAR"):
+        raise UserError(
+            f"LeNet5 has the padding {model.padding}; expected zeros for ONNX; export it as "
+            ".stablehlo"
+        )
+
     def activation(x: Value) -> Value:
         return graph.add(op, f"{x.name}.{op.lower()}", x)
 
-    x = activation(graph.conv("C1", x, padding="SAME"))
+    x = activation(graph.conv("C1", x, padding=model.padding or "SAME"))
     x = pool("S2", x, 2)
-    x = activation(graph.conv("C3", x))
-    x = pool("S4", x, 2)
+    x = activation(graph.conv("C3", x, padding=model.padding or "VALID"))
+    x = graph.adaptive_avg_pool("S4", x, 5) if model.padding else pool("S4", x, 2)
     x = activation(graph.conv("C5", x))
     x = activation(graph.dense("F6", x))
-    return graph.log_softmax(graph.dense("output", x))
+    x = graph.dense("output", x)
+    return graph.log_softmax(graph.add("Softmax", "softmax", x) if model.double_softmax else x)
 
 
 def _known(function: Callable[..., Any], known: Mapping[Callable[..., Any], Any]) -> Any:
@@ -196,4 +209,12 @@ _BUILDERS: dict[type[nn.Module], Callable[[Graph, Value, Any], Value]] = {
     AlexNet2012: _alexnet_2012,
     CudaConvnet18pct: _cuda_convnet_18pct,
     CudaConvnet11pct: _cuda_convnet_11pct,
+}
+
+# Fields that a builder reads, or that do not matter in evaluation.
+_FIELDS: dict[type[nn.Module], tuple[str, ...]] = {
+    LeNet5: ("activation", "pool", "padding", "double_softmax"),
+    LeNet1998: ("j",),
+    AlexNet32: ("dropout",),
+    AlexNet2012: ("initial_bias",),
 }

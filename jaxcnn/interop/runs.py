@@ -16,6 +16,7 @@ from jaxcnn.interop.exports import check_name, export
 from jaxcnn.interop.torch_weights import TORCH_NAMES, from_torch
 from jaxcnn.interop.trained import load_run, make_card
 from jaxcnn.interop.weight_files import is_weight_file, read_weights
+from jaxcnn.models.variants import base_name
 from jaxcnn.paths import local_path
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.progress import Run, save_checkpoint
@@ -56,7 +57,9 @@ def export_run(
     check_name(file)
     config = workdirs.read_config(run)
     if is_weight_file(file):
-        lookup("convertible model", config.model, TORCH_NAMES)  # before the checkpoint is read
+        lookup(
+            "convertible model", base_name(config.model), TORCH_NAMES
+        )  # before the checkpoint is read
     trained = load_run(run, step=step, data_dir=data_dir, manual_dir=manual_dir)
     export(trained, file, make_card(trained, workdirs.read_result(run)), **options)
     return trained.step

@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxcnn import report
 from jaxcnn.errors import UserError, lookup
+from jaxcnn.models.variants import base_name
 
 Params = dict[str, dict[str, np.ndarray]]  # layer -> "kernel" and "bias"
 
@@ -35,8 +36,6 @@ _ALEXNET = {
 # Model -> layer here -> layer in PyTorch, in PyTorch's order.
 TORCH_NAMES = {
     **dict.fromkeys(("lenet5", "lenet5-tanh", "lenet5-relu"), _LENET5),
-    **dict.fromkeys(("lenet5-max-pool", "lenet5-min-pool", "lenet5-overlapping-pool"), _LENET5),
-    **dict.fromkeys(("lenet5-blur-pool", "lenet5-no-pool"), _LENET5),
     "alexnet": _ALEXNET,
 }
 
@@ -61,7 +60,7 @@ def to_torch(model: str, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
       UserError: the model is not in TORCH_NAMES.
     """
     entries = {}
-    for layer, name in lookup("convertible model", model, TORCH_NAMES).items():
+    for layer, name in lookup("convertible model", base_name(model), TORCH_NAMES).items():
         kernel = np.asarray(params[layer]["kernel"])
         *window, num_in, num_out = kernel.shape
         if layer in _FLATTENED:  # as the convolution that it is
@@ -91,7 +90,7 @@ def from_torch(model: str, entries: Mapping[str, Any], like: Mapping[str, Any]) 
         unexpected, of another shape, not floating point, or not finite in float32. One message
         names them all.
     """
-    names = lookup("convertible model", model, TORCH_NAMES)
+    names = lookup("convertible model", base_name(model), TORCH_NAMES)
     expected: dict[str, tuple[int, ...]] = {}
     for layer, name in names.items():
         *window, num_in, num_out = like[layer]["kernel"].shape

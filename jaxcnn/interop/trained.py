@@ -20,8 +20,8 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.data.open import open_dataset
 from jaxcnn.data.preprocess import evaluation_preprocess
 from jaxcnn.distributed import mesh
-from jaxcnn.errors import UserError, lookup
-from jaxcnn.models import MODELS, network
+from jaxcnn.errors import UserError
+from jaxcnn.models import network, variants
 from jaxcnn.optim.optimizers import make_optimizer
 from jaxcnn.paths import local_path
 from jaxcnn.training.step import TrainState, create_state, cross_entropy
@@ -102,7 +102,7 @@ def load_run(
 
 def make_model(config: TrainConfig, info: DatasetInfo, model: nn.Module | None = None) -> nn.Module:
     """Return the network of a config for the classes of a dataset."""
-    model = model or lookup("model", config.model, MODELS)(len(info.class_names))
+    model = model or variants.constructor(config.model)(len(info.class_names))
     return model if config.dtype == "float32" else model.clone(dtype=jnp.dtype(config.dtype))
 
 

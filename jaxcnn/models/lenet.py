@@ -11,7 +11,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxcnn.layers.convolution import conv_general_dilated
-from jaxcnn.layers.pooling import avg_pool, max_pool
+from jaxcnn.layers.padding import Padding
+from jaxcnn.layers.pooling import adaptive_avg_pool, avg_pool, max_pool
+from jaxcnn.models import initializers
 from jaxcnn.models.checks import check_images
 
 
@@ -28,6 +30,12 @@ class LeNet5(nn.Module):
       num_classes: width of the output.
       activation: elementwise function after C1, C3, C5 and F6; sigmoid in the notebook.
       pool: function `(inputs, window_shape) -> outputs` of S2 and S4; the average in the notebook.
+      padding: padding of C1 and C3, as in linen's `Conv`; None is SAME in C1 and VALID in C3. With
+        another padding, S4 divides its maps into 5x5 regions and averages each of them, so that all
+        paddings have the same parameters.
+      initial: function from a unit's number of inputs to the initializers of its layer.
+      double_softmax: return the softmax of the logits, to which the loss applies softmax again, as
+        in the notebook.
       dtype: type of the computation; parameters stay float32.
 
     References:
@@ -38,6 +46,9 @@ class LeNet5(nn.Module):
     num_classes: int = 10
     activation: Callable[[Array], Array] = nn.sigmoid
     pool: Callable[..., Array] = avg_pool
+    padding: Padding | None = None
+    initial: Callable[[int], dict[str, Any]] = initializers.linen_layer
+    double_softmax: bool = False
     dtype: Any = jnp.float32
     head: ClassVar[str] = "output"
 
@@ -53,20 +64,27 @@ class LeNet5(nn.Module):
         """
         fits = images.ndim == 4 and images.shape[1:3] == (28, 28)
         check_images(images, fits, "LeNet5", "[batch, 28, 28, channels]")
-        conv = partial(nn.Conv, dtype=self.dtype, conv_general_dilated=conv_general_dilated)
-        x = conv(6, (5, 5), padding="SAME", name="C1")(images)
+        conv = partial(
+            nn.Conv,
+            kernel_size=(5, 5),
+            dtype=self.dtype,
+            conv_general_dilated=conv_general_dilated,
+        )
+        c1_padding, c3_padding = (self.padding or "SAME", self.padding or "VALID")
+        x = conv(6, padding=c1_padding, **self.initial(25 * images.shape[-1]), name="C1")(images)
         x = self.activation(x)  # [batch, 28, 28, 6]
         x = self.pool(x, (2, 2))  # S2: [batch, 14, 14, 6]
-        x = conv(16, (5, 5), padding="VALID", name="C3")(x)
+        x = conv(16, padding=c3_padding, **self.initial(150), name="C3")(x)
         x = self.activation(x)  # [batch, 10, 10, 16]
-        x = self.pool(x, (2, 2))  # S4: [batch, 5, 5, 16]
-        x = conv(120, (5, 5), padding="VALID", name="C5")(x)
+        # S4: [batch, 5, 5, 16]
+        x = adaptive_avg_pool(x, (5, 5)) if self.padding else self.pool(x, (2, 2))
+        x = conv(120, padding="VALID", **self.initial(400), name="C5")(x)
         x = self.activation(x)  # [batch, 1, 1, 120]
         x = x.reshape(x.shape[0], -1)  # [batch, 120]
-        x = nn.Dense(84, dtype=self.dtype, name="F6")(x)
+        x = nn.Dense(84, dtype=self.dtype, **self.initial(120), name="F6")(x)
         x = self.activation(x)  # [batch, 84]
-        x = nn.Dense(self.num_classes, dtype=self.dtype, name="output")(x)
-        return x  # [batch, num_classes]
+        x = nn.Dense(self.num_classes, dtype=self.dtype, **self.initial(84), name="output")(x)
+        return nn.softmax(x) if self.double_softmax else x  # [batch, num_classes]
 
 
 class LeNet5Modern(nn.Module):

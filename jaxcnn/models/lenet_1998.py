@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.pooling import pool
 from jaxcnn.models.checks import check_images
+from jaxcnn.models.initializers import uniform_by_fan_in
 
 # White in the normalized images; black is 1.175.
 BACKGROUND = -0.1
@@ -55,35 +56,6 @@ BITMAPS: Float[np.ndarray, "10 12 7"] = np.array(
 def squash(a: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Return 1.7159 tanh(2 a / 3), which maps 1 and -1 to themselves (appendix A)."""
     return 1.7159 * jnp.tanh(2 / 3 * a)
-
-
-def uniform_by_fan_in(fan_in: int | np.ndarray) -> nn.initializers.Initializer:
-    """Return an initializer, uniform between -2.4 / fan_in and 2.4 / fan_in (appendix A).
-
-    Args:
-      fan_in: number of inputs of the weight's unit, without the bias; one number, or one for each
-        entry of the parameter's last dimension.
-    """
-    return _uniform(2.4 / np.asarray(fan_in, np.float32))
-
-
-def lecun_uniform(fan_in: int | np.ndarray) -> nn.initializers.Initializer:
-    """Return a uniform initializer of variance 1 / fan_in: up to sqrt(3 / fan_in) either way.
-
-    Args:
-      fan_in: number of inputs, as for `uniform_by_fan_in`.
-
-    References:
-      LeCun, Bottou, Orr, Müller, "Efficient BackProp", 1998, section 4.6.
-    """
-    return _uniform(np.sqrt(3 / np.asarray(fan_in, np.float32)))
-
-
-def _uniform(limit: np.ndarray) -> nn.initializers.Initializer:
-    def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -limit, limit)
-
-    return init
 
 
 class Subsampling(nn.Module):
@@ -189,6 +161,9 @@ class LeNet1998(nn.Module):
       j: constant of the competition term. Only distances up to about j compete: a wrong class is
         pushed away while it is nearer than j, the right class is pulled in until it is. The paper
         says that j is positive but gives no value; of 1, 10 and 40, 10 trained best.
+      pool: function `(inputs, window_shape) -> outputs` instead of S2 and S4, without parameters
+        and without `squash`; None is the paper's subsampling.
+      full_c3: connect each map of C3 to all maps of S2, instead of by Table I.
       by_fan_in: function from a fan-in to the initializer of every parameter. With the paper's,
         the signals after C5 are so small that the steps of its method are much too long; our
         recipe uses `lecun_uniform`, of the same year and authors.
@@ -201,6 +176,8 @@ class LeNet1998(nn.Module):
 
     num_classes: int = 10
     j: float = 10.0
+    pool: Callable[..., Array] | None = None
+    full_c3: bool = False
     by_fan_in: Callable[[Any], nn.initializers.Initializer] = uniform_by_fan_in
     dtype: Any = jnp.float32
 
@@ -241,12 +218,17 @@ class LeNet1998(nn.Module):
             init = self.by_fan_in(fan_in)
             return {"kernel_init": init, "bias_init": init}
 
-        subsampling = partial(Subsampling, self.by_fan_in, self.dtype)
-        table_conv = partial(TableConv, TABLE_I, self.by_fan_in, self.dtype)
+        def subsample(x: Array, name: str) -> Array:
+            if self.pool:
+                return self.pool(x, (2, 2))
+            return squash(Subsampling(self.by_fan_in, self.dtype, name=name)(x))
+
+        table = (tuple(range(6)),) * 16 if self.full_c3 else TABLE_I
+        table_conv = TableConv(table, self.by_fan_in, self.dtype, name="C3")
         x = squash(conv(6, **weights(25), name="C1")(x))  # [batch, 28, 28, 6]
-        x = squash(subsampling(name="S2")(x))  # [batch, 14, 14, 6]
-        x = squash(table_conv(name="C3")(x))  # [batch, 10, 10, 16]
-        x = squash(subsampling(name="S4")(x))  # [batch, 5, 5, 16]
+        x = subsample(x, "S2")  # [batch, 14, 14, 6]
+        x = squash(table_conv(x))  # [batch, 10, 10, 16]
+        x = subsample(x, "S4")  # [batch, 5, 5, 16]
         x = squash(conv(120, **weights(400), name="C5")(x))  # [batch, 1, 1, 120]
         x = x.reshape(x.shape[0], -1)  # [batch, 120]
         x = squash(nn.Dense(84, dtype=self.dtype, **weights(120), name="F6")(x))  # [batch, 84]

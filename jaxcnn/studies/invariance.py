@@ -29,12 +29,12 @@ def _lenet5(model: str, **fields: object) -> TrainConfig:
 def _pools(*, expected: Literal[-1, 1]) -> tuple[Arm, ...]:
     """Return an arm for each pool; the first has none."""
     return (
-        Arm("no pool", _lenet5("lenet5-no-pool")),
+        Arm("no pool", _lenet5("lenet5-tanh:pool=none")),
         Arm("average", _lenet5("lenet5-tanh"), expected=expected),
-        Arm("maximum", _lenet5("lenet5-max-pool"), expected=expected),
-        Arm("minimum", _lenet5("lenet5-min-pool"), expected=expected),
-        Arm("overlapping maximum", _lenet5("lenet5-overlapping-pool"), expected=expected),
-        Arm("blurred maximum", _lenet5("lenet5-blur-pool"), expected=expected),
+        Arm("maximum", _lenet5("lenet5-tanh:pool=max"), expected=expected),
+        Arm("minimum", _lenet5("lenet5-tanh:pool=min"), expected=expected),
+        Arm("overlapping maximum", _lenet5("lenet5-tanh:pool=overlapping-max"), expected=expected),
+        Arm("blurred maximum", _lenet5("lenet5-tanh:pool=blurred-max"), expected=expected),
     )
 
 
@@ -44,9 +44,9 @@ SHIFT = Study(
     source="the course notebook; LeCun et al. 1998, section II.A, of subsampling",
     arms=(
         *_pools(expected=1),
-        Arm("no pool, trained with shifts", _lenet5("lenet5-no-pool", transforms=SHIFTS)),
+        Arm("no pool, trained with shifts", _lenet5("lenet5-tanh:pool=none", transforms=SHIFTS)),
         Arm("average, trained with shifts", _lenet5("lenet5-tanh", transforms=SHIFTS)),
-        Arm("maximum, trained with shifts", _lenet5("lenet5-max-pool", transforms=SHIFTS)),
+        Arm("maximum, trained with shifts", _lenet5("lenet5-tanh:pool=max", transforms=SHIFTS)),
     ),
     quantity="consistency_3",
     label="same answer after a shift by 3 pixels (% of the test images)",

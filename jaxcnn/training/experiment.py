@@ -21,8 +21,8 @@ from jaxcnn.data.preprocess import ViewsError, make_preprocess
 from jaxcnn.data.validation_split import with_validation
 from jaxcnn.distributed import mesh
 from jaxcnn.distributed.compilation_cache import use_compilation_cache
-from jaxcnn.errors import UserError, lookup
-from jaxcnn.models import MODELS, network
+from jaxcnn.errors import UserError
+from jaxcnn.models import network, variants
 from jaxcnn.optim.optimizers import make_optimizer
 from jaxcnn.optim.schedules import make_schedule
 from jaxcnn.training import memory, validate
@@ -99,7 +99,7 @@ class Experiment:
             keys = tuple(jax.random.split(jax.random.key(config.seed), 5))
         init_key, order_key, step_key, image_key, self._epoch_key = mesh.replicate(keys, self.mesh)
         self.step_keys = image_key, step_key
-        model = model or lookup("model", config.model, MODELS)(len(dataset.class_names))
+        model = model or variants.constructor(config.model)(len(dataset.class_names))
         validate.check_network(config, model)
         if config.dtype != "float32":
             model = model.clone(dtype=jnp.dtype(config.dtype))

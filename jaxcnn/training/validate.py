@@ -11,8 +11,8 @@ from jaxcnn import config as configs
 from jaxcnn import config_checks
 from jaxcnn.config import TrainConfig
 from jaxcnn.data import open as data
-from jaxcnn.errors import UserError, lookup
-from jaxcnn.models import MODELS, network
+from jaxcnn.errors import UserError
+from jaxcnn.models import network, variants
 
 MAX_STEPS = 2**31 - 1  # a step is an int32 on the device
 
@@ -31,7 +31,7 @@ def validated(config: TrainConfig, *, dataset: Any = None, model: Any = None) ->
     """
     config = config_checks.settled(config)
     if model is None:
-        lookup("model", config.model, MODELS)
+        variants.constructor(config.model)
     elif not isinstance(model, nn.Module):
         raise UserError(
             f"the model is {model!r:.60}; expected a Flax module, such as MODELS['lenet5'](); "

@@ -368,7 +368,7 @@ def test_benchmark_draws_the_growth_over_batch_sizes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lenet6"], "no network is called 'lenet6'; did you mean lenet5"),
+        (["lenet6"], "no model is called 'lenet6'; did you mean lenet5"),
         (["lenet5", "--against", "torhc"], "no side is called 'torhc'; did you mean torch?"),
         (["lenet5", "--rounds", "0"], "--rounds is 0; expected a value in [1, 1,000]"),
         (

@@ -15,6 +15,7 @@ from jaxcnn.interop.pretrained import load_pretrained
 from jaxcnn.layers.pooling import lp_pool, max_pool, min_pool
 from jaxcnn.models import MODELS
 from jaxcnn.models.lenet import LeNet5
+from jaxcnn.models.variants import CHOICES, constructor
 
 OUTPUTS = """
 ([description, images, pool]) => {
@@ -25,6 +26,7 @@ OUTPUTS = """
 }
 """
 FAMILY = [name for name in MODELS if name.startswith("lenet5")]
+FAMILY += [f"lenet5-tanh:pool={pool}" for pool in CHOICES["pool"]]
 CUSTOM = {
     "leaky relu, max": LeNet5(activation=partial(nn.leaky_relu, negative_slope=0.2), pool=max_pool),
     "hard swish, 47 classes": LeNet5(activation=nn.hard_swish, num_classes=47),
@@ -67,7 +69,7 @@ def test_outputs_of_100_digits_equal_those_of_jax(name, page, digits):
 def test_outputs_of_every_network_equal_those_of_jax(name, page, digits):
     is_1998 = name.startswith("lenet5-1998")
     trained = load_pretrained("lenet5-1998-mnist" if is_1998 else "lenet5-mnist")
-    model = CUSTOM.get(name) or MODELS[name](num_classes=10)
+    model = CUSTOM.get(name) or constructor(name)(num_classes=10)
     trained = trained._replace(model=model, params=random_params(model, (28, 28, 1)))
     expected = network_outputs(trained, digits.images[:10])
     assert_close(outputs(page, trained, digits.images[:10]), expected, tolerance=1e-5)

@@ -43,6 +43,13 @@ def assert_same_answers(name, num_images, batch_sizes, **fields):
         assert_close(actual, expected[:size], tolerance=1e-5)
 
 
+VARIANTS = [
+    *(f"lenet5:pool={pool}" for pool in ("min", "overlapping-max", "blurred-max", "none")),
+    *(f"lenet5:padding={padding}" for padding in ("same", "valid", "full")),
+    *("lenet5:double_softmax=true", "alexnet-32:dropout=0.5"),
+]
+
+
 # The networks with layers that ONNX lacks; the slow test has every network.
 @pytest.mark.parametrize("name", ["lenet5-1998", "cuda-convnet-11pct"])
 def test_onnx_gives_the_answers_of_jax(name):
@@ -50,7 +57,7 @@ def test_onnx_gives_the_answers_of_jax(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", [*sorted(MODELS), *VARIANTS])
 def test_onnx_gives_the_answers_of_jax_for_every_network_and_batch_size(name):
     assert_same_answers(name, 100, (1, 16, 64, 100), eval_batch_size=100 if name in LARGE else 256)
 
@@ -72,7 +79,7 @@ def test_onnx_averages_the_maps_of_alexnet_for_other_images(size):
 )
 def test_onnx_preprocesses_and_averages_views_as_the_run_does(views, transforms):
     fields = {"image_shape": (31, 41, 1), "transforms": transforms, "eval_views": views}
-    assert_same_answers("lenet5-min-pool", 8, (1, 8), eval_batch_size=8 * views, **fields)
+    assert_same_answers("lenet5:pool=min", 8, (1, 8), eval_batch_size=8 * views, **fields)
 
 
 def test_onnx_input_and_output_are_as_chosen():

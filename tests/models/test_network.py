@@ -53,11 +53,6 @@ NUM_PARAMETERS = {
     "lenet5": LENET5,
     "lenet5-tanh": LENET5,
     "lenet5-relu": LENET5,
-    "lenet5-max-pool": LENET5,
-    "lenet5-min-pool": LENET5,
-    "lenet5-overlapping-pool": LENET5,
-    "lenet5-blur-pool": LENET5,
-    "lenet5-no-pool": LENET5,
     "lenet5-modern": LENET5_MODERN,
     "lenet5-1998": LENET_1998,
     "lenet5-1998-lecun-uniform": LENET_1998,
@@ -73,8 +68,6 @@ LENET5_VARIANTS = {
     "lenet5": (nn.sigmoid, linen_pooling.avg_pool),
     "lenet5-tanh": (nn.tanh, linen_pooling.avg_pool),
     "lenet5-relu": (nn.relu, linen_pooling.max_pool),
-    "lenet5-max-pool": (nn.tanh, linen_pooling.max_pool),
-    "lenet5-min-pool": (nn.tanh, linen_pooling.min_pool),
 }
 
 
