@@ -41,6 +41,7 @@ def variants():
         "accumulated": ("lenet5-mnist5k", *FLAGS, "--optimizer.accumulate", 3),
         "diagonal-lm": ("lenet5-1998-minibatch-mnist", *of_1998, *FLAGS),
         "fine-tuned": ("lenet5-mnist5k", *tuned, *FLAGS, "--new-head", "--ema-decay", 0.9),
+        "validated": ("lenet5-mnist5k", *FLAGS, "--val-fraction", 0.2, "--epochs", 2),
         "streamed": ("lenet5-mnist5k", *streamed, *FLAGS, "--epochs", 20, "--batch-size", 30),
     }
 

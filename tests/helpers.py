@@ -1,5 +1,6 @@
 """What several test modules share: an assertion, processes, random parameters, small datasets."""
 
+import contextlib
 import functools
 import gzip
 import io
@@ -13,17 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import linen as nn
 from hypothesis import strategies as st
 from PIL import Image
 
 from jaxcnn.config import to_json
 from jaxcnn.data import transforms
+from jaxcnn.data.datasets import Dataset
 from jaxcnn.distributed import mesh
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.models.variants import constructor
 from jaxcnn.models.variants import image_shape as image_shape_of
 from jaxcnn.training import step
+from jaxcnn.training.experiment import Experiment
 
 SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
 
@@ -164,6 +168,33 @@ class Tiny(nn.Module):
         return nn.Dense(self.num_classes)(x)
 
 
+class Fragile(nn.Module):
+    """A linear network whose outputs are not finite for a white image."""
+
+    num_classes: int = 3
+
+    @nn.compact
+    def __call__(self, images, *, train=False):
+        x = nn.Dense(3, name="dense")(images.reshape(len(images), -1))
+        is_white = images.min(axis=(1, 2, 3)) > 0.99
+        x = x / jnp.where(is_white, 0.0, 1.0)[:, None]
+        return nn.Dense(self.num_classes, name="head")(x)
+
+    def code(self, images):
+        """Return the outputs, for diagonal-lm."""
+        return self(images)
+
+
+def with_a_white_image():
+    """Return a dataset of 64 images [4, 4, 1]; the first training image is white."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(64, 4, 4, 1), dtype=np.uint8)
+    test_images = images.copy()
+    images[0] = 255
+    labels = rng.integers(3, size=64, dtype=np.int32)
+    return Dataset("noise", images, labels, test_images, labels, tuple("abc"))
+
+
 def new_state(model, tx=None):
     """Return a state for images [4, 4, 1], on all devices."""
     create = functools.partial(step.create_state, model, tx or optax.adam(0.1), (4, 4, 1))
@@ -175,6 +206,21 @@ def tiny_train_set():
     rng = np.random.default_rng(0)
     images = rng.integers(255, size=(18, 4, 4, 1), dtype=np.uint8)
     return images, rng.integers(3, size=18, dtype=np.int32)
+
+
+@contextlib.contextmanager
+def interrupted_at(step, monkeypatch):
+    """Interrupt training at the first line of its log at `step` or later."""
+    learning_rate = Experiment.learning_rate
+
+    def interrupt(self, last):
+        if last >= step:
+            raise KeyboardInterrupt
+        return learning_rate(self, last)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Experiment, "learning_rate", interrupt)
+        yield
 
 
 # Every transform, with values inside the bounds of its fields.

@@ -52,6 +52,8 @@ def gauss_newton_diagonal(
     params: optax.Params,
     examples: jax.Array,
     key: jax.Array,
+    *,
+    skip_nonfinite: bool = False,
 ) -> optax.Params:
     """Return an unbiased estimate of the Gauss-Newton diagonal of a sum of squares.
 
@@ -71,30 +73,36 @@ def gauss_newton_diagonal(
       params: parameters at which to estimate.
       examples: examples [examples, ...].
       key: random key of the signs.
+      skip_nonfinite: leave out the examples whose squared derivatives are not finite.
 
     Returns:
-      h, shaped as `params`.
+      h, shaped as `params`; 0 if all examples are left out.
     """
 
     def add_example(
         total: optax.Params, example_and_key: tuple[jax.Array, jax.Array]
-    ) -> tuple[optax.Params, None]:
+    ) -> tuple[optax.Params, jax.Array | None]:
         example, key = example_and_key
         outputs, pullback = jax.vjp(lambda params: residuals(params, example[None]), params)
         (slopes,) = pullback(jax.random.rademacher(key, outputs.shape, outputs.dtype))
-        return jax.tree.map(lambda sum_, slope: sum_ + slope**2, total, slopes), None
+        after = jax.tree.map(lambda sum_, slope: sum_ + slope**2, total, slopes)
+        if not skip_nonfinite:
+            return after, None
+        finite = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after)]).all()
+        return jax.lax.cond(finite, lambda: after, lambda: total), finite
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     keys = jax.random.split(key, len(examples))
-    total, _ = jax.lax.scan(add_example, zeros, (examples, keys))
-    return jax.tree.map(lambda sum_: 2 * sum_ / len(examples), total)
+    total, finite = jax.lax.scan(add_example, zeros, (examples, keys))
+    count = len(examples) if finite is None else jnp.maximum(1, finite.sum(dtype=jnp.float32))
+    return jax.tree.map(lambda sum_: 2 * sum_ / count, total)
 
 
 class BeforeEpoch(NamedTuple):
     """An update of the optimizer's state before the first step of an epoch.
 
     Attributes:
-      update: `(code_fn, params, opt_state, images, key) -> opt_state`.
+      update: `(code_fn, params, opt_state, images, key, skip_nonfinite=False) -> opt_state`.
       num_examples: number of training images that `update` reads.
     """
 
@@ -108,6 +116,8 @@ def update_curvature(
     opt_state: optax.OptState,
     images: jax.Array,
     key: jax.Array,
+    *,
+    skip_nonfinite: bool = False,
 ) -> optax.OptState:
     """Return the optimizer's state with a new estimate of the curvature.
 
@@ -118,8 +128,9 @@ def update_curvature(
       opt_state: state that holds a `ScaleByDiagonalCurvatureState`.
       images: preprocessed images to estimate from.
       key: random key of the estimate.
+      skip_nonfinite: see `gauss_newton_diagonal`.
     """
-    curvature = gauss_newton_diagonal(code_fn, params, images, key)
+    curvature = gauss_newton_diagonal(code_fn, params, images, key, skip_nonfinite=skip_nonfinite)
     return optax.tree_utils.tree_set(opt_state, curvature=curvature)
 
 

@@ -247,7 +247,8 @@ class Experiment:
             key = jax.random.fold_in(key, state.step)
             inputs = self.preprocess.evaluate(images)
             opt_state = before_epoch.update(
-                self._code_fn, state.params, state.opt_state, inputs, key
+                *(self._code_fn, state.params, state.opt_state, inputs, key),
+                skip_nonfinite=self.config.on_nonfinite == "skip",
             )
             return state.replace(opt_state=opt_state)
 

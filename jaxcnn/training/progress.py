@@ -82,10 +82,12 @@ def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> N
     """Save a checkpoint from which the same config resumes.
 
     Raises:
-      RunError: a parameter is not finite, or the checkpoint cannot be written.
+      RunError: a value of the state is not finite, or the checkpoint cannot be written.
     """
     if not all_finite(run.state.params):
         raise RunError(f"a parameter is not finite at step {run.step:,}; {ADVICE}")
+    if not all_finite(run.state.opt_state):  # an infinite second moment of Adam stops a parameter
+        raise RunError(f"the optimizer's state is not finite at step {run.step:,}; {ADVICE}")
     sums: Any = {name: total.item() for name, total in run.metrics.items()}
     progress: Progress = {
         "metrics": sums,

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from unittest import mock
 
@@ -16,11 +17,18 @@ import jax
 import numpy as np
 import pytest
 import yaml
-from helpers import SCRIPTS, run_script, script_command, start_script
+from helpers import (
+    SCRIPTS,
+    Fragile,
+    run_script,
+    script_command,
+    start_script,
+    with_a_white_image,
+)
 from PIL import Image
 
 from jaxcnn import PRESETS, train_and_evaluate
-from jaxcnn.config import OptimizerConfig, TrainConfig
+from jaxcnn.config import OptimizerConfig, TrainConfig, to_json
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
 from jaxcnn.interop.pretrained import load_pretrained
@@ -191,6 +199,52 @@ def test_processes_end_when_one_is_killed_and_the_run_continues(
     assert {status for *_, status in (first, *others)} == {0}, first
     assert "Going on from the checkpoint of step" in first[0]
     assert_same_run(tmp_path, undisturbed)
+
+
+# Trains a network that fails on one image, in one of two processes; its arguments are the address,
+# the number of the process and its config.
+SKIPPING = """
+import sys
+from helpers import Fragile, with_a_white_image
+from jaxcnn import train_and_evaluate
+from jaxcnn.config import from_json
+from jaxcnn.distributed import processes
+
+address, process_id, config = sys.argv[1:]
+with processes.initialize(True, address, 2, int(process_id)):
+    train_and_evaluate(from_json(config), dataset=with_a_white_image(), model=Fragile())
+"""
+
+
+@pytest.mark.slow
+def test_processes_skip_the_same_steps_that_are_not_finite(tmp_path):
+    rule = OptimizerConfig(name="diagonal-lm", learning_rate=0.01, accumulate=2)
+    fields = {"dataset": "noise", "batch_size": 8, "epochs": 3, "log_every_steps": 3}
+    fields |= {"on_nonfinite": "skip", "ema_decay": 0.5, "optimizer": rule}
+    one, two = tmp_path / "one", tmp_path / "two"
+    config = TrainConfig(**fields, workdir=str(one))
+    result = train_and_evaluate(config, dataset=with_a_white_image(), model=Fragile())
+    assert result["skipped_steps"] == 3
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    text = to_json(dataclasses.replace(config, workdir=str(two)))
+    environment = {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    results = ends(
+        [
+            subprocess.Popen(
+                [sys.executable, "-c", SKIPPING, address, str(i), text],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | environment,
+            )
+            for i in range(2)
+        ]
+    )
+    assert {status for *_, status in results} == {0}, results
+    assert json.loads((two / "result.json").read_text())["skipped_steps"] == 3
+    chex.assert_trees_all_close(read_metrics(two), read_metrics(one), rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from helpers import Tiny, new_state, tiny_train_set
 
 from jaxcnn.distributed import mesh
 from jaxcnn.optim.optimizers import average_parameters
-from jaxcnn.training import device_loops, step
+from jaxcnn.training import device_loops, microbatch, step
 from jaxcnn.training.step import create_state
 
 NUM_EXAMPLES, NUM_CLASSES = 11, 3
@@ -147,7 +147,9 @@ def poison(_, images):
     return jnp.where(images == 255, jnp.inf, to_pixels(images))
 
 
-def test_train_steps_skips_a_step_that_is_not_finite():
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_train_steps_skips_a_step_that_is_not_finite(num_microbatches, monkeypatch):
+    monkeypatch.setattr(microbatch, "choose_number", lambda *_: num_microbatches)
     images, labels = tiny_train_set()
     images[ORDER[9]] = 255  # in the third step
     rule = optax.chain(optax.adam(0.1), average_parameters(0.9))

@@ -70,10 +70,16 @@ def test_save_checkpoint_notes_the_accuracy_of_an_evaluation(evaluated, best, ex
                 checkpoints.resolve_step("best")
 
 
-def test_save_checkpoint_refuses_parameters_that_are_not_finite(experiment, tmp_path):
+@pytest.mark.parametrize(
+    ("field", "name"), [("params", "a parameter"), ("opt_state", "the optimizer's state")]
+)
+def test_save_checkpoint_refuses_values_that_are_not_finite(field, name, experiment, tmp_path):
     run = new_run(experiment)
-    run.state = run.state.replace(params=jax.tree.map(lambda x: x * np.nan, run.state.params))
+    values = jax.tree.map(
+        lambda x: x + np.inf if x.dtype == np.float32 else x, getattr(run.state, field)
+    )
+    run.state = run.state.replace(**{field: values})
     with Checkpoints(tmp_path) as checkpoints:
-        with pytest.raises(RunError, match="a parameter is not finite at step 0"):
+        with pytest.raises(RunError, match=f"^{name} is not finite at step 0"):
             save_checkpoint(run, checkpoints, evaluated=False)
         assert checkpoints.steps() == []

@@ -13,10 +13,11 @@ import chex
 import jax
 import numpy as np
 import pytest
-from helpers import CLASSES, open_folder, save_image
+from helpers import CLASSES, Fragile, interrupted_at, open_folder, save_image
+from PIL import Image
 
 from jaxcnn import evaluate_run, train_and_evaluate
-from jaxcnn.config import TrainConfig, to_json
+from jaxcnn.config import OptimizerConfig, TrainConfig, to_json
 from jaxcnn.data import datasets
 from jaxcnn.data.stream import evaluation_batches, training_batches
 from jaxcnn.data.transforms import HorizontalFlip, PCAColor, RandomCrop
@@ -25,6 +26,7 @@ from jaxcnn.errors import UserError
 from jaxcnn.training import train
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.workdir.checkpoints import Checkpoints
+from jaxcnn.workdir.metrics_log import read_metrics
 
 # Trains in a process of its own, and dies after step 22, in the second epoch of 15 steps.
 CHILD = """
@@ -112,6 +114,27 @@ def test_streamed_run_killed_continues_to_the_same_bits(image_folder, tmp_path, 
     assert resumed_at in (16, 20)
     assert again["test_loss"] == result["test_loss"]
     chex.assert_trees_all_equal(final_params(killed), final_params(whole))
+
+
+@pytest.mark.parametrize("interruptions", [(), pytest.param((9, 22), marks=pytest.mark.slow)])
+def test_streamed_run_skips_steps_that_are_not_finite(
+    interruptions, image_folder, tmp_path, monkeypatch
+):
+    path = image_folder / "train" / "eel" / "02.JPEG"
+    Image.new("RGB", (40, 40), "white").save(path)
+    rule = OptimizerConfig(name="diagonal-lm", learning_rate=0.01, accumulate=2)
+    fields = {"stream_size": 28, "transforms": (), "on_nonfinite": "skip"}
+    fields |= {"optimizer": rule, "ema_decay": 0.5, "checkpoint_every_steps": 7}
+    config = config_of(image_folder, tmp_path / "whole", **fields)
+    result = train_and_evaluate(config, model=Fragile())
+    assert result["skipped_steps"] == 2 and result["steps"] == 30
+    again = dataclasses.replace(config, workdir=str(tmp_path / "again"))
+    for step in interruptions:
+        with interrupted_at(step, monkeypatch):
+            train_and_evaluate(again, model=Fragile())
+    if interruptions:
+        assert train_and_evaluate(again, model=Fragile())["skipped_steps"] == 2
+        assert read_metrics(tmp_path / "again") == read_metrics(tmp_path / "whole")
 
 
 def test_streamed_feed_equals_the_resident_feed(image_folder, tmp_path, monkeypatch):

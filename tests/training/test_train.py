@@ -9,11 +9,9 @@ import time
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
-from helpers import start_script
+from helpers import Fragile, interrupted_at, start_script, with_a_white_image
 
 from jaxcnn import PRESETS, train_and_evaluate
 from jaxcnn.config import OptimizerConfig, TrainConfig, to_json
@@ -309,46 +307,38 @@ def test_train_saves_a_checkpoint_on_sigterm_and_continues(undisturbed, tmp_path
     assert steps == sorted({*range(3, 248, 3), 124, 248})
 
 
-class Fragile(nn.Module):
-    """A network whose outputs are infinite for a white image."""
-
-    @nn.compact
-    def __call__(self, images, *, train=False):
-        x = nn.Dense(3, name="dense")(images.reshape(len(images), -1))
-        is_white = images.min(axis=(1, 2, 3)) > 0.99
-        return nn.Dense(3, name="head")(x / jnp.where(is_white, 0.0, 1.0)[:, None])
+EVERYTHING = {
+    "optimizer": OptimizerConfig(name="diagonal-lm", learning_rate=0.01, accumulate=2),
+    "ema_decay": 0.5,
+}
 
 
-def with_a_white_image():
-    rng = np.random.default_rng(0)
-    images = rng.integers(256, size=(64, 4, 4, 1), dtype=np.uint8)
-    test_images = images.copy()
-    images[0] = 255
-    labels = rng.integers(3, size=64, dtype=np.int32)
-    return Dataset("noise", images, labels, test_images, labels, tuple("abc"))
-
-
-def test_train_skips_steps_that_are_not_finite_whenever_it_resumes(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("fields", "checkpoint_every_steps", "interruptions"),
+    [
+        pytest.param({}, 1, (4, 17), marks=pytest.mark.slow),
+        pytest.param(EVERYTHING, 1, (4, 17), marks=pytest.mark.slow),
+        (EVERYTHING, 5, (13,)),
+    ],
+)
+def test_train_skips_steps_that_are_not_finite_whenever_it_resumes(
+    fields, checkpoint_every_steps, interruptions, tmp_path, monkeypatch
+):
     config = TrainConfig(
         **{"dataset": "noise", "batch_size": 8, "epochs": 3, "log_every_steps": 3},
-        **{"on_nonfinite": "skip", "checkpoint_every_steps": 1, "workdir": str(tmp_path / "one")},
+        **{"on_nonfinite": "skip", "checkpoint_every_steps": checkpoint_every_steps},
+        workdir=str(tmp_path / "one"),
+        **fields,
     )
     whole = {"dataset": with_a_white_image(), "model": Fragile()}
     result = train_and_evaluate(config, **whole)
     assert result["skipped_steps"] == 3 and result["steps"] == 24
     lines = read_metrics(tmp_path / "one")
     assert lines[-1]["skipped_steps"] == 3
-    assert lines[-1]["learning_rate"] == pytest.approx(1e-3)
+    assert lines[-1]["learning_rate"] == pytest.approx(config.optimizer.learning_rate)
     again = dataclasses.replace(config, workdir=str(tmp_path / "two"))
-    for step in (4, 17):
-
-        def learning_rate(self, last, step=step, function=Experiment.learning_rate):
-            if last >= step:
-                raise KeyboardInterrupt
-            return function(self, last)
-
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(Experiment, "learning_rate", learning_rate)
+    for step in interruptions:
+        with interrupted_at(step, monkeypatch):
             train_and_evaluate(again, **whole)
     assert train_and_evaluate(again, **whole)["skipped_steps"] == 3
     assert read_metrics(tmp_path / "two") == lines
