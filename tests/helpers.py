@@ -382,7 +382,7 @@ RESULT = {
 }
 
 
-def write_run(folder, config, accuracy, *, finished=True):
+def write_run(folder, config, accuracy, *, finished=True, **result_fields):
     """Write what a run of two epochs of 62 steps leaves, but for its checkpoints."""
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(to_json(config))
@@ -394,5 +394,5 @@ def write_run(folder, config, accuracy, *, finished=True):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if finished:
         result = RESULT | {"test_accuracy": accuracy, "seed": config.seed}
-        result["epochs"] = config.epochs
+        result |= {"epochs": config.epochs, **result_fields}
         (folder / "result.json").write_text(json.dumps(result))

@@ -25,7 +25,7 @@ ROOMS = {
     ),
     "studies": (
         *("engine", "catalogue", "invariance", "repeatability", "measures", "publish", "report"),
-        *("summary", "statistics", "study"),
+        *("summary", "statistics", "rates", "runs", "study"),
     ),
     "demo": ("page", "gallery", "describe"),
     "benchmarks": (),

@@ -36,6 +36,8 @@ class Options:
     """Copy the page of the study, run before, into a folder of documentation, and list it there."""
     train: Annotated[int | None, placeholder("SEED")] = None
     """Train the arms with this seed only, and measure nothing: a line of --plan."""
+    rate: Annotated[float | None, placeholder("X")] = None
+    """With --train, try this learning rate on a validation split."""
 
 
 USAGE = """\
@@ -83,14 +85,16 @@ def _run(program: str, name: str, *arguments: str) -> None:
     study = lookup("study", name, STUDIES)
     options = tyro.cli(Options, prog=f"{program} {name}", args=list(arguments))
     seeds = _seeds(study.num_seeds if options.seeds is None else options.seeds)
+    if options.rate is not None and options.train is None:
+        raise UserError(f"`rate` is {options.rate}; it requires --train; remove it")
     if options.train is not None:
-        engine.train(study, options.train, arms=options.arms)
+        engine.train(study, options.train, arms=options.arms, rate=options.rate)
     elif options.publish:
         publish(study, options.publish)
     elif options.plan:
-        for arm, seed in engine.missing_runs(study, seeds, arms=options.arms):
-            command = ["python", "scripts/study.py", name, "--arms", arm.name, "--train", str(seed)]
-            print(shlex.join(command))
+        for arm, seed, rate in engine.plan(study, seeds, arms=options.arms):
+            command = ["python", "scripts/study.py", name, "--arms", arm, "--train", str(seed)]
+            print(shlex.join([*command, *(["--rate", f"{rate:g}"] if rate else [])]))
     else:
         engine.run_study(
             study,

@@ -10,21 +10,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jaxcnn import config as configs
 from jaxcnn import records, report
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError, lookup
-from jaxcnn.evaluation.jobs import Job, train_jobs
-from jaxcnn.evaluation.jobs_progress import show_progress
 from jaxcnn.files import write_atomically
-from jaxcnn.studies import measures
+from jaxcnn.studies import measures, rates
 from jaxcnn.studies.catalogue import STUDIES
 from jaxcnn.studies.report import print_summary, save_figure, to_markdown
+from jaxcnn.studies.runs import find_or_train, missing_runs
 from jaxcnn.studies.study import Arm, Measured, Study, folder_of
 from jaxcnn.studies.summary import summarize
-from jaxcnn.training.validate import validated
-from jaxcnn.workdir.folder import default_workdir
-from jaxcnn.workdir.listing import list_runs
 
 
 def run_study(
@@ -61,9 +56,10 @@ def run_study(
     study = _chosen(study, arms)
     if quick:
         study = _quick(study)
+    study, tried = rates.choose(study, jobs)
     folder = folder_of(study.name, quick=quick)
     folder.mkdir(parents=True, exist_ok=True)
-    runs = _find_or_train(study, seeds, jobs)
+    runs = find_or_train(study, seeds, jobs)
     measured = _measure(study, runs, folder / "measured.json")
     summary = summarize(study, seeds, measured)
     record = {
@@ -73,6 +69,7 @@ def run_study(
         "device": _device(),
         "versions": {name: metadata.version(name) for name in ("jax", "flax", "jaxcnn")},
         "runs": {arm: [str(runs[arm, seed]) for seed in seeds] for arm in summary["arms"]},
+        "rates": tried,
         **summary,
     }
     write_atomically(folder / "study.json", json.dumps(record, indent=2) + "\n")
@@ -120,21 +117,38 @@ def compare(
     )
 
 
-def train(study: Study, seed: int, *, arms: Sequence[str] = ()) -> None:
-    """Train the arms of a study with one seed, as a job of a batch system, and measure nothing."""
-    _find_or_train(_chosen(study, arms), [seed], None)
+def train(study: Study, seed: int, *, arms: Sequence[str] = (), rate: float | None = None) -> None:
+    """Train the arms of a study with one seed, as a job of a batch system, and measure nothing.
+
+    Args:
+      study: the study.
+      seed: the seed.
+      arms: names of the arms; by default all.
+      rate: learning rate to try on the validation split, instead of the one that was chosen.
+    """
+    study = _chosen(study, arms)
+    if rate is None:
+        find_or_train(rates.choose(study)[0], [seed])
+    else:
+        find_or_train(rates.trials(dataclasses.replace(study, rates=(rate,))), [seed])
 
 
-def missing_runs(
+def plan(
     study: Study, seeds: Sequence[int], *, arms: Sequence[str] = ()
-) -> list[tuple[Arm, int]]:
-    """Return the arms and seeds for which there is no finished run."""
-    known = _finished()
-    return [
-        (arm, seed)
-        for arm in _chosen(study, arms).arms
-        for seed in seeds
-        if _existing(_with_seed(arm, seed), known) is None
+) -> list[tuple[str, int, float | None]]:
+    """Return arm, seed and rate of the runs that `train` has to train, those of a rate first.
+
+    Rates are chosen when all of them have been tried; before, the plan has the trials only.
+    """
+    study = _chosen(study, arms)
+    missing: list[tuple[str, int, float | None]] = [
+        (arm.name, 0, rate)
+        for arm in study.arms
+        for rate in study.rates
+        if missing_runs(rates.trials(dataclasses.replace(study, arms=(arm,), rates=(rate,))), [0])
+    ]
+    return missing or [
+        (arm.name, seed, None) for arm, seed in missing_runs(rates.choose(study)[0], seeds)
     ]
 
 
@@ -151,65 +165,7 @@ def _quick(study: Study) -> Study:
             arm.config, preset="custom", dataset="mnist5k", epochs=2, eval_every_epochs=2
         )
         arms.append(dataclasses.replace(arm, config=config, published=None))
-    return dataclasses.replace(study, arms=tuple(arms))
-
-
-def _with_seed(arm: Arm, seed: int) -> TrainConfig:
-    config = dataclasses.replace(arm.config, seed=seed)
-    return validated(dataclasses.replace(config, workdir=default_workdir(config)))
-
-
-def _finished() -> list[tuple[TrainConfig, Path]]:
-    if not Path("runs").is_dir():
-        return []
-    try:
-        runs = list_runs(["runs"])
-    except UserError:  # there is no run yet
-        return []
-    return [(run.config, run.path) for run in runs if run.config and run.state == "finished"]
-
-
-def _existing(config: TrainConfig, known: Sequence[tuple[TrainConfig, Path]]) -> Path | None:
-    # `differences` takes all folders of images for one that has moved; here they are compared.
-    return next(
-        (
-            path
-            for other, path in known
-            if config.dataset == other.dataset and not configs.differences(config, other)
-        ),
-        None,
-    )
-
-
-def _find_or_train(
-    study: Study, seeds: Sequence[int], at_a_time: int | None
-) -> dict[tuple[str, int], Path]:
-    """Return the run folder of each arm and seed, after training those that are missing."""
-    known, runs, jobs = _finished(), dict[tuple[str, int], Path](), list[Job]()
-    for seed in seeds:  # all arms of a seed first, so that an interrupted study is paired
-        for arm in study.arms:
-            config = _with_seed(arm, seed)
-            path = _existing(config, known)
-            if path is None:
-                path = Path(config.workdir or "")
-                if taken := [job.name for job in jobs if job.config.workdir == config.workdir]:
-                    raise UserError(
-                        f"{arm.name}, seed {seed}, and {taken[0]} would both be kept in {path}; "
-                        "expected folders of images with different names; rename one"
-                    )
-                jobs.append(Job(f"{arm.name}, seed {seed}", config))
-                known.append((config, path))
-            runs[arm.name, seed] = path
-    num_runs = len(study.arms) * len(seeds)
-    report.say(
-        f"{study.name}: {len(study.arms)} arms x {len(seeds)} seeds, {num_runs - len(jobs)} of "
-        f"{num_runs} runs are there already; about {report.duration(study.seconds * len(jobs))} "
-        "on two cores"
-    )
-    if jobs:
-        with show_progress(jobs, only_ends=True) as watch:
-            train_jobs(jobs, watch, at_a_time=at_a_time)
-    return runs
+    return dataclasses.replace(study, arms=tuple(arms), rates=())
 
 
 def _measure(

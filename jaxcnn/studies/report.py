@@ -56,6 +56,7 @@ def to_markdown(study: Study, record: dict[str, Any]) -> str:
     if published := [arm.published for arm in study.arms if arm.published]:
         sources = dict.fromkeys(f"{each.value:g}: {each.source} ({each.how})" for each in published)
         lines += ["Published figures:", "", *(f"- {text}" for text in sources), ""]
+    lines += _rates(record["rates"])
     lines += ["Arms, as they differ from their preset:", ""]
     lines += [f"- {name}: `{arm['config']}`" for name, arm in record["arms"].items()]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
@@ -104,6 +105,24 @@ def _row(study: Study, name: str, arm: dict[str, Any]) -> list[str]:
         published = arm["published"]
         row += [f"{published['value']:g}" if published else "", arm["verdict"]]
     return [*row, *([arm["conclusion"]] if len(study.arms) > 1 else [])]
+
+
+def _rates(tried: dict[str, Any]) -> list[str]:
+    """Return the table of the learning rates that were tried."""
+    if not tried:
+        return []
+    names = [*next(iter(tried.values()))["val_error"]]
+    lines = [
+        "Each arm has the learning rate of the smallest error (%) on a twelfth of the "
+        "training images, held out with seed 0:",
+        "",
+        cells(["arm", *names, "chosen"]),
+        cells(["---"] * (len(names) + 2)),
+    ]
+    for arm, each in tried.items():
+        errors = [f"{each['val_error'][name]:.2f}" for name in names]
+        lines.append(cells([arm, *errors, f"{each['chosen']:g}"]))
+    return [*lines, ""]
 
 
 def _seeds(seeds: Sequence[int]) -> str:

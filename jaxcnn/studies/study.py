@@ -87,6 +87,8 @@ class Study:
       curves: quantities along an axis, drawn instead of the main quantity.
       num_seeds: number of seeds by default.
       seconds: seconds of one run and its measurement on two cores, for the plan.
+      rates: learning rates, of which each arm takes the best on a validation split; () keeps those
+        of the arms' configs.
       comment: what the reader should know to read the result.
     """
 
@@ -101,4 +103,5 @@ class Study:
     curves: tuple[Curve, ...] = ()
     num_seeds: int = 5
     seconds: float = 60.0
+    rates: tuple[float, ...] = ()
     comment: str = ""

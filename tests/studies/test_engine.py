@@ -13,7 +13,7 @@ from helpers import SCRIPTS, run_script, start_script, write_run
 
 from jaxcnn import PRESETS
 from jaxcnn.errors import UserError
-from jaxcnn.studies import compare, engine, run_study
+from jaxcnn.studies import compare, engine, rates, run_study, runs
 from jaxcnn.studies.measures import test_error as measured_error
 from jaxcnn.studies.publish import publish
 from jaxcnn.studies.study import Arm, Published, Study
@@ -55,7 +55,7 @@ def trained(tmp_path, monkeypatch):
 
 
 def test_run_study_uses_the_runs_that_are_there(trained, monkeypatch, capsys):
-    monkeypatch.setattr(engine, "train_jobs", None)  # nothing is trained
+    monkeypatch.setattr(runs, "train_jobs", None)  # nothing is trained
     record = run_study(STUDY, seeds=[0, 1])
     assert record["runs"]["fast"][1] == "runs/of/the/user"
     slow, fast = (record["arms"][name] for name in ("slow", "fast"))
@@ -82,16 +82,46 @@ def test_run_study_trains_what_is_missing(trained, monkeypatch):
         asked.extend((job.name, job.config.seed) for job in jobs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "train_jobs", stop)
+    monkeypatch.setattr(runs, "train_jobs", stop)
     with pytest.raises(KeyboardInterrupt):
         run_study(STUDY, seeds=[0, 1, 2])
     assert asked == [("slow, seed 2", 2), ("fast, seed 2", 2)]
-    missing = engine.missing_runs(STUDY, [1, 2], arms=["fast"])
-    assert [(arm.name, seed) for arm, seed in missing] == [("fast", 2)]
+    assert engine.plan(STUDY, [1, 2], arms=["fast"]) == [("fast", 2, None)]
+
+
+def test_rates_are_chosen_on_the_validation_split_and_planned_first(trained, monkeypatch):
+    fast = Arm("fast", dataclasses.replace(CONFIG, label_smoothing=0.1))
+    study = dataclasses.replace(STUDY, arms=(STUDY.arms[0], fast), rates=(1e-3, 3e-3))
+    plan = engine.plan(study, [0, 1])
+    assert plan == [(arm, 0, rate) for arm in ("slow", "fast") for rate in (1e-3, 3e-3)]
+    val_accuracies = {
+        **{("slow", 1e-3): 0.91, ("slow", 3e-3): 0.90},
+        **{("fast", 1e-3): 0.92, ("fast", 3e-3): 0.92},
+    }
+    for arm in rates.trials(study).arms:
+        config = runs.with_seed(arm, 0)
+        assert config.val_fraction == pytest.approx(1 / 12)
+        key = (arm.name.partition(",")[0], config.optimizer.learning_rate)
+        # The rate that is better on the test set is the worse one on the validation split.
+        accuracy = 0.5 if config.optimizer.learning_rate == 1e-3 else 0.99
+        write_run(Path(config.workdir), config, accuracy, val_accuracy=val_accuracies[key])
+    assert engine.plan(study, [0]) == [("slow", 0, None), ("fast", 0, None)]
+    chosen, tried = rates.choose(study)
+    assert [arm.config.optimizer.learning_rate for arm in chosen.arms] == [1e-3, 1e-3]
+    assert tried["slow"]["chosen"] == 1e-3 and tried["slow"]["val_error"]["0.003"] == (
+        pytest.approx(10)
+    )
+    for arm in chosen.arms:
+        write_run(Path(runs.with_seed(arm, 0).workdir), runs.with_seed(arm, 0), 0.9)
+    monkeypatch.setattr(runs, "train_jobs", None)
+    record = run_study(study, seeds=[0])
+    assert record["rates"] == tried
+    page = Path("runs/studies/rates/report.md").read_text()
+    assert "| slow | 9.00 | 10.00 | 0.001 |" in page
 
 
 def test_compare_pairs_the_configs_of_the_caller(trained, monkeypatch):
-    monkeypatch.setattr(engine, "train_jobs", None)
+    monkeypatch.setattr(runs, "train_jobs", None)
     record = compare({"slow": CONFIG, "fast": FAST}, seeds=[0, 1])
     assert record["arms"]["fast"]["difference"]["num_positive"] is not None
     with pytest.raises(UserError, match="there is 1 arm; expected at least two"):
@@ -104,10 +134,10 @@ def test_run_study_does_not_confuse_folders_of_images(trained, tmp_path):
         return Arm(name, dataclasses.replace(CONFIG, dataset=dataset, preset="custom"))
 
     first, second = arm("first"), arm("second")
-    config = engine._with_seed(first, 0)
+    config = runs.with_seed(first, 0)
     write_run(Path("runs/first"), config, 0.9)
     study = dataclasses.replace(STUDY, arms=(first, second))
-    assert [arm.name for arm, _ in engine.missing_runs(study, [0])] == ["second"]
+    assert [arm.name for arm, _ in runs.missing_runs(study, [0])] == ["second"]
     with pytest.raises(UserError, match="second, seed 1, and first, seed 1 would both be kept in"):
         run_study(study, seeds=[1])
 
@@ -139,7 +169,7 @@ def test_script_lists_studies_and_prints_a_plan(tmp_path):
 
 
 def test_publish_writes_a_page_and_the_list_of_all(trained, monkeypatch, tmp_path):
-    monkeypatch.setattr(engine, "train_jobs", None)
+    monkeypatch.setattr(runs, "train_jobs", None)
     other = dataclasses.replace(STUDY, name="others", arms=STUDY.arms[:1])
     for study in (other, STUDY):
         run_study(study, seeds=[0, 1])
