@@ -47,7 +47,7 @@ WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 # Format of config.json, and the fields that each format added. A file of an earlier format takes
 # their defaults; any other missing field is an error. Raise FORMAT to add a field. Formats below
 # FIRST_RECORDED did not record their number.
-FORMAT, FIRST_RECORDED = 11, 6
+FORMAT, FIRST_RECORDED = 12, 6
 ADDED: dict[int, tuple[str, ...]] = {
     2: (
         *("transforms", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.rate_steps"),
@@ -66,6 +66,7 @@ ADDED: dict[int, tuple[str, ...]] = {
     9: ("continued_from",),
     10: ("val_fraction", "patience"),
     11: ("on_nonfinite",),
+    12: ("train_examples", "eval_training"),
 }
 
 # Fields that may change from one start of a run to the next without changing its numbers.
@@ -169,6 +170,10 @@ class TrainConfig(_ShortRepr):
     proportion to the classes (of tfds:NAME, whose labels are stored with the images, regardless of
     them). Evaluations in training then use these images, and the test set is used once, at the end,
     with the checkpoint that is best on them."""
+    train_examples: Annotated[int | None, COUNT_OR_NONE] = None
+    """Number of images to train on. By default all. A subset drawn by the seed, after val_fraction,
+    in proportion to the classes as there; with the same seed, a smaller subset is a part of a
+    larger one."""
     on_bad_image: Annotated[Literal["refuse", "skip"], FREE] = "refuse"
     """Policy for bad streamed images. An image is bad if it is too small or cannot be decoded.
     `refuse` aborts the run; `skip` replaces the image in training and leaves it out in
@@ -221,7 +226,7 @@ class TrainConfig(_ShortRepr):
     average and the optimizer as they were before such a step, and counts it."""
     seed: Annotated[int, SEED] = 0
     """Seed of every random choice. It decides the initial parameters, the order of each epoch,
-    augmentation and dropout."""
+    augmentation, dropout, the validation split and the subset of train_examples."""
 
     # Evaluation, logs and checkpoints
     log_every_steps: Annotated[int, COUNT] = 100
@@ -230,6 +235,10 @@ class TrainConfig(_ShortRepr):
     eval_every_epochs: Annotated[int, COUNT] = 1
     """Epochs between evaluations. Each uses the whole test set, or the validation split, and saves
     a checkpoint; the last step is always evaluated."""
+    eval_training: bool = False
+    """Also evaluate the images that are trained on. Each evaluation then repeats the training loss
+    and accuracy with fixed parameters and without augmentation or dropout; those of the log are
+    means over steps between which the parameters change."""
     patience: Annotated[int | None, COUNT_OR_NONE] = None
     """Evaluations without a better one before the run stops. Better is a higher validation accuracy
     than all earlier ones; requires val_fraction. The learning-rate schedule is not shortened."""

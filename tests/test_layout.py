@@ -70,7 +70,7 @@ ROOMS = {
         *("initializers", "network", "checks"),
     ),
     "data": (
-        *("validation_split", "open", "stream", "decode", "sources", "folders"),
+        *("splits", "open", "stream", "decode", "sources", "folders"),
         *("datasets", "tfds_builders"),
         *("tfds_originals", "originals"),
         *("preprocess", "augment", "transforms"),

@@ -26,13 +26,14 @@ the same command: it continues from its last checkpoint."""
 # Common fields by group; "Rarely needed" has all others.
 GROUPS = {
     "Run": "epochs batch_size seed workdir",
-    "Data": "dataset data_dir transforms pixel_mean pixel_std",
+    "Data": "dataset data_dir train_examples transforms pixel_mean pixel_std",
     "Network": "model dtype",
     "Optimizer": "optimizer.name optimizer.learning_rate optimizer.schedule optimizer.warmup_epochs"
     " optimizer.rate_steps optimizer.momentum optimizer.nesterov optimizer.weight_decay"
     " optimizer.accumulate label_smoothing class_weights ema_decay",
     "Fine-tuning": "init_from freeze",
-    "Evaluation": "val_fraction patience eval_views eval_every_epochs eval_batch_size",
+    "Evaluation": "val_fraction patience eval_training eval_views eval_every_epochs"
+    " eval_batch_size",
     "Devices": "model_axis multihost coordinator num_processes process_id",
 }
 

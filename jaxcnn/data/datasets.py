@@ -42,7 +42,7 @@ class Dataset:
       test_images: test images, never used in training.
       test_labels: indices into `class_names`.
       class_names: name of each label.
-      val_images: images taken from the training set for validation; see `validation_split`.
+      val_images: images taken from the training set for validation; see `splits`.
       val_labels: indices into `class_names`.
     """
 

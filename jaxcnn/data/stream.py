@@ -28,7 +28,7 @@ class StreamedDataset:
       test_images: test images, never used in training.
       class_names: name of each label.
       train_labels: labels of the training images, or None if they are stored with the images.
-      val_images: images taken from the training set for validation; see `validation_split`.
+      val_images: images taken from the training set for validation; see `splits`.
     """
 
     train_images: Images

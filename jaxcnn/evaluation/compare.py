@@ -70,18 +70,26 @@ def _print_seeds(groups: Sequence[Sequence[Run]]) -> None:
     if not groups:
         return
     table = Table("preset and what differs", "seeds", "accuracy", "least", "largest")
+    if any(run.train_eval_accuracy() is not None for group in groups for run in group):
+        table.add_column("training set")
     for group in groups:
         accuracies = [run.result["test_accuracy"] for run in group if run.result]
-        mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
+        training = [a for run in group if (a := run.train_eval_accuracy()) is not None]
         table.add_row(
             escape(_label(group[0])),
             " ".join(str(run.config.seed) for run in group if run.config),
-            f"{100 * mean:.2f} ± {100 * spread:.2f}%",
+            _mean_and_spread(accuracies),
             f"{min(accuracies):.2%}",
             f"{max(accuracies):.2%}",
+            *([_mean_and_spread(training)] if training else []),
         )
     report.console.print(table)
     report.say("Accuracy: of the test images; mean ± sample standard deviation over finished runs.")
+
+
+def _mean_and_spread(accuracies: Sequence[float]) -> str:
+    mean, spread = statistics.mean(accuracies), statistics.stdev(accuracies)
+    return f"{100 * mean:.2f} ± {100 * spread:.2f}%"
 
 
 def _save_curves(runs: Sequence[Run], path: Path) -> None:

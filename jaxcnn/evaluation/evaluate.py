@@ -19,7 +19,7 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.data.folders import composed
 from jaxcnn.data.open import Split, SplitName, open_dataset, open_split, split_of
-from jaxcnn.data.validation_split import with_validation
+from jaxcnn.data.splits import split_training_set
 from jaxcnn.distributed import processes
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import metrics, probes
@@ -247,7 +247,12 @@ def _open_test_set(
     if isinstance(dataset, str):
         # The splits of another dataset are its own.
         config = dataclasses.replace(
-            config, dataset=dataset, hold_out=0.0, val_fraction=0.0, patience=None
+            config,
+            dataset=dataset,
+            hold_out=0.0,
+            val_fraction=0.0,
+            patience=None,
+            train_examples=None,
         )
         dataset = None
     config = validated(config, dataset=dataset, model=model)
@@ -257,12 +262,17 @@ def _open_test_set(
             "`split` is validation, but the run has no `val_fraction`, by which training draws "
             "that split; expected train, val or test"
         )
-    if dataset is None and config.val_fraction and split in ("train", "validation"):
+    is_split = bool(config.val_fraction) or config.train_examples is not None
+    if dataset is None and is_split and split in ("train", "validation"):
         dataset = open_dataset(config.dataset, **options)
     if dataset is None:
         return open_split(config.dataset, split, **options)
-    if config.val_fraction:
-        dataset = with_validation(dataset, config.val_fraction, config.seed)
+    dataset = split_training_set(
+        dataset,
+        val_fraction=config.val_fraction,
+        train_examples=config.train_examples,
+        seed=config.seed,
+    )
     return split_of(dataset, config.dataset, split)
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 from rich import box
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from jaxcnn import config as configs
 from jaxcnn import report
 from jaxcnn.config import TrainConfig
 from jaxcnn.presets import PRESETS
 from jaxcnn.workdir.listing import Run
+
+RIGHT = ("seed", "accuracy", "training set", "steps", "time")  # columns of numbers
 
 
 def differences(config: TrainConfig) -> dict[str, Any]:
@@ -37,21 +39,22 @@ def label(config: TrainConfig) -> str:
 def print_runs(runs: Sequence[Run]) -> None:
     """Print a table of runs, or two lines each where it is too wide; then what is damaged."""
     console, rows = report.console, [_cells(run) for run in runs]
-    columns = ["run", "preset and what differs"]
-    right = [Column(name, justify="right") for name in ("seed", "accuracy", "steps", "time")]
-    table = Table(*columns, *right, "state", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    for name in rows[0]:
+        if name != "training set" or any(row[name] for row in rows):
+            table.add_column(name, justify="right" if name in RIGHT else "left")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(row[str(column.header)]) for column in table.columns))
     unlimited = console.options.update(max_width=10_000)
     table.width = console.measure(table, options=unlimited).maximum
     if table.width <= console.width or not (console.is_terminal or "COLUMNS" in os.environ):
         console.print(table, soft_wrap=True)  # in a pipe each run has one line
     else:
-        for path, _, _, accuracy, steps, seconds, state in rows:
-            report.say(path)
-            report.say(
-                "    " + ", ".join(filter(None, (state, accuracy, f"step {steps}", seconds)))
-            )
+        for row in rows:
+            report.say(row["run"])
+            training = f"training set {row['training set']}" if row["training set"] else ""
+            facts = row["state"], row["accuracy"], training, f"step {row['steps']}", row["time"]
+            report.say("    " + ", ".join(filter(None, facts)))
     if any(run.measured_on() == "validation" for run in runs):
         report.say("* on the validation split, because the run has not been tested yet")
     for run in runs:
@@ -59,19 +62,20 @@ def print_runs(runs: Sequence[Run]) -> None:
             report.say(f"damaged: {run.problem}")
 
 
-def _cells(run: Run) -> tuple[str, ...]:
-    accuracy, config = run.accuracy(), run.config
+def _cells(run: Run) -> dict[str, str]:
+    accuracy, training, config = run.accuracy(), run.train_eval_accuracy(), run.config
     mark = "*" if run.measured_on() == "validation" else ""
     total = f"{run.total_steps:,}" if run.total_steps else "?"
-    return (
-        str(run.path),
-        label(config) if config else "",
-        str(config.seed) if config else "",
-        "" if accuracy is None else f"{accuracy:.2%}{mark}",
-        f"{run.step:,}" if run.step == run.total_steps else f"{run.step:,} of {total}",
-        "" if run.seconds is None else report.duration(run.seconds),
-        run.state,
-    )
+    return {
+        "run": str(run.path),
+        "preset and what differs": label(config) if config else "",
+        "seed": str(config.seed) if config else "",
+        "accuracy": "" if accuracy is None else f"{accuracy:.2%}{mark}",
+        "training set": "" if training is None else f"{training:.2%}",
+        "steps": f"{run.step:,}" if run.step == run.total_steps else f"{run.step:,} of {total}",
+        "time": "" if run.seconds is None else report.duration(run.seconds),
+        "state": run.state,
+    }
 
 
 def to_record(run: Run) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def to_record(run: Run) -> dict[str, Any]:
         "differs": config and differences(config),
         "accuracy": run.accuracy(),
         "measured_on": run.measured_on(),
+        "train_eval_accuracy": run.train_eval_accuracy(),
         "step": run.step,
         "total_steps": run.total_steps,
         "seconds": run.seconds,

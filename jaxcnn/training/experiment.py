@@ -18,7 +18,7 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.data.open import open_dataset
 from jaxcnn.data.preprocess import ViewsError, make_preprocess
-from jaxcnn.data.validation_split import with_validation
+from jaxcnn.data.splits import split_training_set
 from jaxcnn.distributed import mesh
 from jaxcnn.distributed.compilation_cache import use_compilation_cache
 from jaxcnn.errors import UserError
@@ -47,7 +47,7 @@ class Experiment:
 
     Attributes:
       config: the config.
-      dataset: the dataset, on the host, its validation split apart.
+      dataset: the dataset, on the host, its training set split; see `splits`.
       mesh: mesh of all devices.
       state: training state at step 0, on every device.
       steps_per_epoch: whole batches in an epoch.
@@ -80,8 +80,12 @@ class Experiment:
             use_compilation_cache()
         if dataset is None:
             dataset = _open_dataset(config)
-        if config.val_fraction:
-            dataset = with_validation(dataset, config.val_fraction, config.seed)
+        dataset = split_training_set(
+            dataset,
+            val_fraction=config.val_fraction,
+            train_examples=config.train_examples,
+            seed=config.seed,
+        )
         num_examples = len(dataset.train_images)
         validate.check_run_length(config, num_examples)
         self.config = config

@@ -13,7 +13,7 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.distributed import mesh
 from jaxcnn.training.step import Batch, Metrics, TrainState
 
-EvaluationSplit = Literal["validation", "test"]
+EvaluationSplit = Literal["train", "validation", "test"]
 
 
 @runtime_checkable
@@ -30,7 +30,7 @@ class Feed(Protocol):
         """Return the raw images and the labels of a step."""
 
     def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Metrics:
-        """Return metric sums over the test set or the validation split."""
+        """Return metric sums over a split; "train" requires `eval_training`."""
 
     def compile(self) -> None:
         """Compile the programs that training needs."""

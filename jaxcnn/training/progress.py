@@ -29,6 +29,7 @@ class Run:
     step: int = 0
     test: Evaluation | None = None  # the last one
     validation: Validation | None = None  # the last one
+    training: Evaluation | None = None  # the last one, of the images that are trained on
     best_step: int | None = None  # step of the test figures, in a run with a validation split
     log: LogDigest | None = None  # of the log up to this step
     train_seconds: float = 0.0
@@ -60,6 +61,7 @@ def start_or_resume(
         run.started -= progress["total_seconds"]
         run.test = progress["test"]
         run.validation = progress.get("validation")
+        run.training = progress.get("training")
         run.log = progress.get("log")
         run.train_seconds = progress["train_seconds"]
         run.compile_seconds = progress["compile_seconds"]
@@ -100,6 +102,8 @@ def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> N
     }
     if run.validation:
         progress["validation"] = run.validation
+    if run.training:
+        progress["training"] = run.training
     checkpoints.save(
         run.state,
         progress,

@@ -28,6 +28,14 @@ from jaxcnn.workdir.metrics_log import read_metrics
 # Where there is no terminal, seconds before the first line of progress, and between lines.
 FIRST_LINE_SECONDS, LINE_SECONDS = 10, 60
 
+# Prefix of the metrics of a split in the log -> its label and color.
+CURVES = {
+    "train": ("train", "C0"),
+    "train_eval": ("train, evaluated", "C3"),
+    "val": ("validation", "C2"),
+    "test": ("test", "C1"),
+}
+
 
 class TrainingProgress:
     """The progress of training: a bar on a terminal, elsewhere a line each minute.
@@ -99,6 +107,11 @@ def print_result(result: Result, workdir: Path) -> None:
         "devices": ", ".join(result["devices"]),
         "folder": escape(str(workdir)),
     }
+    if "train_eval_accuracy" in result:
+        rows["training set"] = (
+            f"{result['train_eval_accuracy']:.2%} of {result['num_train_eval_examples']:,} images, "
+            f"loss {result['train_eval_loss']:.4f}"
+        )
     if best:
         rows["best validation"] = (
             f"{result['val_accuracy']:.2%} of {result['num_val_examples']:,} images, step {best:,}"
@@ -116,7 +129,7 @@ def save_curves(workdir: Path, path: Path) -> None:
     for axes, name, ylabel in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "error (%)"), strict=True
     ):
-        for split, color in (("train", "C0"), ("val", "C2"), ("test", "C1")):
+        for split, (label, color) in CURVES.items():
             points = [
                 (line["epoch"], line[f"{split}_{name}"])
                 for line in metrics
@@ -127,7 +140,6 @@ def save_curves(workdir: Path, path: Path) -> None:
             x, y = np.array(points).T
             y = 100 * (1 - y) if name == "accuracy" else y
             style = "-" if split == "train" and len(points) > 1 else "o-"
-            label = "validation" if split == "val" else split
             axes.plot(x, np.where(y > 0, y, np.nan), color + style, markersize=3, label=label)
         axes.set(xlabel="epoch", ylabel=ylabel)
         set_log_scale(axes)

@@ -56,9 +56,11 @@ class ResidentFeed:
         self._epoch: int | None = None  # the epoch of `_epoch_order`
         self._train_set = mesh.replicate((dataset.train_images, dataset.train_labels), devices)
         self._evaluation_sets = mesh.replicate(dataset.evaluation_images(), devices)
+        if config.eval_training:
+            self._evaluation_sets["train"] = self._train_set
         self._evaluation_arguments = {
             split: evaluation_arguments(config, preprocess.evaluate, devices, len(labels))
-            for split, (_, labels) in dataset.evaluation_images().items()
+            for split, (_, labels) in self._evaluation_sets.items()
         }
         self._evaluation_programs: dict[str, Callable[..., Any]] = {}
 
@@ -81,7 +83,7 @@ class ResidentFeed:
         return {"image": images[rows], "label": labels[rows]}
 
     def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Metrics:
-        """Return metric sums over the test set or the validation split."""
+        """Return metric sums over a split; "train" requires `eval_training`."""
         return self._evaluation_program(split)(state, *self._evaluation_sets[split])
 
     def compile(self) -> None:

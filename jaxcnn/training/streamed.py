@@ -53,6 +53,8 @@ class StreamedFeed:
         self._skip_nonfinite = config.on_nonfinite == "skip"
         self._steps_per_epoch = len(dataset.train_images) // config.batch_size
         self._evaluation_images = dataset.evaluation_images()
+        if config.eval_training:
+            self._evaluation_images["train"] = dataset.train_images
         self._evaluation_arguments = {
             split: evaluation_arguments(config, preprocess.evaluate, devices, len(images))
             for split, images in self._evaluation_images.items()
@@ -84,7 +86,7 @@ class StreamedFeed:
         return state, metrics
 
     def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Metrics:
-        """Return metric sums over the test set or the validation split, without skipped images."""
+        """Return metric sums over the images of a split that are not skipped."""
         program = self._evaluation_program(split)
         metrics = mesh.replicate(zero_metrics(), self._devices)
         for batch in self._evaluation_batches(split):

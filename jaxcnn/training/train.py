@@ -194,21 +194,30 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
 
 
 def _evaluate(experiment: Experiment, run: Run) -> dict[str, float]:
-    """Evaluate on the validation split, or else on the test set; return the values of the log."""
+    """Evaluate on the validation split, or else on the test set; return the values of the log.
+
+    With `eval_training`, also evaluate on the training set.
+
+    Raises:
+      RunError: a loss is not finite.
+    """
+    found: dict[str, Evaluation] = {}
     if experiment.config.val_fraction:
-        split, found = "validation", experiment.evaluate(run.state, "validation")
-        run.validation = _compared(found, run.validation)
-        values = {"val_loss": found["loss"], "val_accuracy": found["accuracy"]}
+        found["val"] = experiment.evaluate(run.state, "validation")
+        run.validation = _compared(found["val"], run.validation)
     else:
-        split, found = "test", experiment.evaluate(run.state)
-        run.test = found
-        values = {"test_loss": found["loss"], "test_accuracy": found["accuracy"]}
-    if not math.isfinite(found["loss"]):
-        raise RunError(f"the {split} loss is not finite at step {run.step:,}; {ADVICE}")
-    report.say(
-        f"epoch {run.step // experiment.steps_per_epoch}: {split} accuracy "
-        f"{found['accuracy']:.2%}, loss {found['loss']:.4f}"
-    )
+        found["test"] = run.test = experiment.evaluate(run.state)
+    if experiment.config.eval_training:
+        found["train_eval"] = run.training = experiment.evaluate(run.state, "train")
+    values: dict[str, float] = {}
+    texts = []
+    for split, means in found.items():
+        name = {"val": "validation", "train_eval": "training set"}.get(split, split)
+        if not math.isfinite(means["loss"]):
+            raise RunError(f"the {name} loss is not finite at step {run.step:,}; {ADVICE}")
+        values |= {f"{split}_loss": means["loss"], f"{split}_accuracy": means["accuracy"]}
+        texts.append(f"{name} accuracy {means['accuracy']:.2%}, loss {means['loss']:.4f}")
+    report.say(f"epoch {run.step // experiment.steps_per_epoch}: {'; '.join(texts)}")
     return values
 
 
@@ -242,6 +251,7 @@ def _test_best(experiment: Experiment, run: Run, checkpoints: Checkpoints) -> No
     with report.phase("testing"):
         state, progress = checkpoints.restore(experiment.state, "best")
         run.test, run.validation = experiment.evaluate(state), progress.get("validation")
+        run.training = progress.get("training")
         run.best_step = int(state.step)
 
 
@@ -280,6 +290,10 @@ def _result(experiment: Experiment, run: Run) -> Result:
     }
     if config.on_nonfinite == "skip" or run.skipped_steps:
         result["skipped_steps"] = run.skipped_steps
+    if run.training is not None:
+        result["train_eval_accuracy"] = run.training["accuracy"]
+        result["train_eval_loss"] = run.training["loss"]
+        result["num_train_eval_examples"] = run.training["num_examples"]
     if run.best_step is not None and run.validation is not None:
         result["best_step"] = run.best_step
         result["val_accuracy"] = run.validation["accuracy"]

@@ -48,13 +48,16 @@ class Result(_Result, total=False):
     """Content of result.json; all seconds are sums over the starts of the run.
 
     `continued_from` is missing in results of earlier versions, `skipped_steps` unless such steps
-    are skipped, the other fields in runs without a validation split. The test figures of such a
-    run, too, are those of `best_step`; `stopped_early` says whether `patience` ended it before
-    `epochs`.
+    are skipped, the evaluation of the training set without `eval_training`, the other fields in
+    runs without a validation split. All figures of a run with one are those of `best_step`;
+    `stopped_early` says whether `patience` ended it before `epochs`.
     """
 
     continued_from: list[int]
     skipped_steps: Annotated[int, NOT_NEGATIVE]
+    train_eval_accuracy: Annotated[float, Bound(lambda value: 0 <= value <= 1, "in [0, 1]")]
+    train_eval_loss: float
+    num_train_eval_examples: Annotated[int, COUNT]
     best_step: Annotated[int, COUNT]
     val_accuracy: Annotated[float, Bound(lambda value: 0 <= value <= 1, "in [0, 1]")]
     val_loss: float

@@ -50,6 +50,10 @@ class Run(NamedTuple):
             return self.result["test_accuracy"]
         return self.last.get("val_accuracy", self.last.get("test_accuracy"))
 
+    def train_eval_accuracy(self) -> float | None:
+        """Return the accuracy on the training set as evaluated with `accuracy`, if it was."""
+        return (self.result or self.last).get("train_eval_accuracy")
+
     def measured_on(self) -> Literal["test", "validation"]:
         """Return the split on which `accuracy` was measured."""
         return "validation" if not self.result and "val_accuracy" in self.last else "test"

@@ -25,7 +25,7 @@ class MetricSums(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """Means over the test set, and its size."""
+    """Means over a set, and its size."""
 
     loss: float
     accuracy: float
@@ -51,12 +51,13 @@ class Progress(_Progress, total=False):
     """What a run needs besides its state to continue.
 
     `log` is missing in format 1, `skipped_steps` in earlier versions, `validation` in a run without
-    a validation split.
+    a validation split, `training` unless the training set is evaluated.
     """
 
     log: LogDigest | None
     skipped_steps: Annotated[int, NOT_NEGATIVE]
     validation: Validation | None
+    training: Evaluation | None
 
 
 class _Metadata(TypedDict):

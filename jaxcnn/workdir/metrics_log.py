@@ -44,6 +44,8 @@ class Line(_Step, total=False):
     learning_rate: Annotated[float, NOT_NEGATIVE]
     train_loss: float
     train_accuracy: float
+    train_eval_loss: float
+    train_eval_accuracy: float
     val_loss: float
     val_accuracy: float
     test_loss: float

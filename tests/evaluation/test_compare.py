@@ -71,6 +71,18 @@ def test_compare_runs_prints_mean_and_spread_over_seeds(runs, output):
     assert rows(output)[-1] == ["lenet5-mnist5k epochs=2", "0 1 2", summary, "95.50%", "97.00%"]
 
 
+def test_compare_runs_shows_the_accuracy_on_the_training_set(tmp_path, output):
+    for seed, accuracy in ((0, 0.98), (1, 0.99)):
+        config = replace(MNIST5K, seed=seed, eval_training=True)
+        write_run(tmp_path / str(seed), config, 0.9, train_eval_accuracy=accuracy)
+    write_run(tmp_path / "other", MNIST5K, 0.9)
+    compare_runs([tmp_path])
+    cells = {row[0]: row[1:] for row in rows(output)}
+    seed0 = ["lenet5-mnist5k epochs=2 eval_training=True", "0", "90.00%", "98.00%", "124"]
+    assert cells[str(tmp_path / "0")] == [*seed0, "2 min", "finished"]
+    assert rows(output)[-1][-1] == "98.50 ± 0.71%"
+
+
 def test_compare_runs_draws_the_curves_of_each_run(runs, output):
     compare_runs([runs / "slow"], figure=runs / "curves.png")
     assert (runs / "curves.png").read_bytes().startswith(b"\x89PNG")

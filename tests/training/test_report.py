@@ -16,6 +16,7 @@ def test_save_curves_draws_the_losses_and_errors_of_the_log(figures, tmp_path):
         {"step": 1, "epoch": 0.5, "train_loss": 2.0, "train_accuracy": 0.5},
         {"step": 2, "epoch": 1.0, "test_loss": 1.5, "test_accuracy": 0.75},
     ]
+    lines[1] |= {"train_eval_loss": 1.25, "train_eval_accuracy": 0.875}
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     training_report.save_curves(tmp_path, tmp_path / "curves.png")
     curves = {
@@ -25,8 +26,10 @@ def test_save_curves_draws_the_losses_and_errors_of_the_log(figures, tmp_path):
     }
     assert curves == {
         ("loss (nats)", "train"): [[0.5, 2.0]],
+        ("loss (nats)", "train, evaluated"): [[1.0, 1.25]],
         ("loss (nats)", "test"): [[1.0, 1.5]],
         ("error (%)", "train"): [[0.5, 50.0]],
+        ("error (%)", "train, evaluated"): [[1.0, 12.5]],
         ("error (%)", "test"): [[1.0, 25.0]],
     }
 

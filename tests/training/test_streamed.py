@@ -145,7 +145,7 @@ def test_streamed_feed_equals_the_resident_feed(image_folder, tmp_path, monkeypa
     arrays = [batch[name] for batch in (train_batch, test_batch) for name in ("image", "label")]
     whole = datasets.Dataset("whole", *arrays, CLASSES)
     fields = {"stream_size": 28, "transforms": (HorizontalFlip(),), "batch_size": 6}
-    config = config_of(image_folder, tmp_path, **fields)
+    config = config_of(image_folder, tmp_path, **fields, eval_training=True)
     in_memory, from_files = Experiment(config, dataset=whole), Experiment(config)
     (shuffled,) = training_batches(
         streamed.train_images, seed=config.seed, epoch=0, first=0, batch_size=60
@@ -157,9 +157,9 @@ def test_streamed_feed_equals_the_resident_feed(image_folder, tmp_path, monkeypa
     for experiment in (in_memory, from_files):
         state, metrics = experiment.train(experiment.state, experiment.no_metrics(), 4)
         state, metrics = experiment.train(state, metrics, 10)
-        evaluation = experiment.evaluate(state)
-        assert evaluation["num_examples"] == 21
-        results.append((jax.device_get((state.params, metrics)), evaluation))
+        evaluations = [experiment.evaluate(state, split) for split in ("test", "train")]
+        assert [evaluation["num_examples"] for evaluation in evaluations] == [21, 60]
+        results.append((jax.device_get((state.params, metrics)), evaluations))
     chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from jaxcnn import evaluate_run, report, train_and_evaluate
 from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.data.datasets import Dataset
+from jaxcnn.data.transforms import Cutout
 from jaxcnn.interop.trained import load_run
 from jaxcnn.training import train
 from jaxcnn.training.experiment import Experiment
@@ -22,6 +23,8 @@ CONFIG = TrainConfig(
     epochs=40,
     val_fraction=0.2,
     patience=3,
+    train_examples=48,
+    eval_training=True,
 )
 
 
@@ -63,18 +66,39 @@ def log(folder):
 
 def test_train_stops_without_improvement_and_tests_the_best_once(whole):
     folder, result, looked_at, output = whole
-    *validations, last = looked_at
-    assert last == "test" and {*validations} == {"validation"}
-    assert result["stopped_early"] and result["steps"] == 4 * len(validations) < 4 * 40
+    assert looked_at[-1] == "test" and {*looked_at[:-1]} == {"validation", "train"}
+    validations = looked_at.count("validation")
+    assert result["stopped_early"] and result["steps"] == 3 * validations < 3 * 40
     accuracies = [line["val_accuracy"] for line in log(folder)]
     assert not any("test_accuracy" in line for line in log(folder))
     assert accuracies.index(max(accuracies)) == len(accuracies) - 1 - CONFIG.patience
     assert result["val_accuracy"] == max(accuracies) and result["num_val_examples"] == 16
-    assert result["best_step"] == 4 * (accuracies.index(max(accuracies)) + 1)
+    best = accuracies.index(max(accuracies))
+    assert result["best_step"] == 3 * (best + 1) and result["num_train_eval_examples"] == 48
+    for name in ("train_eval_accuracy", "train_eval_loss"):
+        assert result[name] == log(folder)[best][name]
     assert result["best_step"] == load_run(folder, step="best", model=Tiny()).step
     before, _, after = output.partition("Stopped after")
     assert "validation accuracy" in before and "test" not in before and "test accuracy" in after
     assert "3 evaluations without a higher validation accuracy" in after
+
+
+def test_train_evaluates_the_training_set_without_augmentation(dataset, tmp_path, capsys):
+    same = dataclasses.replace(
+        dataset, test_images=dataset.train_images, test_labels=dataset.train_labels
+    )
+    fields = {"val_fraction": 0.0, "patience": None, "train_examples": None, "epochs": 2}
+    config = dataclasses.replace(CONFIG, **fields, transforms=(Cutout(3),), workdir=str(tmp_path))
+    result = train_and_evaluate(config, dataset=same, model=Tiny())
+    for line in [*log(tmp_path), result]:
+        for name in ("loss", "accuracy"):
+            assert line[f"train_eval_{name}"] == line[f"test_{name}"]
+        assert line.get("train_loss") != line["train_eval_loss"]
+    assert result["num_train_eval_examples"] == 80
+    output = capsys.readouterr().out
+    accuracy = f"{result['train_eval_accuracy']:.2%}"
+    assert f"; training set accuracy {accuracy}, loss " in output
+    assert f"{accuracy} of 80 images, loss" in output
 
 
 def test_train_continues_a_killed_run_to_the_same_bits_and_stop(
@@ -84,7 +108,7 @@ def test_train_continues_a_killed_run_to_the_same_bits_and_stop(
     step_of = Experiment.train
 
     def die_in_the_last_epoch(experiment, state, metrics, stop):
-        if int(state.step) == result["steps"] - 4:
+        if int(state.step) == result["steps"] - 3:
             raise KeyboardInterrupt
         return step_of(experiment, state, metrics, stop)
 
@@ -114,7 +138,7 @@ def test_train_killed_before_the_test_only_tests(whole, dataset, monkeypatch):
 @pytest.mark.slow
 def test_evaluate_run_repeats_the_figures_of_both_splits(whole, dataset, tmp_path):
     folder, result, *_ = whole
-    for split, name in (("validation", "val"), ("test", "test")):
+    for split, name in (("validation", "val"), ("test", "test"), ("train", "train_eval")):
         found = evaluate_run(
             folder, model=Tiny(), dataset=dataset, step="best", split=split, output=tmp_path
         )
