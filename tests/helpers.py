@@ -24,6 +24,7 @@ from jaxcnn.data import transforms
 from jaxcnn.data.datasets import Dataset
 from jaxcnn.distributed import mesh
 from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.models import MODELS
 from jaxcnn.models.variants import constructor
 from jaxcnn.models.variants import image_shape as image_shape_of
 from jaxcnn.training import step
@@ -91,6 +92,9 @@ def rounds(count):
 
 
 # Networks.
+
+# The names of the networks with convolutions.
+CONVOLUTIONAL = [name for name in MODELS if not name.startswith(("linear", "mlp-"))]
 
 
 def random_params(model, image_shape, seed=0):

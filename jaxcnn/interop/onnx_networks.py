@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ from jaxcnn.layers.subsampling import max_blur_pool, overlapping_max_pool, subsa
 from jaxcnn.models.alexnet import AlexNet, AlexNet32, AlexNet2012
 from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
-from jaxcnn.models.lenet_1998 import BACKGROUND, BITMAPS, TABLE_I, LeNet1998
+from jaxcnn.models.lenet_1998 import BACKGROUND, BITMAPS, TABLE_I, LeNet1998, squash
+from jaxcnn.models.mlp import MLP
 from jaxcnn.models.variants import changed_fields
 
 
@@ -48,7 +50,6 @@ def add_network(graph: Graph, x: Value, model: nn.Module) -> Value:
 
 
 def _lenet5(graph: Graph, x: Value, model: Any) -> Value:
-    op = _known(model.activation, {nn.sigmoid: "Sigmoid", nn.tanh: "Tanh", nn.relu: "Relu"})
     pools: dict[Callable[..., Any], Any] = {
         avg_pool: graph.avg_pool,
         max_pool: graph.max_pool,
@@ -57,17 +58,13 @@ def _lenet5(graph: Graph, x: Value, model: Any) -> Value:
         max_blur_pool: graph.max_blur_pool,
         subsample: lambda name, x, n: graph.max_pool(name, x, 1, n),
     }
-    pool = _known(model.pool, pools)
-
+    pool = _known(model, model.pool, pools)
     if model.padding in ("REFLECT", "CIRCULAR"):
         raise UserError(
             f"LeNet5 has the padding {model.padding}; expected zeros for ONNX; export it as "
             ".stablehlo"
         )
-
-    def activation(x: Value) -> Value:
-        return graph.add(op, f"{x.name}.{op.lower()}", x)
-
+    activation = functools.partial(_activation, graph, model=model)
     x = activation(graph.conv("C1", x, padding=model.padding or "SAME"))
     x = pool("S2", x, 2)
     x = activation(graph.conv("C3", x, padding=model.padding or "VALID"))
@@ -78,12 +75,15 @@ def _lenet5(graph: Graph, x: Value, model: Any) -> Value:
     return graph.log_softmax(graph.add("Softmax", "softmax", x) if model.double_softmax else x)
 
 
-def _known(function: Callable[..., Any], known: Mapping[Callable[..., Any], Any]) -> Any:
+def _known(
+    model: nn.Module, function: Callable[..., Any], known: Mapping[Callable[..., Any], Any]
+) -> Any:
     if function not in known:
         names = ", ".join(each.__name__ for each in known)
+        found = getattr(function, "__name__", function)
         raise UserError(
-            f"LeNet5 has {getattr(function, '__name__', function)}; expected one of {names} for "
-            "ONNX; export it as .stablehlo"
+            f"{type(model).__name__} has {found}; expected one of {names} for ONNX; export it as "
+            ".stablehlo"
         )
     return known[function]
 
@@ -95,11 +95,27 @@ def _lenet5_modern(graph: Graph, x: Value, model: Any) -> Value:
     return graph.log_softmax(graph.dense("output", x))
 
 
+def _mlp(graph: Graph, x: Value, model: Any) -> Value:
+    for number in range(1, len(model.hidden) + 1):
+        x = _activation(graph, graph.dense(f"hidden{number}", x), model)
+    return graph.log_softmax(graph.dense("output", x))
+
+
+def _activation(graph: Graph, x: Value, model: Any) -> Value:
+    if model.activation is squash:
+        return _squash(graph, x)
+    op = _known(model, model.activation, {nn.sigmoid: "Sigmoid", nn.tanh: "Tanh", nn.relu: "Relu"})
+    return graph.add(op, f"{x.name}.{op.lower()}", x)
+
+
+def _squash(graph: Graph, x: Value) -> Value:
+    y = graph.add("Mul", f"{x.name}.scaled", x, arrays={"slope": np.float32(2 / 3)})
+    y = graph.add("Tanh", f"{x.name}.tanh", y)
+    return graph.add("Mul", f"{x.name}.squash", y, arrays={"amplitude": np.float32(1.7159)})
+
+
 def _lenet_1998(graph: Graph, x: Value, model: Any) -> Value:
-    def squash(x: Value) -> Value:
-        y = graph.add("Mul", f"{x.name}.scaled", x, arrays={"slope": np.float32(2 / 3)})
-        y = graph.add("Tanh", f"{x.name}.tanh", y)
-        return graph.add("Mul", f"{x.name}.squash", y, arrays={"amplitude": np.float32(1.7159)})
+    squash = functools.partial(_squash, graph)
 
     def subsampling(layer: str, x: Value) -> Value:
         coefficient, bias = (
@@ -201,6 +217,7 @@ def _cuda_convnet_11pct(graph: Graph, x: Value, model: Any) -> Value:
 
 
 _BUILDERS: dict[type[nn.Module], Callable[[Graph, Value, Any], Value]] = {
+    MLP: _mlp,
     LeNet5: _lenet5,
     LeNet5Modern: _lenet5_modern,
     LeNet1998: _lenet_1998,
@@ -213,6 +230,7 @@ _BUILDERS: dict[type[nn.Module], Callable[[Graph, Value, Any], Value]] = {
 
 # Fields that a builder reads, or that do not matter in evaluation.
 _FIELDS: dict[type[nn.Module], tuple[str, ...]] = {
+    MLP: ("hidden", "activation"),
     LeNet5: ("activation", "pool", "padding", "double_softmax"),
     LeNet1998: ("j",),
     AlexNet32: ("dropout",),

@@ -14,8 +14,14 @@ from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
 from jaxcnn.models.initializers import lecun_uniform
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import LeNet1998
+from jaxcnn.models.mlp import MLP
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "linear": MLP,
+    "mlp-300": partial(MLP, hidden=(300,)),
+    "mlp-1000": partial(MLP, hidden=(1000,)),
+    "mlp-300-100": partial(MLP, hidden=(300, 100)),
+    "mlp-500-150": partial(MLP, hidden=(500, 150)),
     "lenet5": LeNet5,
     "lenet5-tanh": partial(LeNet5, activation=nn.tanh),
     "lenet5-relu": partial(LeNet5, activation=nn.relu, pool=max_pool),
@@ -31,6 +37,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 # Height, width and channels of the images that each entry of MODELS was designed for.
 IMAGE_SHAPES = {
+    "linear": (28, 28, 1),
+    "mlp-300": (28, 28, 1),
+    "mlp-1000": (28, 28, 1),
+    "mlp-300-100": (28, 28, 1),
+    "mlp-500-150": (28, 28, 1),
     "lenet5": (28, 28, 1),
     "lenet5-tanh": (28, 28, 1),
     "lenet5-relu": (28, 28, 1),

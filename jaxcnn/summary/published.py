@@ -8,6 +8,18 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
+class Rounded:
+    """A published figure that its source rounds to a multiple of `unit`."""
+
+    figure: int
+    unit: int
+
+    def agrees(self, ours: int) -> bool:
+        """Return whether our figure is the published one, rounded in the same way."""
+        return abs(ours - self.figure) <= self.unit / 2
+
+
+@dataclasses.dataclass(frozen=True)
 class Published:
     """Figures of one network, for the number of classes that its source has.
 
@@ -21,11 +33,31 @@ class Published:
 
     source: str
     layers: Mapping[str, Mapping[str, Any]]
-    total: Mapping[str, int]
+    total: Mapping[str, int | Rounded]
     note: str = ""
 
 
+def _mlp(thousands: int) -> Published:
+    return Published(
+        source='LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document '
+        'Recognition", 1998, figures 11 and 12, in thousands.',
+        layers={},
+        total=dict.fromkeys(("parameters", "connections"), Rounded(1000 * thousands, 1000)),
+        note="Figure 11 counts connections, biases included, as multiply-adds.",
+    )
+
+
 PUBLISHED = {
+    "linear": Published(
+        source='LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document '
+        'Recognition", 1998, section III.C.',
+        layers={},
+        total={"parameters": 7_850},
+        note="Figures 11 and 12 show 4 thousand, those of 20x20 images: 4,010.",
+    ),
+    "mlp-1000": _mlp(795),
+    "mlp-300-100": _mlp(267),
+    "mlp-500-150": _mlp(469),
     "lenet5-1998": Published(
         source='LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document '
         'Recognition", 1998, section II.B and figure 2.',

@@ -130,10 +130,14 @@ class Segment:
         return self.result.dependence
 
     @property
+    def only_reshapes(self) -> bool:
+        """Return whether the segment only changes the shape."""
+        return {*self.functions} <= {"reshape", "squeeze"}
+
+    @property
     def mixes(self) -> bool:
         """Return whether some unit depends on more than one unit."""
-        only_reshapes = {*self.functions} <= {"reshape", "squeeze"}
-        return not only_reshapes and any(each.size > 1 for each in self.dependence)
+        return not self.only_reshapes and any(each.size > 1 for each in self.dependence)
 
     @property
     def shrinks(self) -> bool:

@@ -125,6 +125,8 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
     segments = cut(jaxpr, values)
     names = name_layers(segments)
     start = next(i for i, name in enumerate(names) if name)  # a frame may precede the layers
+    while start and segments[start - 1].only_reshapes:  # a first layer may see flattened images
+        start -= 1
     dependence = identity(segments[start].source_shape)
     layers = []
     groups = [

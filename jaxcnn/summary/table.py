@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from jaxcnn.summary.published import Published
+from jaxcnn.summary.published import Published, Rounded
 from jaxcnn.summary.summarize import Layer, Summary
 
 WIDE = Console(width=1000)  # measures tables without a limit
@@ -78,6 +78,8 @@ def print_summary(
         console.print(
             "[green]✓[/] equals the published figure; [red]✗[/] differs from the one behind it."
         )
+        if any(isinstance(figure, Rounded) for figure in total.values()):
+            console.print("[green]≈[/] equals the published figure behind it, once rounded.")
         console.print(f"Published: {published.source}", highlight=False)
         if published.note:
             console.print(published.note, highlight=False)
@@ -145,6 +147,9 @@ def _cell(ours: Any, theirs: Any) -> str:
         return text
     if theirs == ours:
         return f"{text} [green]✓[/]"
+    if isinstance(theirs, Rounded):
+        mark = "[green]≈[/]" if theirs.agrees(ours) else "[bold red]✗[/]"
+        return f"{text} {mark} {_text(theirs.figure)}"
     return f"{text} [bold red]✗ {_text(theirs)}[/]"
 
 

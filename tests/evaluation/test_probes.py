@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from helpers import CONVOLUTIONAL
 
 from jaxcnn.evaluation import probes
 from jaxcnn.models import IMAGE_SHAPES, MODELS
@@ -73,7 +74,7 @@ def test_layer_outputs_of_a_network_that_is_no_chain_are_those_of_its_modules():
 
 
 # Without running them: on a CPU some take seconds.
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_feature_maps_begin_with_the_first_convolution(name):
     state = jax.eval_shape(functools.partial(state_of, name))
     shapes = {}

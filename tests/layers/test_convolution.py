@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from helpers import assert_close
+from helpers import CONVOLUTIONAL, assert_close
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -196,7 +196,7 @@ def exported(model, image_shape, platform):
     return jax.export.export(jax.jit(step), platforms=[platform])(state.params, batch).mlir_module()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_conv_general_dilated_is_xlas_on_gpu(name):
     # One forward, one for the kernel and, except in the first layer, one for the images.
     layers = {"alexnet": 5, "alexnet-32": 5, "alexnet-2012": 5}

@@ -20,6 +20,13 @@ LENET5 = {"C1": 156, "C3": 2_416, "C5": 48_120, "F6": 10_164, "output": 850}
 # C3: 32 * (5 * 5 * 24 + 1).
 LENET5_MODERN = {"C1": 624, "C3": 19_232, "C5": 57_672, "output": 730}
 
+# mlp-300-100 in figure 9 of LeCun et al. 1998: 28 * 28 * 300 + 300.
+LINEAR = {"output": 7_850}
+MLP_300 = {"hidden1": 235_500, "output": 3_010}
+MLP_1000 = {"hidden1": 785_000, "output": 10_010}
+MLP_300_100 = {"hidden1": 235_500, "hidden2": 30_100, "output": 1_010}
+MLP_500_150 = {"hidden1": 392_500, "hidden2": 75_150, "output": 1_510}
+
 # LeCun et al. 1998, section II.B; the bitmaps behind F6 are fixed.
 LENET_1998 = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
 
@@ -50,6 +57,11 @@ CUDA_CONVNET_11PCT = {
 
 # Parameters of each layer, for one image of IMAGE_SHAPES and the classes of the source.
 NUM_PARAMETERS = {
+    "linear": LINEAR,
+    "mlp-300": MLP_300,
+    "mlp-1000": MLP_1000,
+    "mlp-300-100": MLP_300_100,
+    "mlp-500-150": MLP_500_150,
     "lenet5": LENET5,
     "lenet5-tanh": LENET5,
     "lenet5-relu": LENET5,
@@ -97,6 +109,11 @@ def test_models_have_the_parameters_of_the_source(name):
 
 
 def test_models_have_as_many_parameters_in_all():
+    assert sum(LINEAR.values()) == 7_850
+    assert sum(MLP_300.values()) == 238_510
+    assert sum(MLP_1000.values()) == 795_010
+    assert sum(MLP_300_100.values()) == 266_610
+    assert sum(MLP_500_150.values()) == 469_160
     assert sum(LENET5.values()) == 61_706
     assert sum(LENET5_MODERN.values()) == 78_258
     assert sum(LENET_1998.values()) == 60_000

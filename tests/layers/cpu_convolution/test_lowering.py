@@ -24,6 +24,7 @@ LENET = {
 }
 BANDS, WINOGRAD, XLA = ("bands", "bands"), ("winograd", "winograd"), ("xla", "xla")
 FORMS = {
+    **dict.fromkeys(["linear", "mlp-300", "mlp-1000", "mlp-300-100", "mlp-500-150"], {}),
     "lenet5": LENET,
     "lenet5-tanh": LENET,
     "lenet5-relu": LENET,
