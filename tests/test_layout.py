@@ -66,7 +66,7 @@ ROOMS = {
     "config": (),
     "summary": ("figure", "table", "published", "summarize", "segments", "trace", "dependence"),
     "models": (
-        *("variants", "alexnet", "cuda_convnet", "lenet", "mlp", "lenet_1998"),
+        *("variants", "alexnet", "cuda_convnet", "lenet", "lenet_early", "mlp", "lenet_1998"),
         *("initializers", "network", "checks"),
     ),
     "data": (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from jaxcnn.models.alexnet import AlexNet, AlexNet32, AlexNet2012
 from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import BACKGROUND, BITMAPS, TABLE_I, LeNet1998, squash
+from jaxcnn.models.lenet_early import LENET1_TABLE, LENET4_TABLE, LeNet1, LeNet4
 from jaxcnn.models.mlp import MLP
 from jaxcnn.models.variants import changed_fields
 
@@ -116,26 +117,10 @@ def _squash(graph: Graph, x: Value) -> Value:
 
 def _lenet_1998(graph: Graph, x: Value, model: Any) -> Value:
     squash = functools.partial(_squash, graph)
-
-    def subsampling(layer: str, x: Value) -> Value:
-        coefficient, bias = (
-            np.asarray(graph.params[layer][name]).reshape(-1, 1, 1)
-            for name in ("coefficient", "bias")
-        )
-        x = graph.avg_pool(f"{layer}.means", x, 2)  # a quarter of the sums
-        x = graph.add("Mul", f"{layer}.weighted", x, arrays={"coefficient": 4 * coefficient})
-        return graph.add("Add", layer, x, arrays={"bias": bias})
-
-    frame = {"pads": [0, 0, 2, 2, 0, 0, 2, 2], "background": np.float32(BACKGROUND)}
-    x = graph.add("Pad", "frame", x, arrays=frame, shape=(1, 32, 32))
-    x = squash(graph.conv("C1", x))
-    x = squash(subsampling("S2", x))
-    weights, bias = (np.asarray(graph.params["C3"][name]) for name in ("kernel", "bias"))
-    kernel = np.zeros((5, 5, x.shape[0], len(TABLE_I)), weights.dtype)
-    connections = [(source, target) for target, maps in enumerate(TABLE_I) for source in maps]
-    kernel[:, :, *np.transpose(connections)] = weights
-    x = squash(graph.conv_with("C3", x, kernel, bias))
-    x = squash(subsampling("S4", x))
+    x = squash(graph.conv("C1", _frame(graph, x)))
+    x = squash(_subsampling(graph, "S2", x))
+    x = squash(_table_conv(graph, "C3", x, TABLE_I))
+    x = squash(_subsampling(graph, "S4", x))
     x = squash(graph.conv("C5", x))
     x = squash(graph.dense("F6", x))
     x = graph.add("Unsqueeze", "output.code", x, arrays={"axes": [1]})
@@ -147,6 +132,45 @@ def _lenet_1998(graph: Graph, x: Value, model: Any) -> Value:
     x = graph.add("Pad", "output.and_none", x, arrays=none, shape=(11,))
     digits = {"starts": [0], "ends": [10], "axes": [1]}
     return graph.add("Slice", "digits", graph.log_softmax(x), arrays=digits, shape=(10,))
+
+
+def _lenet1(graph: Graph, x: Value, model: Any) -> Value:
+    squash = functools.partial(_squash, graph)
+    x = squash(_subsampling(graph, "H2", squash(graph.conv("H1", x))))
+    x = squash(_subsampling(graph, "H4", squash(_table_conv(graph, "H3", x, LENET1_TABLE))))
+    return graph.log_softmax(graph.dense("output", x))
+
+
+def _lenet4(graph: Graph, x: Value, model: Any) -> Value:
+    squash = functools.partial(_squash, graph)
+    x = squash(graph.conv("C1", _frame(graph, x)))
+    pairs = {"maps": np.repeat(np.arange(4), 2)}
+    x = graph.add("Gather", "S2.pairs", x, arrays=pairs, shape=(8, *x.shape[1:]), axis=1)
+    x = squash(_subsampling(graph, "S2", x))
+    x = squash(_subsampling(graph, "S4", squash(_table_conv(graph, "C3", x, LENET4_TABLE))))
+    return graph.log_softmax(graph.dense("output", squash(graph.conv("C5", x))))
+
+
+def _frame(graph: Graph, x: Value) -> Value:
+    frame = {"pads": [0, 0, 2, 2, 0, 0, 2, 2], "background": np.float32(BACKGROUND)}
+    return graph.add("Pad", "frame", x, arrays=frame, shape=(x.shape[0], 32, 32))
+
+
+def _subsampling(graph: Graph, layer: str, x: Value) -> Value:
+    coefficient, bias = (
+        np.asarray(graph.params[layer][name]).reshape(-1, 1, 1) for name in ("coefficient", "bias")
+    )
+    x = graph.avg_pool(f"{layer}.means", x, 2)  # a quarter of the sums
+    x = graph.add("Mul", f"{layer}.weighted", x, arrays={"coefficient": 4 * coefficient})
+    return graph.add("Add", layer, x, arrays={"bias": bias})
+
+
+def _table_conv(graph: Graph, layer: str, x: Value, table: Sequence[Sequence[int]]) -> Value:
+    weights, bias = (np.asarray(graph.params[layer][name]) for name in ("kernel", "bias"))
+    kernel = np.zeros((5, 5, x.shape[0], len(table)), weights.dtype)
+    connections = [(source, target) for target, maps in enumerate(table) for source in maps]
+    kernel[:, :, *np.transpose(connections)] = weights
+    return graph.conv_with(layer, x, kernel, bias)
 
 
 def _alexnet(graph: Graph, x: Value, model: Any) -> Value:
@@ -218,6 +242,8 @@ def _cuda_convnet_11pct(graph: Graph, x: Value, model: Any) -> Value:
 
 _BUILDERS: dict[type[nn.Module], Callable[[Graph, Value, Any], Value]] = {
     MLP: _mlp,
+    LeNet1: _lenet1,
+    LeNet4: _lenet4,
     LeNet5: _lenet5,
     LeNet5Modern: _lenet5_modern,
     LeNet1998: _lenet_1998,

@@ -14,6 +14,7 @@ from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
 from jaxcnn.models.initializers import lecun_uniform
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import LeNet1998
+from jaxcnn.models.lenet_early import LeNet1, LeNet4
 from jaxcnn.models.mlp import MLP
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
@@ -22,6 +23,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp-1000": partial(MLP, hidden=(1000,)),
     "mlp-300-100": partial(MLP, hidden=(300, 100)),
     "mlp-500-150": partial(MLP, hidden=(500, 150)),
+    "lenet1": LeNet1,
+    "lenet4": LeNet4,
     "lenet5": LeNet5,
     "lenet5-tanh": partial(LeNet5, activation=nn.tanh),
     "lenet5-relu": partial(LeNet5, activation=nn.relu, pool=max_pool),
@@ -42,6 +45,8 @@ IMAGE_SHAPES = {
     "mlp-1000": (28, 28, 1),
     "mlp-300-100": (28, 28, 1),
     "mlp-500-150": (28, 28, 1),
+    "lenet1": (28, 28, 1),
+    "lenet4": (28, 28, 1),
     "lenet5": (28, 28, 1),
     "lenet5-tanh": (28, 28, 1),
     "lenet5-relu": (28, 28, 1),

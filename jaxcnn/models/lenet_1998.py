@@ -62,25 +62,30 @@ class Subsampling(nn.Module):
     """The sum of each 2x2 square, times the map's coefficient, plus the map's bias.
 
     Attributes:
+      multiplier: number of output maps for each input map, side by side, each with a coefficient
+        and a bias of its own.
       by_fan_in: function from a fan-in to the initializer of coefficient and bias.
       dtype: type of the computation; parameters stay float32.
     """
 
     by_fan_in: Callable[[Any], nn.initializers.Initializer] = uniform_by_fan_in
     dtype: Any = jnp.float32
+    multiplier: int = 1
 
     @nn.compact
     def __call__(
         self, inputs: Float[Array, "batch height width maps"]
-    ) -> Float[Array, "batch height/2 width/2 maps"]:
+    ) -> Float[Array, "batch height/2 width/2 features"]:
         """Return the weighted sums, before `squash`."""
-        init = self.by_fan_in(4)
-        coefficient = self.param("coefficient", init, (inputs.shape[-1],))
-        bias = self.param("bias", init, (inputs.shape[-1],))
+        init, features = self.by_fan_in(4), inputs.shape[-1] * self.multiplier
+        coefficient = self.param("coefficient", init, (features,))
+        bias = self.param("bias", init, (features,))
         inputs, coefficient, bias = nn.dtypes.promote_dtype(
             inputs, coefficient, bias, dtype=self.dtype
         )
         sums = pool(inputs, 0, jnp.add, (2, 2))
+        if self.multiplier > 1:
+            sums = jnp.repeat(sums, self.multiplier, axis=-1)
         return sums * coefficient.reshape(1, 1, 1, -1) + bias.reshape(1, 1, 1, -1)
 
 

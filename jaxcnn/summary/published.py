@@ -58,6 +58,24 @@ PUBLISHED = {
     "mlp-1000": _mlp(795),
     "mlp-300-100": _mlp(267),
     "mlp-500-150": _mlp(469),
+    "lenet1": Published(
+        source="LeCun, Boser, Denker, Henderson, Howard, Hubbard, Jackel, "
+        '"Handwritten Digit Recognition with a Back-Propagation Network", 1990.',
+        layers={},
+        total={"parameters": 2_578, "connections": 98_442},
+        note="The paper also counts 4,635 units: these 3,850, 784 pixels and a unit for biases.",
+    ),
+    "lenet4": Published(
+        source='LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document '
+        'Recognition", 1998, section III.C.',
+        layers={},
+        total={
+            "parameters": Rounded(17_000, 1_000),
+            "connections": Rounded(260_000, 10_000),
+        },
+        note="The paper contradicts itself: its fully connected layer of 120 units alone has "
+        "48,120 parameters. See the docstring of LeNet4.",
+    ),
     "lenet5-1998": Published(
         source='LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document '
         'Recognition", 1998, section II.B and figure 2.',

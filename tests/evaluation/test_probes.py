@@ -87,7 +87,7 @@ def test_feature_maps_begin_with_the_first_convolution(name):
     first, shape = next(iter(shapes.items()))
     *_, channels, features = state.params[first]["kernel"].shape
     assert channels == IMAGE_SHAPES[name][-1] and features == shape[-1]
-    pools = [layer for layer in shapes if layer.startswith(("S", "pool"))]
+    pools = [layer for layer in shapes if layer.startswith(("S", "H2", "pool"))]
     assert pools
 
 

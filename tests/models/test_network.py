@@ -27,6 +27,12 @@ MLP_1000 = {"hidden1": 785_000, "output": 10_010}
 MLP_300_100 = {"hidden1": 235_500, "hidden2": 30_100, "output": 1_010}
 MLP_500_150 = {"hidden1": 392_500, "hidden2": 75_150, "output": 1_510}
 
+# LeCun et al. 1990: H3 has 20 kernels.
+LENET1 = {"H1": 104, "H2": 8, "H3": 512, "H4": 24, "output": 1_930}
+
+# LeCun et al. 1998, section III.C, with 48 kernels in C3.
+LENET4 = {"C1": 104, "S2": 16, "C3": 1_216, "S4": 32, "C5": 48_120, "output": 1_210}
+
 # LeCun et al. 1998, section II.B; the bitmaps behind F6 are fixed.
 LENET_1998 = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
 
@@ -62,6 +68,8 @@ NUM_PARAMETERS = {
     "mlp-1000": MLP_1000,
     "mlp-300-100": MLP_300_100,
     "mlp-500-150": MLP_500_150,
+    "lenet1": LENET1,
+    "lenet4": LENET4,
     "lenet5": LENET5,
     "lenet5-tanh": LENET5,
     "lenet5-relu": LENET5,
@@ -114,6 +122,8 @@ def test_models_have_as_many_parameters_in_all():
     assert sum(MLP_1000.values()) == 795_010
     assert sum(MLP_300_100.values()) == 266_610
     assert sum(MLP_500_150.values()) == 469_160
+    assert sum(LENET1.values()) == 2_578
+    assert sum(LENET4.values()) == 50_698
     assert sum(LENET5.values()) == 61_706
     assert sum(LENET5_MODERN.values()) == 78_258
     assert sum(LENET_1998.values()) == 60_000

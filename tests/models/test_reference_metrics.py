@@ -35,6 +35,8 @@ REFERENCE = {
     "mlp-1000": Metrics(2.938356, 13.15654, 31.77412, 1.378334),
     "mlp-300-100": Metrics(2.535256, 9.653797, 20.22961, 1.66279),
     "mlp-500-150": Metrics(2.789668, 11.01376, 25.67059, 1.663272),
+    "lenet1": Metrics(2.46804, 3.555144, 5.866642, 2.350412),
+    "lenet4": Metrics(2.842641, 5.542093, 12.65812, 2.562803),
     "lenet5": Metrics(2.333086, 0.9513645, 15.31132, 2.324159),
     "lenet5-tanh": Metrics(2.298012, 1.337884, 15.3114, 2.280144),
     "lenet5-relu": Metrics(2.453687, 6.346548, 15.30952, 2.139375),
@@ -52,7 +54,11 @@ REFERENCE = {
 RTOL = Metrics(loss=1e-4, gradient_norm=1e-4, parameter_norm=1e-5, next_loss=1e-4)
 
 BATCH_SIZE = 8
-LARGE = "alexnet", "alexnet-2012", "alexnet-32", "cuda-convnet-11pct"
+# Large networks, and those that differ little from another.
+SLOW = (
+    *("alexnet", "alexnet-2012", "alexnet-32", "cuda-convnet-11pct"),
+    *("linear", "mlp-300", "mlp-1000", "mlp-500-150", "lenet1", "lenet4", "lenet5-1998"),
+)
 SHAPES = IMAGE_SHAPES | {"alexnet": (64, 64, 3)}  # the smallest image is 63x63
 # The initial kernels of 1e-4 are for pixels in 0..255; with smaller pixels the logits are near 0.
 SCALE = {"cuda-convnet-18pct": 64.0, "cuda-convnet-11pct": 64.0}
@@ -102,7 +108,7 @@ def test_reference_metrics_cover_every_network():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(m, marks=[pytest.mark.slow] if m in LARGE else []) for m in MODELS]
+    "name", [pytest.param(m, marks=[pytest.mark.slow] if m in SLOW else []) for m in MODELS]
 )
 def test_train_step_gives_the_reference_metrics(name):
     actual, expected = measure(name), REFERENCE[name]

@@ -25,6 +25,8 @@ LENET = {
 BANDS, WINOGRAD, XLA = ("bands", "bands"), ("winograd", "winograd"), ("xla", "xla")
 FORMS = {
     **dict.fromkeys(["linear", "mlp-300", "mlp-1000", "mlp-300-100", "mlp-500-150"], {}),
+    "lenet1": {layer: ("bands", "batch_minor") for layer in ("H1", "H3")},
+    "lenet4": LENET,
     "lenet5": LENET,
     "lenet5-tanh": LENET,
     "lenet5-relu": LENET,
