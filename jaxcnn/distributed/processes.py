@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,7 @@ from jaxcnn.cli import one_line_errors
 from jaxcnn.errors import RunError, UserError
 
 HEARTBEAT_SECONDS = 30  # JAX's default is 100
+JOIN_SECONDS = 120  # for which a process waits for the others to start; JAX's default is 300
 
 
 class CollectiveError(RunError):
@@ -44,6 +46,8 @@ def initialize(
     There are others with `multihost` and under launchers that say so: SLURM's `srun`, and GKE for
     the hosts of a TPU slice. The other arguments are those of `jax.distributed.initialize`. An
     error of this process alone ends the process, with its message and exit status.
+
+    A process waits for the others for JAXCNN_JOIN_SECONDS, by default JOIN_SECONDS.
 
     Raises:
       UserError: there are no settings by which to find the others.
@@ -112,19 +116,48 @@ def _launched_with_others() -> bool:
 
 
 def _initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    seconds, failures = _join_seconds(), list[Exception]()
+
+    def join() -> None:
+        try:
+            jax.distributed.initialize(
+                *(coordinator, num_processes, process_id),
+                initialization_timeout=2 * seconds,  # JAX would abort with a stack trace
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
+        except Exception as error:
+            failures.append(error)
+
+    # In a thread: while the main thread waits inside of JAX, Python handles no signal.
+    thread = threading.Thread(target=join, daemon=True)
+    thread.start()
     try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-        )
-    except (KeyError, ValueError, RuntimeError) as error:
+        thread.join(seconds)
+        if thread.is_alive():
+            where = f" at {coordinator}" if coordinator else ""
+            raise RunError(
+                f"this process waited {seconds} s for the other processes of the run{where}; start "
+                "all of them again, with a larger JAXCNN_JOIN_SECONDS if they start further apart"
+            )
+    except BaseException as error:
+        _exit(error)
+    for failure in failures:
+        if not isinstance(failure, KeyError | ValueError | RuntimeError):
+            raise failure
         raise UserError(
-            f"no other processes of the run were found ({error}); expected a TPU slice, SLURM or "
+            f"no other processes of the run were found ({failure}); expected a TPU slice, SLURM or "
             "Kubernetes; elsewhere, give each process `coordinator` HOST:PORT, `num_processes` N "
             "and `process_id` I"
         ) from None
+
+
+def _join_seconds() -> int:
+    text = os.environ.get("JAXCNN_JOIN_SECONDS", str(JOIN_SECONDS))
+    if not text.isdecimal() or not 1 <= int(text[:10]) <= 86_400:
+        raise UserError(
+            f"JAXCNN_JOIN_SECONDS is {text!r}; expected whole seconds from 1 to 86400, or unset it"
+        )
+    return int(text)
 
 
 def _exit(error: BaseException) -> None:

@@ -319,6 +319,48 @@ def test_initialize_says_how_to_find_the_other_processes(tmp_path):
     assert "--coordinator HOST:PORT" in process.stderr
 
 
+def start_alone(folder, process_id, **environment):
+    options = "--multihost --num-processes 2 --process-id".split()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    options += [process_id, "--coordinator", address, "--workdir", folder / "run"]
+    return start_script("train.py", *options, **environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process_id", [0, 1])
+def test_initialize_waits_no_longer_than_asked_for_the_other_processes(process_id, tmp_path):
+    [(_, err, status)] = ends([start_alone(tmp_path, process_id, JAXCNN_JOIN_SECONDS="3")], 60)
+    assert status == 1 and err.count("\n") == 1
+    assert err.startswith(
+        "error: this process waited 3 s for the other processes of the run at 127"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_initialize_ends_on_a_signal_while_it_waits(number, tmp_path):
+    process = start_alone(tmp_path, 1)
+    while len(list(pathlib.Path(f"/proc/{process.pid}/task").iterdir())) < 5:  # those of JAX
+        time.sleep(0.01)
+    time.sleep(2)
+    process.send_signal(number)
+    [(_, err, status)] = ends([process], timeout=20)
+    assert status == 128 + number and err.count("\n") == 1, err
+
+
+@pytest.mark.parametrize("seconds", ["", "0", "x", "1.5", "9" * 400])
+def test_initialize_refuses_a_time_to_wait_that_is_none(seconds, monkeypatch):
+    monkeypatch.setenv("JAXCNN_JOIN_SECONDS", seconds)
+    with (
+        pytest.raises(UserError, match="^JAXCNN_JOIN_SECONDS is .*; expected whole seconds from 1"),
+        processes.initialize(True, "127.0.0.1:1", 2, 1),
+    ):
+        pass
+
+
 def test_initialize_refuses_malformed_settings_of_slurm(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NODELIST", "node[1-2]")
     monkeypatch.setenv("SLURM_NTASKS", "2x")
