@@ -24,8 +24,10 @@ ROOMS = {
         *("runs", "convert", "benchmark", "usage"),
     ),
     "studies": (
-        *("engine", "catalogue", "invariance", "repeatability", "measures", "publish", "report"),
-        *("summary", "statistics", "rates", "runs", "study"),
+        *("engine", "catalogue"),
+        *("borders", "gradients", "invariance", "ladder", "learning", "repeatability", "arms"),
+        *("gradient_measures", "image_measures", "measures"),
+        *("publish", "report", "summary", "statistics", "rates", "runs", "study"),
     ),
     "demo": ("page", "gallery", "describe"),
     "benchmarks": (),

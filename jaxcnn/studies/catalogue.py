@@ -1,7 +1,14 @@
 """STUDIES maps the name of each study to it; one file holds each family of claims."""
 
+from jaxcnn.studies.borders import PADDING
+from jaxcnn.studies.gradients import PLATEAU
 from jaxcnn.studies.invariance import NOISE, SHIFT
-from jaxcnn.studies.repeatability import SEEDS
+from jaxcnn.studies.ladder import THEN_AND_NOW
+from jaxcnn.studies.learning import PASSES, SIZE
+from jaxcnn.studies.repeatability import PRINTOUT, SEEDS
 from jaxcnn.studies.study import Study
 
-STUDIES: dict[str, Study] = {study.name: study for study in (SEEDS, SHIFT, NOISE)}
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (SEEDS, PRINTOUT, SIZE, PASSES, PLATEAU, SHIFT, NOISE, PADDING, THEN_AND_NOW)
+}

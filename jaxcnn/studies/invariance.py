@@ -1,12 +1,10 @@
 """Claims about pooling: what shifts, scales, rotations and noise do to the answers."""
 
-import dataclasses
 from typing import Literal
 
-from jaxcnn.config import TrainConfig
 from jaxcnn.data.transforms import Affine
-from jaxcnn.presets import PRESETS
-from jaxcnn.studies.measures import (
+from jaxcnn.studies.arms import RATES, lenet5
+from jaxcnn.studies.image_measures import (
     DEGREES,
     DEVIATIONS,
     INVERTED,
@@ -21,20 +19,15 @@ PAPER = "LeCun et al. 1998, III.E"
 SHIFTS = (Affine(translate=4.0),)
 
 
-def _lenet5(model: str, **fields: object) -> TrainConfig:
-    preset = PRESETS["lenet5-mnist"]
-    return preset.name(dataclasses.replace(preset.config, model=model, **fields))  # type: ignore[arg-type]
-
-
 def _pools(*, expected: Literal[-1, 1]) -> tuple[Arm, ...]:
     """Return an arm for each pool; the first has none."""
     return (
-        Arm("no pool", _lenet5("lenet5-tanh:pool=none")),
-        Arm("average", _lenet5("lenet5-tanh"), expected=expected),
-        Arm("maximum", _lenet5("lenet5-tanh:pool=max"), expected=expected),
-        Arm("minimum", _lenet5("lenet5-tanh:pool=min"), expected=expected),
-        Arm("overlapping maximum", _lenet5("lenet5-tanh:pool=overlapping-max"), expected=expected),
-        Arm("blurred maximum", _lenet5("lenet5-tanh:pool=blurred-max"), expected=expected),
+        Arm("no pool", lenet5("lenet5-tanh:pool=none")),
+        Arm("average", lenet5("lenet5-tanh"), expected=expected),
+        Arm("maximum", lenet5("lenet5-tanh:pool=max"), expected=expected),
+        Arm("minimum", lenet5("lenet5-tanh:pool=min"), expected=expected),
+        Arm("overlapping maximum", lenet5("lenet5-tanh:pool=overlapping-max"), expected=expected),
+        Arm("blurred maximum", lenet5("lenet5-tanh:pool=blurred-max"), expected=expected),
     )
 
 
@@ -44,9 +37,11 @@ SHIFT = Study(
     source="the course notebook; LeCun et al. 1998, section II.A, of subsampling",
     arms=(
         *_pools(expected=1),
-        Arm("no pool, trained with shifts", _lenet5("lenet5-tanh:pool=none", transforms=SHIFTS)),
-        Arm("average, trained with shifts", _lenet5("lenet5-tanh", transforms=SHIFTS)),
-        Arm("maximum, trained with shifts", _lenet5("lenet5-tanh:pool=max", transforms=SHIFTS)),
+        Arm("perceptron, 300 hidden units", lenet5("mlp-300")),
+        Arm("linear", lenet5("linear")),
+        Arm("no pool, trained with shifts", lenet5("lenet5-tanh:pool=none", transforms=SHIFTS)),
+        Arm("average, trained with shifts", lenet5("lenet5-tanh", transforms=SHIFTS)),
+        Arm("maximum, trained with shifts", lenet5("lenet5-tanh:pool=max", transforms=SHIFTS)),
     ),
     quantity="consistency_3",
     label="same answer after a shift by 3 pixels (% of the test images)",
@@ -72,8 +67,10 @@ SHIFT = Study(
         ),
     ),
     seconds=40,
-    comment="All networks have tanh and 61,706 parameters and are trained on unshifted digits, the "
-    "last three on digits shifted by up to 4 pixels. The dotted lines mark where the paper "
+    rates=RATES,
+    comment="The convolutional networks have tanh and 61,706 parameters, the two controls 238,510 "
+    "and 7,850. All are trained on unshifted digits, the last three on digits shifted by up to 4 "
+    "pixels. The dotted lines mark where the paper "
     "estimates that LeNet-5 still recognizes accurately; it prints no rate there.",
 )
 
@@ -81,7 +78,11 @@ NOISE = Study(
     name="noise",
     claim="Pooling filters noise; pooling by the minimum suppresses it.",
     source="the course notebook",
-    arms=_pools(expected=-1),
+    arms=(
+        *_pools(expected=-1),
+        Arm("ReLU, maximum", lenet5("lenet5-relu"), expected=-1),
+        Arm("ReLU, minimum", lenet5("lenet5-relu:pool=min"), expected=-1),
+    ),
     quantity="inverted_error_10",
     label="test error with every tenth pixel inverted at random (%)",
     measure=noise,
@@ -98,7 +99,10 @@ NOISE = Study(
         Curve("gaussian_error", DEVIATIONS, "standard deviation (of 255)", "test error (%)"),
     ),
     seconds=25,
-    comment="All networks have tanh and 61,706 parameters and are trained on clean digits, white "
-    "on black. The dotted line is the noise with which the network of the paper's figure 13 was "
+    rates=RATES,
+    comment="All networks have 61,706 parameters and, but for the last two, tanh; they are trained "
+    "on clean digits, white on black. With an odd activation, pooling by the minimum is pooling by "
+    "the maximum: min tanh(a) is -max tanh(-a), and the signs move into the weights, so that the "
+    "two are the same network whatever the contrast. With ReLU they differ. The dotted line is the noise with which the network of the paper's figure 13 was "
     "trained; the paper prints no error rate.",
 )

@@ -1,23 +1,14 @@
-"""What studies measure on a finished run: its test error, and its answers to moved images."""
+"""What studies read in the results and the log of a finished run."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+import math
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-from jaxtyping import Float, UInt8
-
-from jaxcnn import config as configs
 from jaxcnn.studies.study import Measured
 from jaxcnn.workdir import folder as workdirs
-
-PIXELS = tuple(range(11))
-SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
-DEGREES = (0, 10, 20, 30, 40, 50, 60)
-INVERTED = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-DEVIATIONS = (0, 16, 32, 48, 64, 96, 128)
+from jaxcnn.workdir.metrics_log import read_metrics
 
 
 def test_error(run: Path) -> Measured:
@@ -27,119 +18,51 @@ def test_error(run: Path) -> Measured:
     return {"test_error": 100 * (1 - result["test_accuracy"])}
 
 
-def invariance(run: Path) -> Measured:
-    """Return what becomes of the answers when the test images are shifted, scaled and rotated.
+def loss_by_epoch(run: Path) -> Measured:
+    """Return the test error of a run in percent, and `train_loss`, its mean over each epoch."""
+    return {**test_error(run), "train_loss": _by_epoch(run, "train_loss")}
+
+
+def train_and_test_error(run: Path) -> Measured:
+    """Return the test error and the training error of a run with `eval_training`, in percent."""
+    result = workdirs.read_result(run)
+    assert result is not None
+    return {**test_error(run), "training_error": 100 * (1 - result["train_eval_accuracy"])}
+
+
+def errors_by_epoch(run: Path) -> Measured:
+    """Return the errors of a run with `eval_training` after each epoch, in percent.
 
     Returns:
-      `test_error`, in percent; `consistency`, the percentage of images that have the same answer
-      after a shift by each of PIXELS (mean over up, down, left and right); `accuracy`, in percent,
-      of the same shifts; `scale_accuracy` and `rotation_accuracy`, by SCALES and DEGREES, rotations
-      as the mean of both directions; `consistency_3`, the consistency at 3 pixels.
+      `test_error`, the last; `test_errors`; `training_errors_after`, counted with the parameters at
+      the end of the epoch; `training_errors_during`, counted while they change; of these two, the
+      first as `training_error_after_1` and `training_error_during_1`; `rise`, the last test error
+      above the smallest, in points.
     """
-    from jaxcnn.evaluation.probes import shift  # late, because it imports jax
-
-    images, labels, answer = _test_set(run)
-    unmoved = answer(images)
-    consistency, accuracy = [], []
-    for pixels in PIXELS:
-        moves = {(pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)}  # of 0 pixels a single one
-        answers = [answer(shift(images, *move)) for move in sorted(moves)]
-        consistency.append(_percent([moved == unmoved for moved in answers]))
-        accuracy.append(_percent([moved == labels for moved in answers]))
-    resized_images, rotated_images = _moved(images.tobytes(), images.shape)
-    scaled = [_percent([answer(moved) == labels]) for moved in resized_images]
-    turned = [_percent([answer(moved) == labels for moved in both]) for both in rotated_images]
+    lines = [line for line in read_metrics(run) if "test_accuracy" in line]
+    test = [100 * (1 - line["test_accuracy"]) for line in lines]
+    after = [100 * (1 - line["train_eval_accuracy"]) for line in lines]
+    during = [100 * (1 - accuracy) for accuracy in _by_epoch(run, "train_accuracy")]
     return {
         **test_error(run),
-        "consistency": consistency,
-        "accuracy": accuracy,
-        "scale_accuracy": scaled,
-        "rotation_accuracy": turned,
-        "consistency_3": consistency[PIXELS.index(3)],
+        "test_errors": test,
+        "training_errors_after": after,
+        "training_errors_during": during,
+        "training_error_after_1": after[0],
+        "training_error_during_1": during[0],
+        "rise": test[-1] - min(test),
     }
 
 
-@functools.lru_cache(1)  # the runs of a study have the same test images
-def _moved(
-    pixels: bytes, shape: tuple[int, ...]
-) -> tuple[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]]:
-    """Return test images scaled by SCALES, and rotated by DEGREES in both directions."""
-    images = np.frombuffer(pixels, np.uint8).reshape(shape)
-    scaled = [resized(images, scale) for scale in SCALES]
-    return scaled, [(rotated(images, -degrees), rotated(images, degrees)) for degrees in DEGREES]
-
-
-def noise(run: Path) -> Measured:
-    """Return the error on noisy test images.
-
-    Returns:
-      `test_error`, in percent; `inverted_error`, in percent, where each pixel is inverted with each
-      probability of INVERTED; `gaussian_error`, with normal noise of each standard deviation of
-      DEVIATIONS added to pixels in 0..255; `inverted_error_10`, for the paper's probability of 0.1.
-    """
-    images, labels, answer = _test_set(run)
-    rng = np.random.default_rng(0)  # the same noise for every run
-    uniform, normal = rng.random(images.shape), rng.standard_normal(images.shape, np.float32)
-    inverted = [np.where(uniform < p, 255 - images, images) for p in INVERTED]
-    added = [np.clip(images + std * normal, 0, 255).astype(np.uint8) for std in DEVIATIONS]
-    errors, gaussian = (
-        [_percent([answer(noisy) != labels]) for noisy in each] for each in (inverted, added)
-    )
-    return {
-        **test_error(run),
-        "inverted_error": errors,
-        "gaussian_error": gaussian,
-        "inverted_error_10": errors[INVERTED.index(0.1)],
-    }
-
-
-def _test_set(run: Path) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Return the test images of a run, their labels, and the function from images to answers."""
-    from jaxcnn.data.open import open_split  # late, as the next: these import jax
-    from jaxcnn.evaluation.predict import load
-
-    config = workdirs.read_config(run)
-    split = open_split(config.dataset, None, **configs.dataset_options(config))
-    assert isinstance(split.images, np.ndarray) and split.labels is not None
-    classifier = load(run)
-    return (
-        split.images,
-        split.labels,
-        lambda images: classifier.log_probs_of_one_view(images).argmax(-1),
-    )
-
-
-def resized(
-    images: UInt8[np.ndarray, "examples height width channels"], scale: float
-) -> UInt8[np.ndarray, "examples height width channels"]:
-    """Scale images about their centre, bilinearly, with a background of 0."""
-    return _affine(images, np.eye(2) / scale)
-
-
-def rotated(
-    images: UInt8[np.ndarray, "examples height width channels"], degrees: float
-) -> UInt8[np.ndarray, "examples height width channels"]:
-    """Rotate images about their centre, bilinearly, with a background of 0."""
-    angle = np.deg2rad(degrees)
-    return _affine(
-        images, np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    )
-
-
-def _affine(
-    images: UInt8[np.ndarray, "examples height width channels"], matrix: Float[np.ndarray, "2 2"]
-) -> UInt8[np.ndarray, "examples height width channels"]:
-    """Return images whose pixel y is the input at `matrix @ y`, both counted from the centre."""
-    import scipy.ndimage  # late, because listing the studies imports this module
-
-    whole = np.eye(4)
-    whole[1:3, 1:3] = matrix
-    center = (np.array(images.shape) - 1) / 2
-    moved = scipy.ndimage.affine_transform(
-        images, whole, offset=center - whole @ center, order=1, output=np.float32
-    )
-    return np.rint(moved).astype(np.uint8)
-
-
-def _percent(right: Sequence[np.ndarray]) -> float:
-    return round(100 * float(np.mean(right)), 4)
+def _by_epoch(run: Path, quantity: Literal["train_loss", "train_accuracy"]) -> list[float]:
+    """Return the mean of a training metric over each epoch; a line is a mean since the last one."""
+    sums: dict[int, list[float]] = {}
+    previous = 0
+    for line in read_metrics(run):
+        if quantity in line:
+            steps = line["step"] - previous
+            previous = line["step"]
+            sums.setdefault(math.ceil(round(line["epoch"], 6)), []).extend(
+                [steps * line[quantity], steps]
+            )
+    return [sum(pairs[::2]) / sum(pairs[1::2]) for _, pairs in sorted(sums.items())]

@@ -52,7 +52,7 @@ def to_markdown(study: Study, record: dict[str, Any]) -> str:
     for name, arm in record["arms"].items():
         each = " ".join(f"{value:.2f}" for value in arm["values"])
         lines.append(cells([*_row(study, name, arm), each]))
-    lines += ["", *([study.comment, ""] if study.comment else [])]
+    lines += ["", *_derived(record["derived"]), *([study.comment, ""] if study.comment else [])]
     if published := [arm.published for arm in study.arms if arm.published]:
         sources = dict.fromkeys(f"{each.value:g}: {each.source} ({each.how})" for each in published)
         lines += ["Published figures:", "", *(f"- {text}" for text in sources), ""]
@@ -95,8 +95,10 @@ def save_figure(study: Study, record: dict[str, Any], path: Path) -> None:
 
 def _columns(study: Study) -> list[str]:
     published = ["published"] if any(arm.published for arm in study.arms) else []
-    differences = [f"paired difference from {study.arms[0].name}"] if len(study.arms) > 1 else []
-    return ["measured", *published, *(["verdict"] if published else []), *differences]
+    baseline = "the row above" if study.stepwise else study.arms[0].name
+    differences = [f"paired difference from {baseline}"] if len(study.arms) > 1 else []
+    verdict = ["verdict"] if published else []
+    return ["measured", *published, *verdict, *differences, *study.also.values()]
 
 
 def _row(study: Study, name: str, arm: dict[str, Any]) -> list[str]:
@@ -104,7 +106,19 @@ def _row(study: Study, name: str, arm: dict[str, Any]) -> list[str]:
     if any(each.published for each in study.arms):
         published = arm["published"]
         row += [f"{published['value']:g}" if published else "", arm["verdict"]]
-    return [*row, *([arm["conclusion"]] if len(study.arms) > 1 else [])]
+    row += [arm["conclusion"]] if len(study.arms) > 1 else []
+    return [*row, *(measured_text(each) for each in arm["also"].values())]
+
+
+def _derived(derived: dict[str, Any]) -> list[str]:
+    """Return a line for each number that is computed from all arms."""
+    lines = []
+    for each in derived.values():
+        if each["values"]:
+            low, high = each.get("low"), each.get("high")
+            interval = "" if low is None else f", 95 % interval {low:.2f} to {high:.2f}"
+            lines.append(f"- {each['label']}: {measured_text(each)}{interval}")
+    return [*lines, ""] if lines else []
 
 
 def _rates(tried: dict[str, Any]) -> list[str]:
@@ -137,7 +151,7 @@ def cells(texts: Sequence[str]) -> str:
 
 
 def measured_text(arm: dict[str, Any]) -> str:
-    """Return mean and standard deviation of an arm."""
+    """Return mean and standard deviation of a quantity."""
     std = "" if arm["std"] is None else f" ± {arm['std']:.2f}"
     return f"{arm['mean']:.2f}{std}"
 
@@ -151,6 +165,8 @@ def _draw_curve(axes: Axes, curve: Curve, record: dict[str, Any]) -> None:
         }
         axes.plot(curve.x, values.mean(0), "o", markersize=3, label=name, **style)
         axes.fill_between(curve.x, values.min(0), values.max(0), alpha=0.15, color=style["color"])
+    if curve.published:
+        axes.plot(*zip(*curve.published.items(), strict=True), "kx", label=curve.published_by)
     for x, text in curve.marks.items():
         axes.axvline(x, color="0.5", linewidth=0.8, linestyle=":")
         axes.annotate(

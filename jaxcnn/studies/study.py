@@ -62,6 +62,8 @@ class Curve:
       x_label: name and unit of the axis.
       y_label: name and unit of the quantity.
       marks: values of `x` that the source names, drawn as vertical lines, with their text.
+      published: values of the quantity that the source prints, by `x`, drawn as points.
+      published_by: source of these values, and how they were read.
     """
 
     quantity: str
@@ -69,6 +71,23 @@ class Curve:
     x_label: str
     y_label: str
     marks: Mapping[float, str] = dataclasses.field(default_factory=dict)
+    published: Mapping[float, float] = dataclasses.field(default_factory=dict)
+    published_by: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Derived:
+    """A number that is computed from all arms of a seed.
+
+    Attributes:
+      name: name in `study.json`.
+      label: name and unit, for the page.
+      compute: function from the arms' measurements, by name, to the number; NaN if there is none.
+    """
+
+    name: str
+    label: str
+    compute: Callable[[Mapping[str, Measured]], float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +104,9 @@ class Study:
       measure: function from the folder of a finished run to `Measured`.
       falsifier: result that would contradict the claim.
       curves: quantities along an axis, drawn instead of the main quantity.
+      also: further quantities of `Measured`, columns of the table, with their labels.
+      derived: numbers computed from all arms.
+      stepwise: take paired differences from the arm before, instead of from the first.
       num_seeds: number of seeds by default.
       seconds: seconds of one run and its measurement on two cores, for the plan.
       rates: learning rates, of which each arm takes the best on a validation split; () keeps those
@@ -101,6 +123,9 @@ class Study:
     measure: Callable[[Path], Measured]
     falsifier: str
     curves: tuple[Curve, ...] = ()
+    also: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    derived: tuple[Derived, ...] = ()
+    stepwise: bool = False
     num_seeds: int = 5
     seconds: float = 60.0
     rates: tuple[float, ...] = ()

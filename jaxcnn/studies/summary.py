@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxcnn.evaluation.runs import label
@@ -28,11 +28,11 @@ def summarize(
         arm.name: [_number(measured[arm.name, seed][study.quantity]) for seed in seeds]
         for arm in study.arms
     }
-    baseline = study.arms[0]
-    for arm in study.arms:
+    for number, arm in enumerate(study.arms):
         mine = values[arm.name]
         versus = None
-        if arm is not baseline:
+        if number:
+            baseline = study.arms[number - 1 if study.stepwise else 0]
             versus = statistics.difference(mine, values[baseline.name])
         word = statistics.verdict(mine, arm.published, versus, arm.expected)
         arms[arm.name] = {
@@ -43,6 +43,10 @@ def summarize(
             "published": arm.published and dataclasses.asdict(arm.published),
             "verdict": word,
             "conclusion": _conclusion(versus, arm.expected),
+            "also": {
+                quantity: _spread_of(_number(measured[arm.name, seed][quantity]) for seed in seeds)
+                for quantity in study.also
+            },
             "curves": {
                 curve.quantity: [
                     list(_list(measured[arm.name, seed][curve.quantity])) for seed in seeds
@@ -50,7 +54,18 @@ def summarize(
                 for curve in study.curves
             },
         }
-    return {"seeds": list(seeds), "quantity": study.quantity, "arms": arms}
+    by_seed = [{arm.name: measured[arm.name, seed] for arm in study.arms} for seed in seeds]
+    derived = {
+        each.name: {"label": each.label, **_spread_of(map(each.compute, by_seed))}
+        for each in study.derived
+    }
+    return {"seeds": list(seeds), "quantity": study.quantity, "arms": arms, "derived": derived}
+
+
+def _spread_of(values: Iterable[float]) -> dict[str, Any]:
+    """Return values that are numbers with their spread; those that are NaN are left out."""
+    known = [value for value in values if not math.isnan(value)]
+    return {"values": known, **(_as_dict(statistics.spread(known)) if known else {})}
 
 
 def _conclusion(versus: Difference | None, expected: int) -> str:

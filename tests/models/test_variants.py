@@ -102,6 +102,22 @@ def test_padding_of_lenet5_is_that_of_the_helpers(padding):
     np.testing.assert_allclose(model.apply({"params": params}, IMAGES), expected, atol=1e-5)
 
 
+def test_minimum_pools_of_odd_units_are_maximum_pools_with_other_signs():
+    minimum = constructor("lenet5-tanh:pool=min")()
+    params = random_params(minimum, (28, 28, 1))
+    signs = {"C1": (-1, -1), "C3": (1, -1), "C5": (-1, 1), "F6": (1, 1), "output": (1, 1)}
+    changed = {
+        layer: {
+            "kernel": of_kernel * params[layer]["kernel"],
+            "bias": of_bias * params[layer]["bias"],
+        }
+        for layer, (of_kernel, of_bias) in signs.items()
+    }
+    expected = minimum.apply({"params": params}, IMAGES)
+    outputs = constructor("lenet5-tanh:pool=max")().apply({"params": changed}, IMAGES)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+
 def test_double_softmax_returns_the_probabilities():
     params = random_params(LeNet5(), (28, 28, 1))
     logits = LeNet5().apply({"params": params}, IMAGES)

@@ -1,9 +1,9 @@
-"""Images that are scaled and rotated for the studies."""
+"""Images that are scaled, rotated and moved for the studies, and what is read from networks."""
 
 import numpy as np
 import pytest
 
-from jaxcnn.studies import measures
+from jaxcnn.studies import image_measures as measures
 
 rng = np.random.default_rng(0)
 
@@ -28,3 +28,17 @@ def test_resized_scales_a_square_about_the_centre(scale):
     assert side == pytest.approx(10 * scale, rel=0.02)
     rows = measures.resized(images, scale)[0, ..., 0].sum(1, dtype=float)
     assert rows == pytest.approx(rows[::-1])
+
+
+@pytest.mark.parametrize("side", range(4))
+def test_to_border_moves_the_ink_to_a_side(side):
+    images = np.zeros((2, 28, 28, 1), np.uint8)
+    images[0, 8:20, 9:19] = 200
+    images[1, 2:15, 4:24] = 100
+    for margin in (0, 3):
+        for image, moved in zip(images, measures.to_border(images, side, margin), strict=True):
+            rows, columns = (np.flatnonzero(moved[..., 0].any(axis)) for axis in (1, 0))
+            margins = (rows[0], 27 - rows[-1], columns[0], 27 - columns[-1])
+            assert margins[side] == margin and moved.sum() == image.sum()
+    unmoved = measures.to_border(images[:1], side, (8, 8, 9, 9)[side])
+    assert (unmoved == images[:1]).all()
