@@ -158,7 +158,7 @@ def test_run_study_refuses_unknown_names():
 
 def test_script_lists_studies_and_prints_a_plan(tmp_path):
     done = run_script("study.py", cwd=tmp_path)
-    assert done.returncode == 0 and "shift: 9 arms, 5 seeds" in done.stdout, done.stderr
+    assert done.returncode == 0 and "shift: 11 arms, 5 seeds" in done.stdout, done.stderr
     done = run_script(
         "study.py", "shift", "--plan", "--seeds", 2, "--arms", "average", cwd=tmp_path
     )
