@@ -179,8 +179,8 @@ class TrainConfig(_ShortRepr):
     `refuse` aborts the run; `skip` replaces the image in training and leaves it out in
     evaluation."""
     transforms: tuple[Transform, ...] = ()
-    """resize, crop, flip, affine, pca-color, cutout. Applied in the order given, before the pixels
-    are normalized; `crop:size=24,padding=4` sets fields."""
+    """resize, crop, center-crop, flip, affine, deslant, invert, pca-color, cutout. Applied in the
+    order given, before the pixels are normalized; `crop:size=24,padding=4` sets fields."""
     pixel_mean: tuple[Annotated[float, MEAN], ...] = (0.5,)
     """Mean of pixels in [0, 1]; is subtracted. One value, or one for each channel."""
     pixel_std: tuple[Annotated[float, STD], ...] = (0.5,)

@@ -227,19 +227,38 @@ def interrupted_at(step, monkeypatch):
         yield
 
 
+# Images.
+
+
+def grid(batch, height, width, channels=1, dtype=np.float32):
+    """Every pixel another value (of uint8 images, modulo 256)."""
+    values = np.arange(batch * height * width * channels).astype(dtype)
+    return jnp.asarray(values.reshape(batch, height, width, channels))
+
+
+def noise(*shape, dtype=np.float32):
+    """The same random pixels at each call."""
+    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+    return jnp.asarray(pixels)
+
+
 # Every transform, with values inside the bounds of its fields.
 TRANSFORMS = st.one_of(
     st.builds(transforms.Resize, st.integers(1, 8192)),
     st.integers(1, 8192).flatmap(
         lambda size: st.builds(transforms.RandomCrop, st.just(size), st.integers(0, size - 1))
     ),
+    st.builds(transforms.CenterCrop, st.integers(1, 8192)),
     st.builds(transforms.HorizontalFlip),
+    st.builds(transforms.Deslant),
+    st.builds(transforms.Invert, st.floats(0, 1)),
     st.builds(
         transforms.Affine,
         st.floats(0, 180),
         st.floats(0, 8192),
         st.floats(0, 1, exclude_max=True),
         st.floats(0, 90, exclude_max=True),
+        st.floats(0, 1, exclude_max=True),
     ),
     st.builds(transforms.PCAColor, st.floats(0, 10)),
     st.builds(transforms.Cutout, st.integers(1, 8192)),

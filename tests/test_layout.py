@@ -75,7 +75,7 @@ ROOMS = {
         *("splits", "open", "stream", "decode", "sources", "folders"),
         *("datasets", "tfds_builders"),
         *("tfds_originals", "originals"),
-        *("preprocess", "augment", "transforms"),
+        *("preprocess", "augment", "geometry", "checks", "transforms"),
     ),
     "distributed": ("mesh", "processes", "compilation_cache"),
     "layers": (

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import jaxcnn
-from jaxcnn.data import augment
+from jaxcnn.data import augment, geometry
 from jaxcnn.optim import curvature, optimizers, schedules
 
 MODULES = sorted(
@@ -51,13 +51,13 @@ def test_public_names_have_docstrings(name):
                     assert inspect.getdoc(getattr(value, method)), f"{public_name}.{method}"
 
 
-@pytest.mark.parametrize("function", functions(augment))
+@pytest.mark.parametrize("function", functions(augment, geometry))
 def test_augment_takes_its_key_first(function):
     parameters = list(inspect.signature(function).parameters)
     assert "key" not in parameters[1:]
 
 
-@pytest.mark.parametrize("function", functions(augment, curvature, optimizers, schedules))
+@pytest.mark.parametrize("function", functions(augment, geometry, curvature, optimizers, schedules))
 def test_options_are_keyword_only(function):
     for parameter in inspect.signature(function).parameters.values():
         if parameter.default is not parameter.empty:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.data import augment
+from jaxcnn.data import augment, geometry
 from jaxcnn.layers import convolution, normalization, padding, pooling
 
 KEY = jax.random.key(3)
@@ -22,16 +22,21 @@ KERNEL = np.random.default_rng(1).normal(size=(3, 3, 3, 4)).astype(np.float32)
 # Of images [17, 12, 12, 3], float32.
 CALLS = {
     "random_crop": lambda x: augment.random_crop(KEY, x, size=8, padding=2, fill=3),
-    "center_crop": lambda x: augment.center_crop(x, size=8),
-    "views": lambda x: augment.views(x, size=8, flips=True),
+    "center_crop": lambda x: geometry.center_crop(x, size=8),
+    "center_crop_or_pad": lambda x: geometry.center_crop_or_pad(x, size=14),
+    "views": lambda x: geometry.views(x, size=8, flips=True),
     "horizontal_flip": lambda x: augment.horizontal_flip(KEY, x),
-    "affine": lambda x: augment.affine(KEY, x, degrees=9, translate=2, scale=0.1, shear=5, fill=3),
-    "warp": lambda x: augment.warp(
+    "affine": lambda x: augment.affine(
+        KEY, x, degrees=9, translate=2, scale=0.1, shear=5, squeeze=0.1, fill=3
+    ),
+    "warp": lambda x: geometry.warp(
         x, np.full((17, 2, 2), [[0.9, 0], [0.1, 0.8]], np.float32), np.ones((17, 2), np.float32)
     ),
+    "deslant": geometry.deslant,
+    "invert": lambda x: augment.invert(KEY, x, p=0.2),
     "pca_color": lambda x: augment.pca_color(KEY, x, components=COMPONENTS, std=0.1),
     "cutout": lambda x: augment.cutout(KEY, x, size=4, fill=(1, 2, 3)),
-    "resize": lambda x: augment.resize(x, size=20),
+    "resize": lambda x: geometry.resize(x, size=20),
     "normalize": lambda x: augment.normalize(x, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)),
     "conv_general_dilated": lambda x: convolution.conv_general_dilated(
         x, KERNEL, (1, 1), "SAME", dimension_numbers=NHWC
@@ -56,13 +61,13 @@ HOST_ONLY = {
     *("same", "xla_convolution", "xla_images_gradient", "xla_kernel_gradient"),
 }
 # Each example draws for itself, so a batch of batches draws otherwise.
-RANDOM = {"random_crop", "horizontal_flip", "affine", "pca_color", "cutout"}
+RANDOM = {"random_crop", "horizontal_flip", "affine", "invert", "pca_color", "cutout"}
 # One of each kind.
 BY_DEFAULT = {"random_crop", "resize", "conv_general_dilated", "pad", "global_min_pool"}
 
 
 def test_public_functions_are_all_here():
-    modules = augment, convolution, normalization, padding, pooling
+    modules = augment, geometry, convolution, normalization, padding, pooling
     public = {
         name
         for module in modules

@@ -28,8 +28,8 @@ class Arguments(TrainConfig):
     preset: tyro.conf.Suppress[str] = "custom"
     continued_from: tyro.conf.Suppress[tuple[int, ...]] = ()
     transforms: tuple[TransformArgument, ...] = ()
-    """resize, crop, flip, affine, pca-color, cutout. Applied in the order given, before the pixels
-    are normalized."""
+    """resize, crop, center-crop, flip, affine, deslant, invert, pca-color, cutout. Applied in the
+    order given, before the pixels are normalized."""
     seeds: tuple[int, ...] = ()
     """Train once with each of these seeds, and print mean and spread. On a CPU the seeds share the
     cores."""

@@ -1,4 +1,4 @@
-"""Transforms of batches of images: pure functions that run on the device.
+"""Random transforms of batches of images, and `normalize`: pure functions that run on the device.
 
 Images are `[batch, height, width, channels]`, uint8 or float32, with pixels in [0, 255];
 `normalize` is applied last. A function that only moves pixels keeps their type; one that computes
@@ -20,6 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Real, UInt8
+
+from jaxcnn.data.checks import as_float32, check_dtype, check_images, check_size
+from jaxcnn.data.geometry import warp
 
 
 def random_crop(
@@ -46,12 +49,12 @@ def random_crop(
       Krizhevsky et al. 2012, section 4.1: 224 of 256, no padding. He et al. 2016, section 4.2: 32
       of CIFAR's 32 with 4 pixels of padding.
     """
-    _check(images)
+    check_images(images)
     if padding < 0:
         raise ValueError(f"padding is {padding}; expected at least 0 pixels.")
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     padded = jnp.pad(images, sides, constant_values=fill)
-    _check_size(size, padded)
+    check_size(size, padded)
     batch, height, width, channels = padded.shape
     limits = jnp.array([[height - size + 1], [width - size + 1]], jnp.int32)
     starts = jax.random.randint(key, (2, batch), 0, limits, jnp.int32)
@@ -63,51 +66,6 @@ def random_crop(
     return jax.vmap(cut)(padded, starts[0], starts[1])
 
 
-def center_crop(
-    images: Real[Array, "batch height width channels"], *, size: int
-) -> Real[Array, "batch size size channels"]:
-    """Cut out the central square; an odd margin is one pixel larger at the bottom and right.
-
-    Args:
-      images: uint8 or float32; the type is kept.
-      size: height and width of the square in pixels.
-
-    Raises:
-      ValueError: if `size` is not between 1 and the image's.
-    """
-    _check(images)
-    _check_size(size, images)
-    top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
-    return images[:, top : top + size, left : left + size]
-
-
-def views(
-    images: Real[Array, "batch height width channels"], *, size: int, flips: bool
-) -> Real[Array, "batch views size size channels"]:
-    """Cut the four corners and the centre of each image.
-
-    Args:
-      images: uint8 or float32; the type is kept.
-      size: height and width of a view in pixels.
-      flips: whether to append the mirror images of the five.
-
-    Returns:
-      5 or 10 views: top left, top right, bottom left, bottom right, centre; their mirror images.
-
-    Raises:
-      ValueError: if `size` is not between 1 and the image's.
-
-    References:
-      Krizhevsky et al. 2012, section 4.1: the softmax outputs of ten views of 224 are averaged.
-    """
-    center = center_crop(images, size=size)
-    bottom, right = images.shape[1] - size, images.shape[2] - size
-    places = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
-    corners = [images[:, top : top + size, left : left + size] for top, left in places]
-    five = jnp.stack([*corners, center], axis=1)
-    return jnp.concatenate([five, five[:, :, :, ::-1]], axis=1) if flips else five
-
-
 def horizontal_flip(
     key: jax.Array, images: Real[Array, "batch height width channels"]
 ) -> Real[Array, "batch height width channels"]:
@@ -116,7 +74,7 @@ def horizontal_flip(
     References:
       Krizhevsky et al. 2012, section 4.1.
     """
-    _check(images)
+    check_images(images)
     mirrored = jax.random.bernoulli(key, jnp.float32(0.5), (len(images), 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
 
@@ -129,15 +87,17 @@ def affine(
     translate: float = 0.0,
     scale: float = 0.0,
     shear: float = 0.0,
+    squeeze: float = 0.0,
     fill: float = 0.0,
 ) -> Float[Array, "batch height width channels"]:
-    """Rotate, shift, scale and shear each image about its centre, in one bilinear interpolation.
+    """Squeeze, shear, rotate, scale and shift each image, in one bilinear interpolation.
 
-    A pixel at p from the centre, in the order (down, right), goes to t + s R K p: the rotation R is
-    by an angle in +-`degrees`, counter-clockwise if positive; the shear K moves it to the right by
-    tan(a) for each pixel upwards, a in +-`shear` degrees; s is in [1 - `scale`, 1 + `scale`], and
-    t in +-`translate` pixels down and to the right. Every draw is uniform; with ranges of 0 the
-    values of the pixels do not change.
+    A pixel at p from the centre, in the order (down, right), goes to t + s R K Q p. The squeeze Q
+    multiplies widths by q and divides heights by q, in [1 - `squeeze`, 1 + `squeeze`]; the shear K
+    moves it to the right by tan(a) for each pixel upwards, a in +-`shear` degrees; the rotation R
+    is by an angle in +-`degrees`, counter-clockwise if positive; s is in [1 - `scale`, 1 +
+    `scale`], and t in +-`translate` pixels down and to the right. Every draw is uniform; with
+    ranges of 0 the values of the pixels do not change.
 
     Args:
       key: random key of the draws.
@@ -146,6 +106,7 @@ def affine(
       translate: the largest shift in pixels along each axis, at least 0.
       scale: the largest change of size, in [0, 1).
       shear: the largest shear in degrees, in [0, 90).
+      squeeze: the largest change of width, in [0, 1).
       fill: value outside of the image.
 
     Raises:
@@ -154,12 +115,12 @@ def affine(
     References:
       LeCun et al. 1998, section III.B: shifts, scaling, squeezing and horizontal shearing, without
       their amounts. Simard et al. 2003, section 2: affine warps with bilinear interpolation.
-      Rotations are added here; squeezing (one axis longer, the other shorter) is omitted.
+      Rotations are added here.
     """
-    images = _as_float32(images)
+    images = as_float32(images)
     ranges = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear}
-    for name, value in ranges.items():
-        limit = {"scale": 1, "shear": 90}.get(name, math.inf)
+    for name, value in (ranges | {"squeeze": squeeze}).items():
+        limit = {"scale": 1, "shear": 90, "squeeze": 1}.get(name, math.inf)
         if not 0 <= value < limit:
             raise ValueError(f"{name} is {value}; expected at least 0 and below {limit}.")
     draws = jax.random.uniform(key, (5, len(images)), jnp.float32, minval=-1.0, maxval=1.0)
@@ -169,52 +130,37 @@ def affine(
     cos, sin = jnp.cos(angle) / size, jnp.sin(angle) / size
     # The inverse of s R K, row by row: it maps an output pixel to its source.
     inverse = jnp.stack([cos, sin, slope * cos - sin, slope * sin + cos], axis=1)
-    return warp(images, inverse.reshape(-1, 2, 2), translate * draws[3:].T, fill=fill)
+    inverse = inverse.reshape(-1, 2, 2)
+    if squeeze:  # a key of its own, so that the other draws are those of a run without it
+        squeeze_key = jax.random.fold_in(key, 1)
+        squeezes = jax.random.uniform(
+            squeeze_key, (len(images), 1), jnp.float32, minval=1 - squeeze, maxval=1 + squeeze
+        )
+        inverse *= jnp.stack([squeezes, 1 / squeezes], axis=1)
+    return warp(images, inverse, translate * draws[3:].T, fill=fill)
 
 
-def warp(
-    images: Real[Array, "batch height width channels"],
-    inverse: Float[Array, "batch 2 2"],
-    shift: Float[Array, "batch 2"],
-    *,
-    fill: float = 0.0,
-) -> Float[Array, "batch height width channels"]:
-    """Sample each output pixel p, relative to the centre, at `inverse` (p - `shift`) of the input.
-
-    Values between pixels are bilinear. Beyond the outermost pixels they change to `fill` within one
-    pixel, as if the image lay on an infinite plane of that value.
+def invert(
+    key: jax.Array, images: Real[Array, "batch height width channels"], *, p: float = 0.1
+) -> Real[Array, "batch height width channels"]:
+    """Invert each pixel with probability `p`, in all channels: 255 minus its value.
 
     Args:
-      images: uint8 or float32.
-      inverse: matrices that map (down, right) of the output to the input.
-      shift: shifts (down, right) in pixels.
-      fill: value outside of the image.
+      key: random key of the choice.
+      images: uint8 or float32; the type is kept.
+      p: probability in [0, 1].
+
+    Raises:
+      ValueError: if `p` is not in [0, 1].
+
+    References:
+      LeCun et al. 1998, figure 13: digits with "salt and pepper noise", p = 0.1.
     """
-    images = _as_float32(images)
-    _, height, width, channels = images.shape
-    # A border of one pixel is enough, because positions beyond it are clipped to it.
-    framed = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=fill)
-    down = jnp.arange(height, dtype=jnp.float32)[:, None] - (height - 1) / 2
-    right = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
-
-    def source(image: Array, inverse: Array, shift: Array) -> Array:
-        y, x = down - shift[0], right - shift[1]
-        row = inverse[0, 0] * y + inverse[0, 1] * x + (height + 1) / 2
-        column = inverse[1, 0] * y + inverse[1, 1] * x + (width + 1) / 2
-        row, column = jnp.clip(row, 0, height + 1), jnp.clip(column, 0, width + 1)
-        top, left = jnp.minimum(jnp.floor(row), height), jnp.minimum(jnp.floor(column), width)
-        first = (top * (width + 2) + left).astype(jnp.int32)
-        below, after = (row - top)[..., None], (column - left)[..., None]
-        pixels = image.reshape(-1, channels)
-
-        def between(first: Array) -> Array:
-            one, other = (pixels.at[i].get(mode="clip") for i in (first, first + 1))
-            return (1 - after) * one + after * other
-
-        return (1 - below) * between(first) + below * between(first + width + 2)
-
-    # Gathering the four neighbours at once takes twice as long on a CPU.
-    return jax.vmap(source)(framed, inverse, shift)
+    check_images(images)
+    if not 0 <= p <= 1:
+        raise ValueError(f"p is {p}; expected a probability in [0, 1].")
+    inverted = jax.random.bernoulli(key, jnp.float32(p), (*images.shape[:3], 1))
+    return jnp.where(inverted, 255 - images, images)
 
 
 def color_components(
@@ -236,7 +182,7 @@ def color_components(
     Args:
       images: a training set, uint8 or float32, on the host.
     """
-    _check(images)
+    check_images(images)
     channels = images.shape[-1]
     total, products = np.zeros(channels), np.zeros((channels, channels))
     for first in range(0, len(images), 1024):  # bounds the memory of the copies in float64
@@ -273,7 +219,7 @@ def pca_color(
     References:
       Krizhevsky et al. 2012, section 4.1. See `color_components` for the unit of the eigenvalues.
     """
-    images = _as_float32(images)
+    images = as_float32(images)
     channels = images.shape[-1]
     if components.shape != (channels, channels):
         raise ValueError(
@@ -311,7 +257,7 @@ def cutout(
       DeVries and Taylor 2017, section 3.2; 16 is their size for CIFAR-10, 8 for CIFAR-100. They
       fill with 0 after normalization, which is the mean of the training set's pixels here.
     """
-    _check(images)
+    check_images(images)
     if size < 1:
         raise ValueError(f"size is {size}; expected at least 1 pixel.")
     batch, height, width, channels = images.shape
@@ -334,29 +280,6 @@ def cutout(
     return jnp.where(inside, values.reshape(1, 1, 1, -1), images)
 
 
-def resize(
-    images: Real[Array, "batch height width channels"], *, size: int
-) -> Float[Array, "batch size size channels"]:
-    """Resample to a square by bilinear interpolation, antialiased where it shrinks.
-
-    Pixels are squares with their value at the centre, and edges are repeated outwards, as in
-    PyTorch (`align_corners=False`; `antialias=True` where it shrinks) and in Pillow, which rounds
-    to whole pixels: 224 from 32 is within 1 of Pillow's.
-
-    Args:
-      images: uint8 or float32.
-      size: the new height and width in pixels, at least 1.
-
-    Raises:
-      ValueError: if `size` is below 1.
-    """
-    images = _as_float32(images)
-    if size < 1:
-        raise ValueError(f"size is {size}; expected at least 1 pixel.")
-    shape = (images.shape[0], size, size, images.shape[-1])
-    return jax.image.resize(images, shape, method="bilinear")
-
-
 def normalize(
     images: Real[Array, "batch height width channels"],
     mean: Sequence[float],
@@ -373,7 +296,7 @@ def normalize(
       TypeError: the images are neither uint8 nor float32.
       ValueError: the length of `mean` or `std` is neither 1 nor the number of channels.
     """
-    _check_dtype(images)
+    check_dtype(images)
     channels = images.shape[-1]
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
@@ -386,32 +309,3 @@ def normalize(
     offset = -jnp.asarray(mean, jnp.float32) / jnp.asarray(std, jnp.float32)
     shape = (1,) * (images.ndim - 1) + (-1,)
     return images.astype(jnp.float32) * scale.reshape(shape) + offset.reshape(shape)
-
-
-def _check_dtype(images: Array | np.ndarray) -> None:
-    if images.dtype not in (jnp.uint8, jnp.float32):
-        raise TypeError(
-            f"images are {images.dtype}; expected uint8 or float32 pixels in [0, 255]: cast them."
-        )
-
-
-def _check(images: Array | np.ndarray) -> None:
-    _check_dtype(images)
-    if images.ndim != 4:
-        raise ValueError(
-            f"images are of shape {images.shape}; expected [batch, height, width, channels]."
-        )
-
-
-def _check_size(size: int, images: Array) -> None:
-    height, width = images.shape[1:3]
-    if not 1 <= size <= min(height, width):
-        raise ValueError(
-            f"size is {size} for images of {height} x {width} pixels, padding included; expected "
-            f"between 1 and {min(height, width)}."
-        )
-
-
-def _as_float32(images: Array) -> Array:
-    _check(images)
-    return images.astype(jnp.float32)

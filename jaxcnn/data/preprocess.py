@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,11 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, UInt8
 
-from jaxcnn.data import augment
+from jaxcnn.data import augment, geometry
 from jaxcnn.data.transforms import (
     Affine,
+    CenterCrop,
     Cutout,
+    Deslant,
     HorizontalFlip,
+    Invert,
     PCAColor,
     RandomCrop,
     Resize,
@@ -54,8 +58,8 @@ def make_preprocess(
     """Compose the transforms and `augment.normalize`, for batches of raw images.
 
     In evaluation, random transforms are left out and a crop is the central one. With 2 views, an
-    image is followed by its mirror image; with 5 or 10, its views are those of `augment.views`. The
-    function for evaluation raises ViewsError if the views cannot be cut.
+    image is followed by its mirror image; with 5 or 10, its views are those of `geometry.views`.
+    The function for evaluation raises ViewsError if the views cannot be cut.
 
     Args:
       transforms: transforms, in the order of their application.
@@ -99,32 +103,36 @@ def _random(
     transform: Transform, sample: Callable[[], np.ndarray], pixel_mean: Sequence[float]
 ) -> Callable[[jax.Array, Array], Array]:
     match transform:
-        case Resize(size):
-            return lambda _, images: augment.resize(images, size=size)
         case RandomCrop(size, padding):
             return functools.partial(augment.random_crop, size=size, padding=padding)
         case HorizontalFlip():
             return augment.horizontal_flip
-        case Affine(degrees, translate, scale, shear):
-            return functools.partial(
-                augment.affine, degrees=degrees, translate=translate, scale=scale, shear=shear
-            )
+        case Affine():
+            return functools.partial(augment.affine, **dataclasses.asdict(transform))
+        case Invert(p):
+            return functools.partial(augment.invert, p=p)
         case PCAColor(std):
             components = augment.color_components(sample())
             return functools.partial(augment.pca_color, components=components, std=std)
         case Cutout(size):
             fill = [255 * mean for mean in pixel_mean]
             return functools.partial(augment.cutout, size=size, fill=fill)
+        case Resize() | CenterCrop() | Deslant():
+            return lambda _, images: _fixed(transform, images, views=1)
 
 
 def _fixed(transform: Transform, images: Array, views: int) -> Array:
     match transform:
         case Resize(size):
-            return augment.resize(images, size=size)
+            return geometry.resize(images, size=size)
+        case CenterCrop(size):
+            return geometry.center_crop_or_pad(images, size=size)
+        case Deslant():
+            return geometry.deslant(images)
         case RandomCrop(size) if views in (5, 10) and images.shape[1:3] != (size, size):
-            cut = augment.views(images, size=size, flips=views == 10)
+            cut = geometry.views(images, size=size, flips=views == 10)
             return cut.reshape(-1, *cut.shape[2:])
         case RandomCrop(size):
-            return augment.center_crop(images, size=size)
+            return geometry.center_crop(images, size=size)
         case _:
             return images

@@ -40,13 +40,21 @@ class RandomCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+class CenterCrop:
+    """Central square; smaller images are padded to it with 0."""
+
+    size: Annotated[int, SIDE] = 28
+    """Height and width, in pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
 class HorizontalFlip:
     """Mirror image with probability 1/2, in training only."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    """Random rotation, shift, scale and shear about the centre, in training only."""
+    """Random rotation, shift, scale, shear and squeeze about the centre, in training only."""
 
     degrees: Annotated[float, Bound(lambda value: 0 <= value <= 180, "in [0, 180]")] = 0.0
     """Largest rotation, in degrees."""
@@ -56,6 +64,22 @@ class Affine:
     """Largest change of scale: 0.1 draws a factor from 0.9 to 1.1."""
     shear: Annotated[float, Bound(lambda value: 0 <= value < 90, "in [0, 90)")] = 0.0
     """Largest shear, in degrees."""
+    squeeze: Annotated[float, Bound(lambda value: 0 <= value < 1, "in [0, 1)")] = 0.0
+    """Largest squeeze: 0.1 draws a factor of the width from 0.9 to 1.1, which divides the
+    height."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Deslant:
+    """Lines shifted until the principal axis is vertical, of digits that are white on black."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Invert:
+    """Inversion of single pixels at random, in training only."""
+
+    p: Annotated[float, Bound(lambda value: 0 <= value <= 1, "in [0, 1]")] = 0.1
+    """Probability of each pixel."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +98,26 @@ class Cutout:
     """Height and width, in pixels."""
 
 
-Transform = Resize | RandomCrop | HorizontalFlip | Affine | PCAColor | Cutout
+Transform = (
+    Resize
+    | RandomCrop
+    | CenterCrop
+    | HorizontalFlip
+    | Affine
+    | Deslant
+    | Invert
+    | PCAColor
+    | Cutout
+)
 
 TRANSFORMS: dict[str, type[Transform]] = {
     "resize": Resize,
     "crop": RandomCrop,
+    "center-crop": CenterCrop,
     "flip": HorizontalFlip,
     "affine": Affine,
+    "deslant": Deslant,
+    "invert": Invert,
     "pca-color": PCAColor,
     "cutout": Cutout,
 }

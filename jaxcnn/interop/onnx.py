@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.transforms import RandomCrop, Resize
+from jaxcnn.data.transforms import CenterCrop, Deslant, RandomCrop, Resize
 from jaxcnn.errors import UserError
 from jaxcnn.interop.onnx_graph import Graph, Value
 from jaxcnn.interop.onnx_networks import add_network
@@ -49,7 +49,8 @@ def to_onnx(
       views: views of each image to average over, 1, 2, 5 or 10.
 
     Raises:
-      UserError: `onnx` is not installed, or there is no builder for the network.
+      UserError: `onnx` is not installed, or there is no builder for the network or for one of its
+        transforms.
     """
     onnx = _import_onnx()
     graph = Graph(trained.params)
@@ -123,6 +124,16 @@ def _preprocess(graph: Graph, x: Value, trained: Trained, input: Input, views: i
             case Resize(size):
                 weights = [_resize_weights(side, size) for side in x.shape[1:]]
                 x = graph.separable(f"resize{i}", x, *weights)
+            case CenterCrop(size):
+                added = [size - side for side in x.shape[1:]]
+                pads = [0, 0, *(int(n / 2) for n in added), 0, 0, *(n - int(n / 2) for n in added)]
+                shape = (x.shape[0], size, size)
+                x = graph.add("Pad", f"center_crop{i}", x, arrays={"pads": pads}, shape=shape)
+            case Deslant():
+                raise UserError(
+                    "`transforms` has deslant, which an .onnx file cannot hold; export to "
+                    ".stablehlo, or set `input` to preprocessed and deslant the images before"
+                )
             case RandomCrop(size) if views in (5, 10) and x.shape[1:] != (size, size):
                 x = _corners_and_center(graph, x, size)
                 if views == 10:
@@ -143,7 +154,7 @@ def _preprocess(graph: Graph, x: Value, trained: Trained, input: Input, views: i
 
 
 def _resize_weights(side: int, size: int) -> np.ndarray:
-    """Return the matrix [size, side] by which `augment.resize` resamples a row or a column."""
+    """Return the matrix [size, side] by which `geometry.resize` resamples a row or a column."""
     eye = np.eye(side, dtype=np.float32)
     return np.asarray(jax.image.resize(eye, (size, side), method="bilinear"))
 

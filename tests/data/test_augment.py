@@ -1,4 +1,4 @@
-"""The transforms of images, by eye and against other implementations."""
+"""The random transforms of images, and `normalize`, by eye and against other implementations."""
 
 import functools
 import itertools
@@ -8,36 +8,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import grid, noise
 
 from jaxcnn.data import augment
 from jaxcnn.data.augment import (
     affine,
-    center_crop,
     color_components,
     cutout,
     horizontal_flip,
+    invert,
     normalize,
     pca_color,
     random_crop,
-    resize,
-    views,
-    warp,
 )
 
 KEY = jax.random.key(0)
-SHIFT_0 = jnp.zeros((1, 2))
-IDENTITY = jnp.eye(2)[None]
-
-
-def grid(batch, height, width, channels=1, dtype=np.float32):
-    """Every pixel another value (of uint8 images, modulo 256)."""
-    values = np.arange(batch * height * width * channels).astype(dtype)
-    return jnp.asarray(values.reshape(batch, height, width, channels))
-
-
-def noise(*shape, dtype=np.float32):
-    pixels = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
-    return jnp.asarray(pixels)
 
 
 # All random functions, with what they need to act on images of three channels.
@@ -45,8 +30,9 @@ RANDOM = {
     "random_crop": jax.jit(functools.partial(random_crop, size=8, padding=2)),
     "horizontal_flip": jax.jit(horizontal_flip),
     "affine": jax.jit(
-        functools.partial(affine, degrees=20, translate=2, scale=0.2, shear=10, fill=9)
+        functools.partial(affine, degrees=20, translate=2, scale=0.2, shear=10, squeeze=0.2, fill=9)
     ),
+    "invert": jax.jit(functools.partial(invert, p=0.3)),
     "pca_color": jax.jit(functools.partial(pca_color, components=np.diag([30.0, 20.0, 10.0]))),
     "cutout": jax.jit(functools.partial(cutout, size=3)),
 }
@@ -96,7 +82,7 @@ def test_transforms_are_the_same_on_two_devices(function):
     assert "all-gather" not in compiled.as_text()
 
 
-@pytest.mark.parametrize("name", ["random_crop", "horizontal_flip", "cutout"])
+@pytest.mark.parametrize("name", ["random_crop", "horizontal_flip", "invert", "cutout"])
 def test_random_crop_and_others_keep_the_type_of_pixels(name):
     images = noise(16, 8, 8, 3, dtype=np.uint8)
     moved = RANDOM[name](KEY, images)
@@ -113,7 +99,7 @@ def test_affine_and_others_give_float32(name):
     chex.assert_trees_all_equal(RANDOM[name](KEY, images), floats)
 
 
-# Crops and views
+# Crops
 
 
 def test_random_crop_chooses_every_place_equally():
@@ -143,36 +129,6 @@ def test_random_crop_reaches_into_the_padding():
 def test_random_crop_of_the_whole_image_is_the_image():
     images = noise(1200, 6, 6, 2)
     chex.assert_trees_all_equal(random_crop(KEY, images, size=6), images)
-    chex.assert_trees_all_equal(center_crop(images, size=6), images)
-
-
-def test_center_crop_by_eye():
-    assert center_crop(grid(1, 4, 5), size=2)[0, ..., 0].tolist() == [[6, 7], [11, 12]]
-    assert center_crop(grid(1, 4, 5), size=3)[0, ..., 0].tolist() == [
-        [1, 2, 3],
-        [6, 7, 8],
-        [11, 12, 13],
-    ]
-
-
-def test_views_are_the_corners_the_centre_and_their_mirror_images():
-    images = grid(2, 4, 4)
-    ten = views(images, size=2, flips=True)
-    chex.assert_shape(ten, (2, 10, 2, 2, 1))
-    assert ten[0, :, :, :, 0].astype(int).tolist() == [
-        [[0, 1], [4, 5]],
-        [[2, 3], [6, 7]],
-        [[8, 9], [12, 13]],
-        [[10, 11], [14, 15]],
-        [[5, 6], [9, 10]],
-        [[1, 0], [5, 4]],
-        [[3, 2], [7, 6]],
-        [[9, 8], [13, 12]],
-        [[11, 10], [15, 14]],
-        [[6, 5], [10, 9]],
-    ]
-    chex.assert_trees_all_equal(ten[1], ten[0] + 16)
-    chex.assert_trees_all_equal(views(images, size=2, flips=False), ten[:, :5])
 
 
 # Flips
@@ -194,9 +150,7 @@ def test_horizontal_flip_twice_is_the_identity():
     )
 
 
-# Warps
-
-jitted_warp = jax.jit(warp)
+# Affine
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 5, 1), (2, 4, 7, 3), (2, 1, 1, 1)])
@@ -205,56 +159,33 @@ def test_affine_without_ranges_keeps_the_bits(shape):
     chex.assert_trees_all_equal(jax.jit(affine)(KEY, images, fill=7.0), images)
 
 
-@pytest.mark.parametrize("size", [5, 6])
-def test_affine_turns_counter_clockwise(size):
-    image = noise(1, size, size, 2)
-    turned = jitted_warp(image, jnp.array([[[0.0, 1.0], [-1.0, 0.0]]]), SHIFT_0)
-    chex.assert_trees_all_equal(turned[0], np.rot90(image[0]))
-
-
-def test_warp_shifts_down_and_right():
-    shifted = jitted_warp(grid(1, 3, 3), IDENTITY, jnp.array([[1.0, -1.0]]), fill=99)
-    assert shifted[0, ..., 0].tolist() == [[99, 99, 99], [1, 2, 99], [4, 5, 99]]
-
-
-def test_warp_interpolates_between_neighbors_and_fill():
-    shifted = jitted_warp(grid(1, 1, 3), IDENTITY, jnp.array([[0.0, 0.5]]), fill=10)
-    assert shifted[0, ..., 0].tolist() == [[5, 0.5, 1.5]]
-
-
-def test_warp_fills_far_outside():
-    far = jnp.array([[1000.0, -1000.0], [-4.5, 0.0]])
-    shifted = jitted_warp(noise(2, 4, 4, 2), jnp.repeat(IDENTITY, 2, axis=0), far, fill=3)
-    chex.assert_trees_all_equal(shifted, jnp.full_like(shifted, 3))
-
-
-def test_warp_scales_about_the_center():
-    larger = jitted_warp(grid(1, 3, 3), IDENTITY / 2, SHIFT_0)
-    assert larger[0, ..., 0].tolist() == [[2, 2.5, 3], [3.5, 4, 4.5], [5, 5.5, 6]]
-
-
 @pytest.mark.parametrize("height", [7, 8])
-def test_affine_shears_then_turns_scales_and_shifts(monkeypatch, height):
+def test_affine_squeezes_then_shears_turns_scales_and_shifts(monkeypatch, height):
     torch = pytest.importorskip("torch")
     width, fill = 9, 50.0
-    degrees, translate, scale, shear = 30.0, 2.5, 0.3, 15.0
+    degrees, translate, scale, shear, squeeze = 30.0, 2.5, 0.3, 15.0, 0.2
     # Each parameter at both ends of its range, in all combinations.
-    draws = np.array(list(itertools.product([-1.0, 1.0], repeat=5)), np.float32)
-    images = noise(32, height, width, 2)
-    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, *_, **__: jnp.asarray(draws.T))
-    function = functools.partial(
-        affine, degrees=degrees, translate=translate, scale=scale, shear=shear, fill=fill
-    )
+    draws = np.array(list(itertools.product([-1.0, 1.0], repeat=6)), np.float32)
+    images = noise(64, height, width, 2)
+
+    def uniform(_key, shape, _dtype, *, minval, maxval):
+        of_both_ends = draws[:, :5].T if shape == (5, 64) else draws[:, 5:]
+        return jnp.where(of_both_ends > 0, jnp.float32(maxval), jnp.float32(minval))
+
+    monkeypatch.setattr(jax.random, "uniform", uniform)
+    ranges = {"degrees": degrees, "translate": translate, "scale": scale, "shear": shear}
+    function = functools.partial(affine, **ranges, squeeze=squeeze, fill=fill)
     actual = jax.jit(function)(KEY, images)
 
     half = np.array([width, height]) / 2  # torch's coordinates run from -1 to 1 over the image
     thetas = []
-    for turned, slanted, scaled, down, right in draws.astype(np.float64):
+    for turned, slanted, scaled, down, right, wider in draws.astype(np.float64):
         a, slope = np.deg2rad(turned * degrees), np.tan(np.deg2rad(slanted * shear))
         # In torch's order, (right, down); upwards and counter-clockwise are against "down".
         turn = np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
         slant = np.array([[1, -slope], [0, 1]])
-        inverse = np.linalg.inv((1 + scaled * scale) * turn @ slant)
+        widen = np.diag([1 + wider * squeeze, 1 / (1 + wider * squeeze)])
+        inverse = np.linalg.inv((1 + scaled * scale) * turn @ slant @ widen)
         shift = -inverse @ np.array([right, down]) * translate
         thetas.append(np.column_stack([inverse * half / half[:, None], shift / half]))
     pixels = torch.tensor(np.asarray(images).transpose(0, 3, 1, 2)).double() - fill
@@ -295,6 +226,28 @@ def test_affine_draws_from_all_of_its_ranges(monkeypatch):
     assert_fills(forward[:, 0, 0], 0.7999, 1.2001)
     forward, _ = draw(shear=10)
     assert_fills(np.rad2deg(np.arctan(forward[:, 1, 0])), -10.001, 10.001)
+    forward, _ = draw(squeeze=0.2)
+    assert_fills(forward[:, 1, 1], 0.7999, 1.2001)
+    chex.assert_trees_all_close(forward[:, 0, 0] * forward[:, 1, 1], np.ones(2000), atol=1e-5)
+    assert not forward[:, 0, 1].any() and not forward[:, 1, 0].any()
+    # The draws of a run without squeeze stay what they were.
+    squeezed, unsqueezed = (draw(shear=10, scale=0.2, squeeze=s)[0] for s in (0.5, 0.0))
+    np.testing.assert_allclose(np.linalg.det(squeezed), np.linalg.det(unsqueezed), rtol=1e-4)
+
+
+# Inverted pixels
+
+
+def test_invert_inverts_pixels_with_its_probability():
+    images = grid(200, 8, 8, 3, np.uint8)
+    inverted = np.asarray(invert(KEY, images, p=0.1))
+    changed = (inverted != images).all(-1)
+    np.testing.assert_array_equal(inverted, np.where(changed[..., None], 255 - images, images))
+    assert abs(changed.sum() - 1280) < 5 * 34  # five standard deviations
+    # Neighbours are inverted independently of each other.
+    assert abs((changed[:, :, 1:] & changed[:, :, :-1]).sum() - 112) < 5 * 11
+    chex.assert_trees_all_equal(invert(KEY, images, p=0.0), images)
+    chex.assert_trees_all_equal(invert(KEY, images, p=1.0), 255 - images)
 
 
 # Colour
@@ -365,43 +318,6 @@ def test_cutout_fills_with_a_color():
     assert (cut[~inside] == np.asarray(images)[~inside]).all()
 
 
-# Resizing
-
-
-def test_resize_by_eye():
-    assert resize(grid(1, 1, 2) * 4, size=4)[0, :, :, 0].tolist() == [[0, 1, 3, 4]] * 4
-    halved = resize(jnp.repeat(grid(1, 4, 1) * 8, 4, axis=2), size=2)
-    # Weights 1, 3, 3, 1 of 8; at the border without what lies outside, of 7.
-    expected = np.array([[40 / 7, 128 / 7]], np.float32).T.repeat(2, axis=1)
-    chex.assert_trees_all_close(halved[0, ..., 0], expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("height", [32, 45])
-@pytest.mark.parametrize("size", [224, 33, 32, 24, 7])
-def test_resize_equals_torch(height, size):
-    torch = pytest.importorskip("torch")
-    images = noise(2, height, 32, 3) / 255
-    expected = torch.nn.functional.interpolate(
-        torch.tensor(np.asarray(images).transpose(0, 3, 1, 2)),
-        size=(size, size),
-        mode="bilinear",
-        align_corners=False,
-        antialias=True,  # which changes nothing where it enlarges
-    )
-    expected = expected.numpy().transpose(0, 2, 3, 1)
-    chex.assert_trees_all_close(resize(images, size=size), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [224, 24])
-def test_resize_equals_pillow_up_to_rounding(size):
-    image_module = pytest.importorskip("PIL.Image")
-    images = noise(1, 32, 32, 3, dtype=np.uint8)
-    pillow = image_module.fromarray(np.asarray(images[0]))
-    expected = np.asarray(pillow.resize((size, size), image_module.Resampling.BILINEAR))
-    # Pillow rounds to whole pixels twice, after the rows and after the columns.
-    assert abs(np.asarray(resize(images, size=size)[0]) - expected).max() <= 1.01
-
-
 # Normalization
 
 
@@ -440,10 +356,6 @@ def test_normalize_refuses_values_for_other_channels(mean, std):
 
 ALL = {
     **RANDOM,
-    "center_crop": lambda _, images: center_crop(images, size=2),
-    "views": lambda _, images: views(images, size=2, flips=True),
-    "warp": lambda _, images: warp(images, IDENTITY, SHIFT_0),
-    "resize": lambda _, images: resize(images, size=2),
     "color_components": lambda _, images: color_components(np.asarray(images)),
 }
 
@@ -471,6 +383,8 @@ def test_normalize_refuses_other_types():
         (affine, {"translate": float("nan")}, "translate is nan; expected at least 0"),
         (affine, {"scale": 1.0}, "scale is 1.0; expected at least 0 and below 1"),
         (affine, {"shear": 90}, "shear is 90; expected at least 0 and below 90"),
+        (affine, {"squeeze": 1}, "squeeze is 1; expected at least 0 and below 1"),
+        (invert, {"p": 1.5}, r"p is 1.5; expected a probability in \[0, 1\]"),
         (cutout, {"size": 0}, "size is 0; expected at least 1 pixel"),
         (cutout, {"size": 1, "fill": (1, 2)}, "fill has 2 values for images of 3 channels"),
         (pca_color, {"components": np.eye(1)}, r"\(1, 1\) for images of 3 channels; expected \(3"),
@@ -479,13 +393,3 @@ def test_normalize_refuses_other_types():
 def test_transforms_refuse_arguments_that_do_not_fit(function, arguments, message):
     with pytest.raises(ValueError, match=message):
         function(KEY, jnp.zeros((2, 4, 5, 3)), **arguments)
-
-
-def test_center_crop_views_and_resize_refuse_sizes_that_do_not_fit():
-    images = jnp.zeros((2, 4, 5, 3))
-    with pytest.raises(ValueError, match="size is 5 for images of 4 x 5 pixels"):
-        center_crop(images, size=5)
-    with pytest.raises(ValueError, match="size is 5 for images of 4 x 5 pixels"):
-        views(images, size=5, flips=False)
-    with pytest.raises(ValueError, match="size is 0; expected at least 1 pixel"):
-        resize(images, size=0)

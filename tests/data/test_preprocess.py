@@ -6,13 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.data import augment
+from jaxcnn.data import augment, geometry
 from jaxcnn.data.preprocess import make_preprocess
 from jaxcnn.data.transforms import (
     TRANSFORMS,
     Affine,
+    CenterCrop,
     Cutout,
+    Deslant,
     HorizontalFlip,
+    Invert,
     PCAColor,
     RandomCrop,
     Resize,
@@ -41,21 +44,34 @@ def keys(num_transforms):
     return [jax.random.fold_in(KEY, i) for i in range(num_transforms)]
 
 
-# Each transform, and what it is made of in augment.py; in evaluation None is nothing at all.
+# Each transform, and its functions in training and evaluation; None in evaluation is nothing.
 COMPONENTS = augment.color_components(IMAGES)
 CASES = {
-    "resize": (Resize(6), lambda _, x: augment.resize(x, size=6), augment.resize),
+    "resize": (
+        Resize(6),
+        lambda _, x: geometry.resize(x, size=6),
+        lambda x: geometry.resize(x, size=6),
+    ),
     "crop": (
         RandomCrop(6, 2),
         lambda key, x: augment.random_crop(key, x, size=6, padding=2),
-        augment.center_crop,
+        lambda x: geometry.center_crop(x, size=6),
+    ),
+    "center-crop": (
+        CenterCrop(15),
+        lambda _, x: geometry.center_crop_or_pad(x, size=15),
+        lambda x: geometry.center_crop_or_pad(x, size=15),
     ),
     "flip": (HorizontalFlip(), augment.horizontal_flip, None),
     "affine": (
-        Affine(10.0, 2.0, 0.1, 5.0),
-        lambda key, x: augment.affine(key, x, degrees=10, translate=2, scale=0.1, shear=5),
+        Affine(10.0, 2.0, 0.1, 5.0, 0.2),
+        lambda key, x: augment.affine(
+            key, x, degrees=10, translate=2, scale=0.1, shear=5, squeeze=0.2
+        ),
         None,
     ),
+    "deslant": (Deslant(), lambda _, x: geometry.deslant(x), geometry.deslant),
+    "invert": (Invert(0.2), lambda key, x: augment.invert(key, x, p=0.2), None),
     "pca-color": (
         PCAColor(0.3),
         lambda key, x: augment.pca_color(key, x, components=COMPONENTS, std=0.3),
@@ -81,7 +97,7 @@ def test_make_preprocess_calls_the_function_of_a_transform(name):
     training, evaluation = composed(transform)
     expected = normalized(random(keys(1)[0], jnp.asarray(IMAGES)))
     chex.assert_trees_all_close(training(KEY, IMAGES), expected, rtol=1e-4, atol=1e-4)
-    expected = normalized(fixed(jnp.asarray(IMAGES), size=6) if fixed else IMAGES)
+    expected = normalized(fixed(jnp.asarray(IMAGES)) if fixed else IMAGES)
     chex.assert_trees_all_close(evaluation(IMAGES), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -96,9 +112,9 @@ def test_make_preprocess_gives_an_image_and_its_mirror_image():
 def test_make_preprocess_cuts_views_where_the_crop_stands(views):
     transforms = Resize(10), HorizontalFlip(), RandomCrop(6, 2), Resize(3), RandomCrop(3)
     _, evaluation = make_preprocess(transforms, IMAGES, MEAN, STD)
-    cut = augment.views(augment.resize(IMAGES, size=10), size=6, flips=views == 10)
+    cut = geometry.views(geometry.resize(IMAGES, size=10), size=6, flips=views == 10)
     chex.assert_shape(cut, (8, views, 6, 6, 3))
-    expected = [normalized(augment.resize(image, size=3)) for image in cut]
+    expected = [normalized(geometry.resize(image, size=3)) for image in cut]
     actual = jax.jit(evaluation, static_argnums=1)(IMAGES, views)
     chex.assert_trees_all_close(actual, np.concatenate(expected), rtol=1e-4, atol=1e-4)
 

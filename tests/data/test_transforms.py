@@ -10,6 +10,7 @@ from jaxcnn.data.transforms import (
     Affine,
     Cutout,
     HorizontalFlip,
+    Invert,
     PCAColor,
     RandomCrop,
     from_text,
@@ -36,6 +37,7 @@ def test_from_text_reads_what_people_write():
     assert from_text("affine:degrees=10,translate=2") == Affine(degrees=10.0, translate=2.0)
     assert to_text(Affine(degrees=10.0, shear=0.5)) == "affine:degrees=10.0,shear=0.5"
     assert to_text(Cutout(16)) == "cutout:size=16"
+    assert from_text("invert:p=0.25") == Invert(0.25)
 
 
 def test_to_text_is_the_same_for_equal_transforms():
@@ -57,6 +59,8 @@ def test_to_text_is_the_same_for_equal_transforms():
         (RandomCrop(28, padding=-1), r"padding of crop is -1; expected in \[0, 8192\]"),
         (Affine(None), "degrees of affine is None; expected a number"),
         (Affine(scale=1.0), r"scale of affine is 1.0; expected in \[0, 1\)"),
+        (Affine(squeeze=1), r"squeeze of affine is 1.0; expected in \[0, 1\)"),
+        (Invert(1.5), r"p of invert is 1.5; expected in \[0, 1\]"),
         (Affine(shear=np.nan), r"shear of affine is nan; expected in \[0, 90\)"),
         (PCAColor(-0.1), r"std of pca-color is -0.1; expected in \[0, 10\]"),
         ("flip", "^'flip' is not a transform; expected a value such as jaxcnn.data.transforms.Hor"),
@@ -71,7 +75,7 @@ def test_to_text_refuses_values_of_other_types(transform, message):
     ("text", "message"),
     [
         ("cropp:size=24", "no transform is called 'cropp'; did you mean crop"),
-        ("", "no transform is called ''; there are resize, crop, flip"),
+        ("", "no transform is called ''; there are resize, crop, center-crop, flip"),
         (
             "crop:sise=24",
             "has 'sise=24'; expected .* as in crop:size=32,padding=0; did you mean crop:size=24$",

@@ -9,7 +9,7 @@ from PIL import Image
 
 import jaxcnn
 from jaxcnn import Classifier, UserError
-from jaxcnn.data import augment, datasets
+from jaxcnn.data import datasets, geometry
 from jaxcnn.data.transforms import RandomCrop, Resize
 from jaxcnn.evaluation import predict
 
@@ -135,7 +135,7 @@ def test_predict_averages_the_probabilities_of_ten_views(classifier, digits):
     trained, (images, _) = classifier.trained, digits
     cropping = dataclasses.replace(trained.config, transforms=(Resize(30), RandomCrop(28)))
     cropping = Classifier(trained._replace(config=cropping), views=10)
-    views = augment.views(augment.resize(images, size=30), size=28, flips=True)
+    views = geometry.views(geometry.resize(images, size=30), size=28, flips=True)
     of_views = [np.exp(classifier.log_probs(np.asarray(view))) for view in views]
     expected = np.log([probabilities.mean(0) for probabilities in of_views])
     np.testing.assert_allclose(cropping.log_probs(images), expected, rtol=1e-3, atol=1e-3)

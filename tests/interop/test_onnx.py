@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import Tiny, assert_close, photographs, random_network
 
-from jaxcnn.data.transforms import HorizontalFlip, RandomCrop, Resize
+from jaxcnn.data.transforms import CenterCrop, Deslant, HorizontalFlip, RandomCrop, Resize
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predict import Classifier
 from jaxcnn.interop.onnx import to_onnx
@@ -74,12 +74,20 @@ def test_onnx_averages_the_maps_of_alexnet_for_other_images(size):
         # Larger in height, smaller in width.
         pytest.param(1, (Resize(33), HorizontalFlip(), RandomCrop(28)), marks=pytest.mark.slow),
         pytest.param(2, (RandomCrop(28, padding=4),), marks=pytest.mark.slow),
-        (10, (RandomCrop(31), Resize(28))),
+        # Cut in width, padded in height.
+        (10, (CenterCrop(35), RandomCrop(31), Resize(28))),
     ],
 )
 def test_onnx_preprocesses_and_averages_views_as_the_run_does(views, transforms):
     fields = {"image_shape": (31, 41, 1), "transforms": transforms, "eval_views": views}
     assert_same_answers("lenet5:pool=min", 8, (1, 8), eval_batch_size=8 * views, **fields)
+
+
+def test_onnx_of_deslanted_images_is_refused_unless_they_are_preprocessed():
+    trained = random_network("lenet5", transforms=(Deslant(),))
+    with pytest.raises(UserError, match=r"^`transforms` has deslant, .*; export to .stablehlo, or"):
+        to_onnx(trained, {})
+    to_onnx(trained, {}, input="preprocessed")
 
 
 def test_onnx_input_and_output_are_as_chosen():

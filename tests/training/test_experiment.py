@@ -16,7 +16,7 @@ from helpers import Tiny
 
 from jaxcnn import PRESETS, evaluate_run, train_and_evaluate
 from jaxcnn.config import OptimizerConfig
-from jaxcnn.data import augment
+from jaxcnn.data import augment, geometry
 from jaxcnn.data.datasets import DATASETS, Dataset
 from jaxcnn.data.preprocess import make_preprocess
 from jaxcnn.data.transforms import RandomCrop, Resize
@@ -291,8 +291,8 @@ def test_experiment_averages_the_probabilities_of_ten_views(config):
     )
     experiment = Experiment(cropped)
     images, labels = experiment.dataset.test_images, experiment.dataset.test_labels
-    resized = augment.resize(images, size=30)
-    views = augment.views(resized, size=28, flips=True)
+    resized = geometry.resize(images, size=30)
+    views = geometry.views(resized, size=28, flips=True)
     to_input = functools.partial(augment.normalize, mean=config.pixel_mean, std=config.pixel_std)
     state = experiment.state
     outputs = state.apply_fn({"params": state.params}, to_input(views.reshape(-1, 28, 28, 1)))
