@@ -44,18 +44,18 @@ def plateau(run: Path) -> Measured:
     inputs = classifier.preprocess(images[:1000])
     model, activation = classifier.trained.model, classifier.trained.model.activation
     initial = Experiment(workdirs.read_config(run)).state.params
-    norms = _gradient_norms(model, initial, inputs, labels[:1000])
+    norms = gradient_norms(model, initial, inputs, labels[:1000])
     return {
         **test_error(run),
         "plateau": float(steps),
         "gradient_ratio": math.log10(norms["C1"] / norms["output"]),
         "gradient": [math.log10(norms[layer]) for layer in LAYERS],
-        "flat_start": _flat_units(model, activation, initial, inputs),
-        "flat_end": _flat_units(model, activation, classifier.trained.params, inputs),
+        "flat_start": flat_units(model, activation, initial, inputs),
+        "flat_end": flat_units(model, activation, classifier.trained.params, inputs),
     }
 
 
-def _gradient_norms(model: Any, params: Any, inputs: Any, labels: np.ndarray) -> dict[str, float]:
+def gradient_norms(model: Any, params: Any, inputs: Any, labels: np.ndarray) -> dict[str, float]:
     """Return the root mean square of the loss's gradient by the kernel of each layer."""
     import jax
     import jax.numpy as jnp
@@ -69,7 +69,7 @@ def _gradient_norms(model: Any, params: Any, inputs: Any, labels: np.ndarray) ->
     return {layer: float(jnp.sqrt(jnp.square(grads[layer]["kernel"]).mean())) for layer in LAYERS}
 
 
-def _flat_units(model: Any, activation: Callable[[Any], Any], params: Any, inputs: Any) -> float:
+def flat_units(model: Any, activation: Callable[[Any], Any], params: Any, inputs: Any) -> float:
     """Return the percentage of units where the activation is flat."""
     import jax
 

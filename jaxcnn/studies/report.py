@@ -163,8 +163,9 @@ def _draw_curve(axes: Axes, curve: Curve, record: dict[str, Any]) -> None:
             "color": f"C{number % 10}",
             "linestyle": "-" if number < 10 else "--",
         }
-        axes.plot(curve.x, values.mean(0), "o", markersize=3, label=name, **style)
-        axes.fill_between(curve.x, values.min(0), values.max(0), alpha=0.15, color=style["color"])
+        x = curve.x[: values.shape[1]]  # a quick trial has fewer epochs
+        axes.plot(x, values.mean(0), "o", markersize=3, label=name, **style)
+        axes.fill_between(x, values.min(0), values.max(0), alpha=0.15, color=style["color"])
     if curve.published:
         axes.plot(*zip(*curve.published.items(), strict=True), "kx", label=curve.published_by)
     for x, text in curve.marks.items():
