@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from jaxcnn.data.transforms import Affine
+from jaxcnn.data.transforms import Affine, Invert
 from jaxcnn.studies.arms import RATES, lenet5
 from jaxcnn.studies.image_measures import (
     DEGREES,
@@ -17,6 +17,7 @@ from jaxcnn.studies.study import Arm, Curve, Study
 
 PAPER = "LeCun et al. 1998, III.E"
 SHIFTS = (Affine(translate=4.0),)
+NOISY = (Invert(p=0.1),)
 
 
 def _pools(*, expected: Literal[-1, 1]) -> tuple[Arm, ...]:
@@ -82,6 +83,17 @@ NOISE = Study(
         *_pools(expected=-1),
         Arm("ReLU, maximum", lenet5("lenet5-relu"), expected=-1),
         Arm("ReLU, minimum", lenet5("lenet5-relu:pool=min"), expected=-1),
+        Arm(
+            "no pool, trained with noise",
+            lenet5("lenet5-tanh:pool=none", transforms=NOISY),
+            expected=-1,
+        ),
+        Arm("average, trained with noise", lenet5("lenet5-tanh", transforms=NOISY), expected=-1),
+        Arm(
+            "maximum, trained with noise",
+            lenet5("lenet5-tanh:pool=max", transforms=NOISY),
+            expected=-1,
+        ),
     ),
     quantity="inverted_error_10",
     label="test error with every tenth pixel inverted at random (%)",
@@ -101,7 +113,7 @@ NOISE = Study(
     seconds=25,
     rates=RATES,
     comment="All networks have 61,706 parameters and, but for the last two, tanh; they are trained "
-    "on clean digits, white on black. With an odd activation, pooling by the minimum is pooling by "
+    "on clean digits, white on black, or with a tenth of the pixels inverted. With an odd activation, pooling by the minimum is pooling by "
     "the maximum: min tanh(a) is -max tanh(-a), and the signs move into the weights, so that the "
     "two are the same network whatever the contrast. With ReLU they differ. The dotted line is the "
     "noise with which the network of the paper's figure 13 was trained; the paper prints no error "

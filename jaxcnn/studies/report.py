@@ -163,9 +163,9 @@ def _draw_curve(axes: Axes, curve: Curve, record: dict[str, Any]) -> None:
             "color": f"C{number % 10}",
             "linestyle": "-" if number < 10 else "--",
         }
-        x = curve.x[: values.shape[1]]  # a quick trial has fewer epochs
-        axes.plot(x, values.mean(0), "o", markersize=3, label=name, **style)
-        axes.fill_between(x, values.min(0), values.max(0), alpha=0.15, color=style["color"])
+        xs = curve.x[: values.shape[1]]  # a quick trial has fewer epochs
+        axes.plot(xs, values.mean(0), "o", markersize=3, label=name, **style)
+        axes.fill_between(xs, values.min(0), values.max(0), alpha=0.15, color=style["color"])
     if curve.published:
         axes.plot(*zip(*curve.published.items(), strict=True), "kx", label=curve.published_by)
     for x, text in curve.marks.items():
