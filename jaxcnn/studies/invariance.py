@@ -112,10 +112,10 @@ NOISE = Study(
     ),
     seconds=25,
     rates=RATES,
-    comment="All networks have 61,706 parameters and, but for the last two, tanh; they are trained "
-    "on clean digits, white on black, or with a tenth of the pixels inverted. With an odd activation, pooling by the minimum is pooling by "
-    "the maximum: min tanh(a) is -max tanh(-a), and the signs move into the weights, so that the "
-    "two are the same network whatever the contrast. With ReLU they differ. The dotted line is the "
-    "noise with which the network of the paper's figure 13 was trained; the paper prints no error "
-    "rate.",
+    comment="All networks have 61,706 parameters and, but for two, tanh; they are trained on "
+    "digits that are white on black, clean or with a tenth of the pixels inverted. With an odd "
+    "activation, pooling by the minimum is pooling by the maximum: min tanh(a) is -max tanh(-a), "
+    "and the signs move into the weights, so that the two are the same network whatever the "
+    "contrast. With ReLU they differ. The dotted line is the noise with which the network of the "
+    "paper's figure 13 was trained; the paper prints no error rate.",
 )
