@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from jaxcnn.cli import output_file, placeholder, run_command
-from jaxcnn.commands.runs import given_folders
+from jaxcnn.commands.runs import NO_FOLDER, given_folders
 
 
 def compare(
@@ -20,11 +20,13 @@ def compare(
         figure: PNG file to write: training loss and test error of every run over its epochs.
     """
     if figure is not None:
-        output_file("figure", figure)
+        figure = output_file("figure", figure)
     if folders := given_folders(runs):
         from jaxcnn.evaluation.compare import compare_runs  # late: rich takes a tenth of a second
 
         compare_runs(folders, figure=figure)
+    else:
+        print(NO_FOLDER)
 
 
 def main() -> None:

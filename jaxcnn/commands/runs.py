@@ -10,6 +10,7 @@ from jaxcnn.cli import placeholder, run_command
 from jaxcnn.paths import local_path
 
 DEFAULT_FOLDER = Path("runs")
+NO_FOLDER = "There is no folder runs/ here yet; jaxcnn train makes it."
 
 
 def runs(
@@ -30,20 +31,21 @@ def runs(
     from jaxcnn.workdir.listing import list_runs
 
     if json:
-        found = list_runs(folders or [path for path in [DEFAULT_FOLDER] if path.is_dir()])
+        found = list_runs(given_folders(folders))
         print(json_module.dumps([to_record(run) for run in found], indent=2))
     elif given := given_folders(folders):
         print_runs(list_runs(given))
+    else:
+        print(NO_FOLDER)
 
 
 def given_folders(folders: tuple[str, ...]) -> list[Path]:
-    """Return the folders on the command line, or runs/; say if that does not exist yet.
+    """Return the folders on the command line, or runs/ if it exists.
 
     Raises:
       UserError: a folder is the empty text or a URL.
     """
     if not folders and not DEFAULT_FOLDER.is_dir():
-        print("There is no folder runs/ here yet; jaxcnn train makes it.")
         return []
     return [local_path(path, "the folder of a run") for path in folders or [str(DEFAULT_FOLDER)]]
 

@@ -14,7 +14,9 @@ import tyro
 from jaxcnn import records
 from jaxcnn.cli import one_line_errors, placeholder
 from jaxcnn.commands.train import parse_config
+from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError, lookup
+from jaxcnn.presets import PRESETS
 from jaxcnn.studies.study import folder_of
 
 
@@ -115,12 +117,18 @@ def _seeds(number: int) -> range:
 def _compare(program: str, arguments: list[str]) -> None:
     is_named = bool(arguments) and not arguments[0].startswith("-")
     preset, *rest = arguments if is_named else ["PRESET", *arguments]
-    options = tyro.cli(Comparison, prog=f"{program} compare {preset}", args=rest)
+    joined: list[str] = []
+    for word in rest:  # tyro takes a value that begins with a dash for a flag
+        if joined and joined[-1] == "--arm":
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    options = tyro.cli(Comparison, prog=f"{program} compare {preset}", args=joined)
     if not is_named:
         raise UserError("compare needs a preset: study.py compare PRESET --arm FLAGS --arm FLAGS")
     arms = {}
     for text in options.arm:
-        arms[text.strip() or preset] = parse_config(program, preset, shlex.split(text))
+        arms[text.strip() or preset] = _arm(program, preset, text)
     from jaxcnn.studies import engine  # late, because it imports jax
 
     engine.compare(
@@ -130,6 +138,19 @@ def _compare(program: str, arguments: list[str]) -> None:
         jobs=options.jobs,
         command=shlex.join(["python", "scripts/study.py", "compare", *arguments]),
     )
+
+
+def _arm(program: str, preset: str, text: str) -> TrainConfig:
+    try:
+        config = parse_config(program, preset, shlex.split(text))
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"--arm is {text!r}: {error}; expected flags of train.py") from None
+    for name in ("seed", "workdir"):
+        if getattr(config, name) != getattr(PRESETS[preset].config, name):
+            raise UserError(f"--arm is {text!r}, but the comparison chooses `{name}`; remove it")
+    return config
 
 
 def _list_studies() -> None:

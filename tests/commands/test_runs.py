@@ -28,6 +28,8 @@ def test_runs_lists_the_runs_of_this_folder(here, monkeypatch, capsys):
     for command in (runs, compare):
         start(command, monkeypatch=monkeypatch)
         assert "There is no folder runs/ here yet" in capsys.readouterr().out
+    start(runs, "--json", monkeypatch=monkeypatch)
+    assert json.loads(capsys.readouterr().out) == []
     write_run(here / "runs" / "mine", CONFIG, 0.9)
     start(runs, "--json", monkeypatch=monkeypatch)
     (record,) = json.loads(capsys.readouterr().out)
@@ -35,11 +37,14 @@ def test_runs_lists_the_runs_of_this_folder(here, monkeypatch, capsys):
     assert record["differs"] == {} and record["accuracy"] == 0.9 and record["step"] == 124
 
 
-@pytest.mark.parametrize("command", [runs, compare])
-def test_runs_refuses_an_empty_name(command, monkeypatch, capsys):
+@pytest.mark.parametrize("folder", ["", "\0", "gs://bucket/runs", "~nosuchuser/runs"])
+@pytest.mark.parametrize("flags", [(runs,), (runs, "--json"), (compare,)])
+def test_runs_refuses_a_folder_that_is_none(folder, flags, monkeypatch, capsys):
+    command, *rest = flags
     with pytest.raises(SystemExit) as end:
-        start(command, "", monkeypatch=monkeypatch)
-    assert end.value.code == 2 and "is ''; expected a path" in capsys.readouterr().err
+        start(command, folder, *rest, monkeypatch=monkeypatch)
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: the folder of a run is {folder!r}")
 
 
 @pytest.mark.parametrize(
