@@ -47,18 +47,46 @@ def alexnet_2012(f, p, x):
     return f.linear(x, *p["fc8"])
 
 
-def cuda_convnet_18pct(f, p, x):
-    """Return the logits of cuda-convnet's `layers-18pct.cfg`."""
+def cuda_convnet(f, p, x, lrn=False):
+    """Return the logits of cuda-convnet's `layers-19pct.cfg`.
+
+    With `lrn`, of `layers-18pct.cfg`; with a layer fc64, of `layers-80sec.cfg`.
+    """
 
     def norm(x):
-        return x / (1 + 5e-5 * f.avg_pool2d(x**2, 3, stride=1, padding=1)) ** 0.75
+        return x / (1 + 5e-5 * f.avg_pool2d(x**2, 3, stride=1, padding=1)) ** 0.75 if lrn else x
 
     x = f.max_pool2d(f.conv2d(x, *p["conv1"], padding=2), 3, 2, ceil_mode=True)
     x = norm(f.relu(x))
     x = f.relu(f.conv2d(x, *p["conv2"], padding=2))
     x = norm(f.avg_pool2d(x, 3, 2, ceil_mode=True))
     x = f.relu(f.conv2d(x, *p["conv3"], padding=2))
-    x = f.avg_pool2d(x, 3, 2, ceil_mode=True)
+    x = f.avg_pool2d(x, 3, 2, ceil_mode=True).flatten(1)
+    x = f.relu(f.linear(x, *p["fc64"])) if "fc64" in p else x
+    return f.linear(x, *p["fc10"])
+
+
+def cuda_convnet_18pct(f, p, x):
+    """Return the logits of cuda-convnet's `layers-18pct.cfg`."""
+    return cuda_convnet(f, p, x, lrn=True)
+
+
+def cuda_convnet_local(f, p, x, norm=None, norm1_after_pool1=False):
+    """Return the logits of cuda-convnet's `layers-conv-local-13pct.cfg`, with normalizations."""
+    norm = norm or (lambda x: x)
+
+    def pool(x):
+        return f.max_pool2d(x, 3, 2, ceil_mode=True)
+
+    def local(x, kernel, bias):  # kernel [height, width, channels * 9, features]
+        patches = f.unfold(x, 3, padding=1).unflatten(-1, kernel.shape[:2])
+        return (patches[:, :, None] * kernel.permute(2, 3, 0, 1)).sum(1) + bias.permute(2, 0, 1)
+
+    x = f.relu(f.conv2d(x, *p["conv1"], padding=2))
+    x = norm(pool(x)) if norm1_after_pool1 else pool(norm(x))
+    x = pool(norm(f.relu(f.conv2d(x, *p["conv2"], padding=2))))
+    x = f.relu(local(x, *p["local3"]))
+    x = f.relu(local(x, *p["local4"]))
     return f.linear(x.flatten(1), *p["fc10"])
 
 
@@ -68,15 +96,16 @@ def cuda_convnet_11pct(f, p, x):
     def norm(x):
         return f.local_response_norm(x, 9, alpha=1e-3, beta=0.75, k=1)
 
-    def local(x, kernel, bias):  # kernel [height, width, channels * 9, features]
-        patches = f.unfold(x, 3, padding=1).unflatten(-1, kernel.shape[:2])
-        return (patches[:, :, None] * kernel.permute(2, 3, 0, 1)).sum(1) + bias.permute(2, 0, 1)
+    return cuda_convnet_local(f, p, x, norm, norm1_after_pool1=True)
 
-    x = norm(f.max_pool2d(f.relu(f.conv2d(x, *p["conv1"], padding=2)), 3, 2, ceil_mode=True))
-    x = f.max_pool2d(norm(f.relu(f.conv2d(x, *p["conv2"], padding=2))), 3, 2, ceil_mode=True)
-    x = f.relu(local(x, *p["local3"]))
-    x = f.relu(local(x, *p["local4"]))
-    return f.linear(x.flatten(1), *p["fc10"])
+
+def cuda_convnet_11pct_first(f, p, x):
+    """Return the logits of the first revision of `layers-conv-local-11pct.cfg`."""
+
+    def norm(x):
+        return f.local_response_norm(x, 5, alpha=1e-3, beta=0.75, k=1)
+
+    return cuda_convnet_local(f, p, x, norm)
 
 
 def lenet5(torch):

@@ -12,9 +12,14 @@ from flax import linen as nn
 from jaxcnn.errors import UserError
 from jaxcnn.interop.onnx_graph import Graph, Value
 from jaxcnn.layers.pooling import avg_pool, max_pool, min_pool
-from jaxcnn.layers.subsampling import max_blur_pool, overlapping_max_pool, subsample
+from jaxcnn.layers.subsampling import (
+    max_blur_pool,
+    overlapping_avg_pool,
+    overlapping_max_pool,
+    subsample,
+)
 from jaxcnn.models.alexnet import AlexNet, AlexNet32, AlexNet2012
-from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
+from jaxcnn.models.cuda_convnet import CudaConvnet, CudaConvnetLocal
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import BACKGROUND, BITMAPS, TABLE_I, LeNet1998, squash
 from jaxcnn.models.lenet_early import LENET1_TABLE, LENET4_TABLE, LeNet1, LeNet4
@@ -51,15 +56,7 @@ def add_network(graph: Graph, x: Value, model: nn.Module) -> Value:
 
 
 def _lenet5(graph: Graph, x: Value, model: Any) -> Value:
-    pools: dict[Callable[..., Any], Any] = {
-        avg_pool: graph.avg_pool,
-        max_pool: graph.max_pool,
-        min_pool: graph.min_pool,
-        overlapping_max_pool: lambda name, x, n: graph.max_pool(name, x, n + 1, n, ceil_mode=True),
-        max_blur_pool: graph.max_blur_pool,
-        subsample: lambda name, x, n: graph.max_pool(name, x, 1, n),
-    }
-    pool = _known(model, model.pool, pools)
+    pool = _pool(graph, model, model.pool)
     if model.padding in ("REFLECT", "CIRCULAR"):
         raise UserError(
             f"LeNet5 has the padding {model.padding}; expected zeros for ONNX; export it as "
@@ -74,6 +71,21 @@ def _lenet5(graph: Graph, x: Value, model: Any) -> Value:
     x = activation(graph.dense("F6", x))
     x = graph.dense("output", x)
     return graph.log_softmax(graph.add("Softmax", "softmax", x) if model.double_softmax else x)
+
+
+def _pool(
+    graph: Graph, model: nn.Module, pool: Callable[..., Any]
+) -> Callable[[str, Value, int], Value]:
+    pools: dict[Callable[..., Any], Any] = {
+        avg_pool: graph.avg_pool,
+        max_pool: graph.max_pool,
+        min_pool: graph.min_pool,
+        overlapping_avg_pool: lambda name, x, n: graph.avg_pool(name, x, n + 1, n, ceil_mode=True),
+        overlapping_max_pool: lambda name, x, n: graph.max_pool(name, x, n + 1, n, ceil_mode=True),
+        max_blur_pool: graph.max_blur_pool,
+        subsample: lambda name, x, n: graph.max_pool(name, x, 1, n),
+    }
+    return _known(model, pool, pools)
 
 
 def _known(
@@ -217,26 +229,39 @@ def _alexnet_2012(graph: Graph, x: Value, model: Any) -> Value:
     return _dense_layers(graph, x)
 
 
-def _cuda_convnet_18pct(graph: Graph, x: Value, model: Any) -> Value:
-    norm: dict[str, Any] = {"size": 3, "alpha": 5e-5, "beta": 0.75}
-    x = graph.max_pool("pool1", graph.conv("conv1", x, padding=2), 3, 2, ceil_mode=True)
-    x = graph.lrn_within_maps("norm1", graph.relu(x), **norm)
-    x = graph.relu(graph.conv("conv2", x, padding=2))
-    x = graph.avg_pool("pool2", x, 3, 2, ceil_mode=True)
-    x = graph.lrn_within_maps("norm2", x, **norm)
-    x = graph.relu(graph.conv("conv3", x, padding=2))
-    x = graph.avg_pool("pool3", x, 3, 2, ceil_mode=True)
+def _cuda_convnet(graph: Graph, x: Value, model: Any) -> Value:
+    f = functools.partial(_activation, graph, model=model)
+    max_pool, avg_pool = (
+        _pool(graph, model, model.pool or pool)
+        for pool in (overlapping_max_pool, overlapping_avg_pool)
+    )
+
+    def norm(layer: str, x: Value) -> Value:
+        return graph.lrn_within_maps(layer, x, size=3, alpha=5e-5, beta=0.75) if model.lrn else x
+
+    x = norm("norm1", f(max_pool("pool1", graph.conv("conv1", x, padding=2), 2)))
+    x = norm("norm2", avg_pool("pool2", f(graph.conv("conv2", x, padding=2)), 2))
+    x = avg_pool("pool3", f(graph.conv("conv3", x, padding=2)), 2)
+    x = f(graph.dense("fc64", x)) if model.hidden else x
     return graph.log_softmax(graph.dense("fc10", x))
 
 
-def _cuda_convnet_11pct(graph: Graph, x: Value, model: Any) -> Value:
-    norm: dict[str, Any] = {"size": 9, "alpha": 1e-3, "beta": 0.75}
-    x = graph.relu(graph.conv("conv1", x, padding=2))
-    x = graph.lrn("norm1", graph.max_pool("pool1", x, 3, 2, ceil_mode=True), **norm)
-    x = graph.relu(graph.conv("conv2", x, padding=2))
-    x = graph.max_pool("pool2", graph.lrn("norm2", x, **norm), 3, 2, ceil_mode=True)
-    x = graph.relu(graph.conv_local("local3", x))
-    x = graph.relu(graph.conv_local("local4", x))
+def _cuda_convnet_local(graph: Graph, x: Value, model: Any) -> Value:
+    f, pool = functools.partial(_activation, graph, model=model), _pool(graph, model, model.pool)
+
+    def norm(layer: str, x: Value) -> Value:
+        size = model.lrn_size
+        return graph.lrn(layer, x, size=size, alpha=1e-3, beta=0.75) if size else x
+
+    x = f(graph.conv("conv1", x, padding=2))
+    if model.norm1_after_pool1:
+        x = norm("norm1", pool("pool1", x, 2))
+    else:
+        x = pool("pool1", norm("norm1", x), 2)
+    x = f(graph.conv("conv2", x, padding=2))
+    x = pool("pool2", norm("norm2", x), 2)
+    x = f(graph.conv_local("local3", x))
+    x = f(graph.conv_local("local4", x))
     return graph.log_softmax(graph.dense("fc10", x))
 
 
@@ -250,8 +275,8 @@ _BUILDERS: dict[type[nn.Module], Callable[[Graph, Value, Any], Value]] = {
     AlexNet: _alexnet,
     AlexNet32: _alexnet_32,
     AlexNet2012: _alexnet_2012,
-    CudaConvnet18pct: _cuda_convnet_18pct,
-    CudaConvnet11pct: _cuda_convnet_11pct,
+    CudaConvnet: _cuda_convnet,
+    CudaConvnetLocal: _cuda_convnet_local,
 }
 
 # Fields that a builder reads, or that do not matter in evaluation.
@@ -260,5 +285,7 @@ _FIELDS: dict[type[nn.Module], tuple[str, ...]] = {
     LeNet5: ("activation", "pool", "padding", "double_softmax"),
     LeNet1998: ("j",),
     AlexNet32: ("dropout",),
+    CudaConvnet: ("lrn", "hidden", "activation", "pool"),
+    CudaConvnetLocal: ("lrn_size", "norm1_after_pool1", "local3", "activation", "pool"),
     AlexNet2012: ("initial_bias",),
 }

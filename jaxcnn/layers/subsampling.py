@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Real
 
-from jaxcnn.layers.pooling import max_pool
+from jaxcnn.layers.pooling import avg_pool, max_pool
 
 
 def subsample(
@@ -46,6 +46,14 @@ def overlapping_max_pool(
     """
     window = [factor + 1 for factor in factors]
     return max_pool(inputs, window, strides=factors, ceil_mode=True)
+
+
+def overlapping_avg_pool(
+    inputs: Float[Array, "*batch height width channels"], factors: Sequence[int]
+) -> Float[Array, "*batch rows columns channels"]:
+    """Take the mean of the windows of `overlapping_max_pool`, of their units inside the maps."""
+    window = [factor + 1 for factor in factors]
+    return avg_pool(inputs, window, strides=factors, ceil_mode=True)
 
 
 def max_blur_pool(

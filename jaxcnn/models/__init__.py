@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from jaxcnn.layers.pooling import max_pool
 from jaxcnn.models.alexnet import AlexNet, AlexNet32, AlexNet2012
-from jaxcnn.models.cuda_convnet import CudaConvnet11pct, CudaConvnet18pct
+from jaxcnn.models.cuda_convnet import CudaConvnet, CudaConvnetLocal
 from jaxcnn.models.initializers import lecun_uniform
 from jaxcnn.models.lenet import LeNet5, LeNet5Modern
 from jaxcnn.models.lenet_1998 import LeNet1998
@@ -34,8 +34,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
     "alexnet-32": AlexNet32,
     "alexnet-2012": AlexNet2012,
-    "cuda-convnet-18pct": CudaConvnet18pct,
-    "cuda-convnet-11pct": CudaConvnet11pct,
+    "cuda-convnet-26pct": partial(CudaConvnet, hidden=64),
+    "cuda-convnet-19pct": CudaConvnet,
+    "cuda-convnet-18pct": partial(CudaConvnet, lrn=True),
+    "cuda-convnet-13pct": CudaConvnetLocal,
+    "cuda-convnet-11pct": partial(CudaConvnetLocal, lrn_size=9, norm1_after_pool1=True, local3=64),
 }
 
 # Height, width and channels of the images that each entry of MODELS was designed for.
@@ -56,6 +59,9 @@ IMAGE_SHAPES = {
     "alexnet": (224, 224, 3),
     "alexnet-32": (32, 32, 3),
     "alexnet-2012": (224, 224, 3),
+    "cuda-convnet-26pct": (32, 32, 3),
+    "cuda-convnet-19pct": (32, 32, 3),
     "cuda-convnet-18pct": (32, 32, 3),
+    "cuda-convnet-13pct": (24, 24, 3),
     "cuda-convnet-11pct": (24, 24, 3),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -11,31 +12,44 @@ from jaxtyping import Array, Float
 
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.normalization import cuda_convnet_lrn
-from jaxcnn.layers.pooling import avg_pool, max_pool
+from jaxcnn.layers.subsampling import overlapping_avg_pool, overlapping_max_pool
 from jaxcnn.models.checks import check_images
 
 _conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 _normal = nn.initializers.normal
 
 
-class CudaConvnet18pct(nn.Module):
-    """cuda-convnet's CIFAR-10 network of 18% test error, 2011: 89,578 parameters.
+class CudaConvnet(nn.Module):
+    """cuda-convnet's CIFAR-10 networks of three convolutions, 2011.
 
-    Three convolutions. The first is pooled by maximum and then rectified; the others are rectified
-    and then pooled by average. Response normalization within maps follows pool1 and pool2. A
-    pooling window that reaches beyond the border covers the pixels inside only. Caffe's
-    `cifar10_full` is this network.
+    The first convolution is pooled by maximum and then rectified; the others are rectified and then
+    pooled by average. Windows are 3x3, two pixels apart; one that reaches beyond the border covers
+    the pixels inside only. The names are the test errors in the source:
+
+    - 18%: response normalization within maps follows pool1 and pool2; 89,578 parameters. Caffe's
+      `cifar10_full` is this network.
+    - 19%: no normalization; 89,578 parameters.
+    - 26%, "in 80 seconds": no normalization, and a layer of 64 units before the output; 145,578
+      parameters.
 
     Attributes:
       num_classes: width of the output.
+      lrn: normalize within maps after pool1 and pool2, as for 18%.
+      hidden: width of the layer before the output; 0 leaves it out. The source has 64 for 26%.
+      activation: elementwise function after each layer; rectified units in the source.
+      pool: function `(inputs, factors) -> outputs` of all three pools; None is the source's.
       dtype: type of the computation; parameters stay float32.
 
     References:
-      Krizhevsky, cuda-convnet, `layers-18pct.cfg`, and `layer-params-18pct.cfg` for the constants
-      of normalization.
+      Krizhevsky, cuda-convnet, `layers-18pct.cfg`, `layers-19pct.cfg` and `layers-80sec.cfg`, and
+      `layer-params-18pct.cfg` for the constants of normalization.
     """
 
     num_classes: int = 10
+    lrn: bool = False
+    hidden: int = 0
+    activation: Callable[[Array], Array] = nn.relu
+    pool: Callable[..., Array] | None = None
     dtype: Any = jnp.float32
     head: ClassVar[str] = "fc10"
 
@@ -50,40 +64,64 @@ class CudaConvnet18pct(nn.Module):
           TypeError: the images are not floating point.
         """
         fits = images.ndim == 4 and images.shape[1:3] == (32, 32)
-        check_images(images, fits, "CudaConvnet18pct", "[batch, 32, 32, channels]")
+        check_images(images, fits, "CudaConvnet", "[batch, 32, 32, channels]")
         conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
-        dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
-        windows: dict[str, Any] = {"window_shape": (3, 3), "strides": 2, "ceil_mode": True}
-        lrn = partial(cuda_convnet_lrn, size=3, alpha=5e-5, beta=0.75, within_maps=True)
+        init = _normal(0.1 if self.hidden else 0.01)
+        dense = partial(nn.Dense, kernel_init=init, dtype=self.dtype)
+        f = self.activation
+        max_pool, avg_pool = self.pool or overlapping_max_pool, self.pool or overlapping_avg_pool
+
+        def norm(x: Array) -> Array:
+            if not self.lrn:
+                return x
+            return cuda_convnet_lrn(x, size=3, alpha=5e-5, beta=0.75, within_maps=True)
+
         x = conv(32, kernel_init=_normal(0.0001), name="conv1")(images)
-        x = lrn(nn.relu(max_pool(x, **windows)))  # [batch, 32, 32, 32] -> [batch, 16, 16, 32]
-        x = nn.relu(conv(32, kernel_init=_normal(0.01), name="conv2")(x))
-        x = lrn(avg_pool(x, **windows))  # [batch, 16, 16, 32] -> [batch, 8, 8, 32]
-        x = nn.relu(conv(64, kernel_init=_normal(0.01), name="conv3")(x))
-        x = avg_pool(x, **windows)  # [batch, 8, 8, 64] -> [batch, 4, 4, 64]
+        x = norm(f(max_pool(x, (2, 2))))  # [batch, 32, 32, 32] -> [batch, 16, 16, 32]
+        x = f(conv(32, kernel_init=_normal(0.01), name="conv2")(x))
+        x = norm(avg_pool(x, (2, 2)))  # [batch, 16, 16, 32] -> [batch, 8, 8, 32]
+        x = f(conv(64, kernel_init=_normal(0.01), name="conv3")(x))
+        x = avg_pool(x, (2, 2))  # [batch, 8, 8, 64] -> [batch, 4, 4, 64]
         x = x.reshape(x.shape[0], -1)  # [batch, 1024]
+        if self.hidden:
+            x = f(dense(self.hidden, name="fc64")(x))  # [batch, hidden]
         return dense(self.num_classes, name="fc10")(x)  # [batch, num_classes]
 
 
-class CudaConvnet11pct(nn.Module):
-    """cuda-convnet's CIFAR-10 network of 11% test error, 2012: 2,112,970 parameters.
+class CudaConvnetLocal(nn.Module):
+    """cuda-convnet's CIFAR-10 networks with two locally connected layers, 2012.
 
-    Two convolutions with response normalization across channels, after pooling in the first and
-    before it in the second, then two locally connected layers: convolutions with a separate kernel
-    and bias at every position. The input is a 24x24 crop of a 32x32 image. The 11% is the error of
-    the mean over ten crops: the corners, the centre and their mirror images.
+    Two convolutions, each pooled by maximum, then two locally connected layers: convolutions with a
+    separate kernel and bias at every position. Windows of pools are those of `CudaConvnet`. The
+    input is a 24x24 crop of a 32x32 image. The names are the test errors in the source, of the mean
+    over ten crops: the corners, the centre and their mirror images.
+
+    - 13%: no normalization, 32 maps in local3; 1,116,490 parameters.
+    - 11%, first revision: the network of 13% with response normalization over 5 channels before
+      each pool, which is `cuda-convnet-13pct:lrn_size=5`.
+    - 11%: 64 maps in local3, normalization over 9 channels, in the first layer after the pool;
+      2,112,970 parameters.
 
     Attributes:
       num_classes: width of the output.
+      lrn_size: number of channels that response normalization spans; 0 leaves it out.
+      norm1_after_pool1: normalize the first layer after its pool instead of before.
+      local3: number of maps of local3.
+      activation: elementwise function after each layer; rectified units in the source.
+      pool: function `(inputs, factors) -> outputs` of both pools.
       dtype: type of the computation; parameters stay float32.
 
     References:
-      Krizhevsky, cuda-convnet, `layers-conv-local-11pct.cfg` in its revision of 64 maps in local3
-      and normalization over 9 channels; an earlier revision has 32 and 5. The crop is that of
-      `convdata.py` with a `crop_border` of 4.
+      Krizhevsky, cuda-convnet, `layers-conv-local-13pct.cfg` and both revisions of
+      `layers-conv-local-11pct.cfg`. The crop is that of `convdata.py` with a `crop_border` of 4.
     """
 
     num_classes: int = 10
+    lrn_size: int = 0
+    norm1_after_pool1: bool = False
+    local3: int = 32
+    activation: Callable[[Array], Array] = nn.relu
+    pool: Callable[..., Array] = overlapping_max_pool
     dtype: Any = jnp.float32
     head: ClassVar[str] = "fc10"
 
@@ -98,17 +136,23 @@ class CudaConvnet11pct(nn.Module):
           TypeError: the images are not floating point.
         """
         fits = images.ndim == 4 and images.shape[1:3] == (24, 24)
-        check_images(images, fits, "CudaConvnet11pct", "[batch, 24, 24, channels]")
+        check_images(images, fits, "CudaConvnetLocal", "[batch, 24, 24, channels]")
         conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
         local = partial(nn.ConvLocal, kernel_size=(3, 3), padding=1, dtype=self.dtype)
         dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
-        pool = partial(max_pool, window_shape=(3, 3), strides=2, ceil_mode=True)
-        lrn = partial(cuda_convnet_lrn, size=9, alpha=1e-3, beta=0.75)
-        x = nn.relu(conv(64, kernel_init=_normal(0.0001), name="conv1")(images))
-        x = lrn(pool(x))  # [batch, 24, 24, 64] -> [batch, 12, 12, 64]
-        x = nn.relu(conv(64, kernel_init=_normal(0.01), name="conv2")(x))
-        x = pool(lrn(x))  # [batch, 12, 12, 64] -> [batch, 6, 6, 64]
-        x = nn.relu(local(64, kernel_init=_normal(0.04), name="local3")(x))  # [batch, 6, 6, 64]
-        x = nn.relu(local(32, kernel_init=_normal(0.04), name="local4")(x))  # [batch, 6, 6, 32]
+        f, pool = self.activation, self.pool
+
+        def norm(x: Array) -> Array:
+            if not self.lrn_size:
+                return x
+            return cuda_convnet_lrn(x, size=self.lrn_size, alpha=1e-3, beta=0.75)
+
+        x = f(conv(64, kernel_init=_normal(0.0001), name="conv1")(images))
+        # [batch, 24, 24, 64] -> [batch, 12, 12, 64]
+        x = norm(pool(x, (2, 2))) if self.norm1_after_pool1 else pool(norm(x), (2, 2))
+        x = f(conv(64, kernel_init=_normal(0.01), name="conv2")(x))
+        x = pool(norm(x), (2, 2))  # [batch, 12, 12, 64] -> [batch, 6, 6, 64]
+        x = f(local(self.local3, kernel_init=_normal(0.04), name="local3")(x))
+        x = f(local(32, kernel_init=_normal(0.04), name="local4")(x))  # [batch, 6, 6, 32]
         x = x.reshape(x.shape[0], -1)  # [batch, 1152]
         return dense(self.num_classes, name="fc10")(x)  # [batch, num_classes]

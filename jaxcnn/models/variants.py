@@ -13,7 +13,12 @@ from flax import linen as nn
 
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.layers.pooling import avg_pool, max_pool, min_pool
-from jaxcnn.layers.subsampling import max_blur_pool, overlapping_max_pool, subsample
+from jaxcnn.layers.subsampling import (
+    max_blur_pool,
+    overlapping_avg_pool,
+    overlapping_max_pool,
+    subsample,
+)
 from jaxcnn.models import IMAGE_SHAPES, MODELS, initializers
 from jaxcnn.models.lenet_1998 import squash
 
@@ -24,6 +29,7 @@ CHOICES: dict[str, Mapping[str, Any]] = {
         "average": avg_pool,
         "max": max_pool,
         "min": min_pool,
+        "overlapping-average": overlapping_avg_pool,
         "overlapping-max": overlapping_max_pool,
         "blurred-max": max_blur_pool,
         "none": subsample,

@@ -47,7 +47,7 @@ def test_demo_writes_one_file_and_opens_it_on_a_display(run, tmp_path, monkeypat
         ),
         (
             ["--pretrained", "cuda-convnet-18pct-cifar10", "--out", "x.html"],
-            "is CudaConvnet18pct; expected one of LeNet's family",
+            "is CudaConvnet; expected one of LeNet's family",
         ),
     ],
 )

@@ -201,7 +201,7 @@ def test_conv_general_dilated_is_xlas_on_gpu(name):
     # One forward, one for the kernel and, except in the first layer, one for the images.
     layers = {"lenet1": 2, "alexnet": 5, "alexnet-32": 5, "alexnet-2012": 5}
     program = exported(name, IMAGE_SHAPES[name], "cuda")
-    if name == "cuda-convnet-11pct":  # its local layers contain convolutions, too
+    if name in ("cuda-convnet-13pct", "cuda-convnet-11pct"):  # their local layers contain some, too
         assert program.count("stablehlo.convolution") >= 3 * 2 - 1
     else:
         assert program.count("stablehlo.convolution") == 3 * layers.get(name, 3) - 1

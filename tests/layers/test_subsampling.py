@@ -8,12 +8,19 @@ import pytest
 
 from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.layers.pooling import max_pool
-from jaxcnn.layers.subsampling import max_blur_pool, overlapping_max_pool, subsample
+from jaxcnn.layers.subsampling import (
+    max_blur_pool,
+    overlapping_avg_pool,
+    overlapping_max_pool,
+    subsample,
+)
 
 X = jax.random.normal(jax.random.key(0), (2, 10, 8, 3))
 
 
-@pytest.mark.parametrize("function", [subsample, overlapping_max_pool, max_blur_pool])
+@pytest.mark.parametrize(
+    "function", [subsample, overlapping_max_pool, overlapping_avg_pool, max_blur_pool]
+)
 def test_subsampling_has_the_size_of_a_pool_and_a_gradient(function):
     expected = max_pool(X, (2, 2)).shape
     chex.assert_shape(function(X, (2, 2)), expected)
@@ -40,6 +47,11 @@ def test_overlapping_max_pool_by_hand():
     x = jnp.arange(16.0).reshape(4, 4, 1)
     assert overlapping_max_pool(x, (2, 2))[..., 0].tolist() == [[10, 11], [14, 15]]
     assert overlapping_max_pool(-x, (2, 2))[..., 0].tolist() == [[0, -2], [-8, -10]]
+
+
+def test_overlapping_avg_pool_by_hand():
+    x = jnp.arange(16.0).reshape(4, 4, 1)  # windows of 3x3, 3x2, 2x3 and 2x2
+    assert overlapping_avg_pool(x, (2, 2))[..., 0].tolist() == [[5, 6.5], [11, 12.5]]
 
 
 def test_max_blur_pool_by_hand():

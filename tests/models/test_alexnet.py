@@ -12,8 +12,9 @@ import torch_networks
 from helpers import assert_close, layer_shapes, random_params
 
 from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.models.variants import constructor, image_shape
 
-MODELS_HERE = ["alexnet", "alexnet-32", "alexnet-2012", "cuda-convnet-18pct", "cuda-convnet-11pct"]
+MODELS_HERE = [name for name in MODELS if name.startswith(("alexnet", "cuda-convnet"))]
 CONVOLUTIONS = {
     "alexnet": dict(
         conv1=(55, 55, 64), conv2=(27, 27, 192), conv3=(13, 13, 384), conv4=(13, 13, 256)
@@ -24,6 +25,7 @@ CONVOLUTIONS = {
 }
 DRAWN_OF_2012 = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc8"]  # fc6, fc7: too many
 BIASED_IN_2012 = ["conv2", "conv4", "conv5", "fc6", "fc7"]
+STDS_26PCT = dict(conv1=0.0001, conv2=0.01, conv3=0.01, fc64=0.1, fc10=0.1)
 STDS_18PCT = dict(conv1=0.0001, conv2=0.01, conv3=0.01, fc10=0.01)
 STDS_11PCT = dict(conv1=0.0001, conv2=0.01, local3=0.04, local4=0.04, fc10=0.01)
 
@@ -40,7 +42,7 @@ def params_like(name):
 
 
 def params_of(name):
-    return random_params(MODELS[name](num_classes=10), IMAGE_SHAPES[name])
+    return random_params(constructor(name)(num_classes=10), image_shape(name))
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
@@ -83,8 +85,26 @@ def test_alexnet_2012_has_groups_of_two():
             *("alexnet-2012", torch_networks.alexnet_2012, pixels(227, 227, 128), {"fc6": 6}),
             marks=pytest.mark.slow,
         ),
+        ("cuda-convnet-26pct", torch_networks.cuda_convnet, pixels(32, 32, 128), {"fc64": 4}),
+        pytest.param(
+            *("cuda-convnet-19pct", torch_networks.cuda_convnet, pixels(32, 32, 128), {"fc10": 4}),
+            marks=pytest.mark.slow,
+        ),
         ("cuda-convnet-18pct", torch_networks.cuda_convnet_18pct, pixels(32, 32, 128), {"fc10": 4}),
-        ("cuda-convnet-11pct", torch_networks.cuda_convnet_11pct, pixels(24, 24, 128), {"fc10": 6}),
+        pytest.param(
+            *("cuda-convnet-13pct", torch_networks.cuda_convnet_local),
+            *(pixels(24, 24, 128), {"fc10": 6}),
+            marks=pytest.mark.slow,
+        ),
+        (
+            *("cuda-convnet-13pct:lrn_size=5", torch_networks.cuda_convnet_11pct_first),
+            *(pixels(24, 24, 128), {"fc10": 6}),
+        ),
+        pytest.param(
+            *("cuda-convnet-11pct", torch_networks.cuda_convnet_11pct),
+            *(pixels(24, 24, 128), {"fc10": 6}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_logits_equal_torch(name, reference, images, first_dense):
@@ -105,7 +125,7 @@ def test_logits_equal_torch(name, reference, images, first_dense):
         for layer in params
     }
     expected = reference(torch.nn.functional, p, torch.tensor(np.moveaxis(images, -1, 1))).numpy()
-    logits = jax.jit(MODELS[name](num_classes=10).apply)({"params": params}, images)
+    logits = jax.jit(constructor(name)(num_classes=10).apply)({"params": params}, images)
     assert_close(logits, expected, 1e-4)
 
 
@@ -143,7 +163,9 @@ def test_alexnet_drops_out_in_training_only(name):
             dict.fromkeys(BIASED_IN_2012, 1.0),
         ),
         ("alexnet-2012", {"initial_bias": 0.1}, {}, dict.fromkeys(BIASED_IN_2012, 0.1)),
+        ("cuda-convnet-26pct", {}, STDS_26PCT, {}),
         ("cuda-convnet-18pct", {}, STDS_18PCT, {}),
+        ("cuda-convnet-13pct", {}, STDS_11PCT, {}),
         ("cuda-convnet-11pct", {}, STDS_11PCT, {}),
     ],
 )

@@ -55,8 +55,12 @@ ALEXNET_32 = {
     **{"fc6": 1_049_088, "fc7": 262_656, "fc8": 5_130},
 }
 
-# From cuda-convnet's layer definitions. local3: 6 * 6 * 64 * (3 * 3 * 64 + 1).
+# From cuda-convnet's layer definitions. local3 of 11pct: 6 * 6 * 64 * (3 * 3 * 64 + 1).
 CUDA_CONVNET_18PCT = {"conv1": 2_432, "conv2": 25_632, "conv3": 51_264, "fc10": 10_250}
+CUDA_CONVNET_26PCT = {**CUDA_CONVNET_18PCT, "fc64": 65_600, "fc10": 650}
+CUDA_CONVNET_13PCT = {
+    **{"conv1": 4_864, "conv2": 102_464, "local3": 664_704, "local4": 332_928, "fc10": 11_530},
+}
 CUDA_CONVNET_11PCT = {
     **{"conv1": 4_864, "conv2": 102_464, "local3": 1_329_408, "local4": 664_704, "fc10": 11_530},
 }
@@ -79,7 +83,10 @@ NUM_PARAMETERS = {
     "alexnet": ALEXNET,
     "alexnet-32": ALEXNET_32,
     "alexnet-2012": ALEXNET_2012,
+    "cuda-convnet-26pct": CUDA_CONVNET_26PCT,
+    "cuda-convnet-19pct": CUDA_CONVNET_18PCT,
     "cuda-convnet-18pct": CUDA_CONVNET_18PCT,
+    "cuda-convnet-13pct": CUDA_CONVNET_13PCT,
     "cuda-convnet-11pct": CUDA_CONVNET_11PCT,
 }
 
@@ -129,7 +136,9 @@ def test_models_have_as_many_parameters_in_all():
     assert sum(LENET_1998.values()) == 60_000
     assert sum(ALEXNET.values()) == 61_100_840
     assert sum(ALEXNET_2012.values()) == 60_965_224
+    assert sum(CUDA_CONVNET_26PCT.values()) == 145_578
     assert sum(CUDA_CONVNET_18PCT.values()) == 89_578
+    assert sum(CUDA_CONVNET_13PCT.values()) == 1_116_490
     assert sum(CUDA_CONVNET_11PCT.values()) == 2_112_970
     alexnet_for_ten_classes = jax.tree.leaves(init_shapes("alexnet", num_classes=10))
     assert sum(leaf.size for leaf in alexnet_for_ten_classes) == 57_044_810

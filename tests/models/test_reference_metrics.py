@@ -46,7 +46,10 @@ REFERENCE = {
     "alexnet": Metrics(2.333265, 24.59181, 96.7131, 1.995292),
     "alexnet-32": Metrics(2.597269, 17.73237, 57.75592, 2.148148),
     "alexnet-2012": Metrics(3.462469, 67.11951, 121.5685, 11.58396),
+    "cuda-convnet-26pct": Metrics(2.303657, 2.875197, 25.80667, 2.294265),
+    "cuda-convnet-19pct": Metrics(2.302675, 0.4682274, 2.941346, 2.301461),
     "cuda-convnet-18pct": Metrics(2.302675, 0.4682271, 2.941346, 2.301461),
+    "cuda-convnet-13pct": Metrics(2.303424, 5.323274, 40.06564, 2.295367),
     "cuda-convnet-11pct": Metrics(2.302922, 7.179281, 56.58837, 2.294965),
 }
 
@@ -57,11 +60,12 @@ BATCH_SIZE = 8
 # Large networks, and those that differ little from another.
 SLOW = (
     *("alexnet", "alexnet-2012", "alexnet-32", "cuda-convnet-11pct"),
+    *("cuda-convnet-26pct", "cuda-convnet-19pct", "cuda-convnet-13pct"),
     *("linear", "mlp-300", "mlp-1000", "mlp-500-150", "lenet1", "lenet4", "lenet5-1998"),
 )
 SHAPES = IMAGE_SHAPES | {"alexnet": (64, 64, 3)}  # the smallest image is 63x63
 # The initial kernels of 1e-4 are for pixels in 0..255; with smaller pixels the logits are near 0.
-SCALE = {"cuda-convnet-18pct": 64.0, "cuda-convnet-11pct": 64.0}
+SCALE = {name: 64.0 for name in MODELS if name.startswith("cuda-convnet")}
 
 MESSAGE = """{name}: the metrics of one training step changed. Expected and actual:
 {expected}

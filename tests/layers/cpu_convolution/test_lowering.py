@@ -43,8 +43,13 @@ FORMS = {
         "conv2": XLA,
         **dict.fromkeys(["conv3", "conv4", "conv5"], WINOGRAD),
     },
-    "cuda-convnet-18pct": {"conv1": BANDS, "conv2": XLA, "conv3": XLA},
-    "cuda-convnet-11pct": {"conv1": BANDS, "conv2": WINOGRAD},
+    **dict.fromkeys(
+        ["cuda-convnet-26pct", "cuda-convnet-19pct", "cuda-convnet-18pct"],
+        {"conv1": BANDS, "conv2": XLA, "conv3": XLA},
+    ),
+    **dict.fromkeys(
+        ["cuda-convnet-13pct", "cuda-convnet-11pct"], {"conv1": BANDS, "conv2": WINOGRAD}
+    ),
 }
 
 
