@@ -89,7 +89,9 @@ def save_figure(study: Study, record: dict[str, Any], path: Path) -> None:
         all_axes = [figure.subplots()]
         _draw_dots(all_axes[0], study, record)
     legend = dict(zip(*reversed(all_axes[0].get_legend_handles_labels()), strict=True))
-    figure.legend(legend.values(), legend, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(
+        legend.values(), legend, loc="outside lower center", ncols=1 + columns, frameon=False
+    )
     report.save_figure(figure, path)
 
 
@@ -116,8 +118,9 @@ def _derived(derived: dict[str, Any]) -> list[str]:
     for each in derived.values():
         if each["values"]:
             low, high = each.get("low"), each.get("high")
-            interval = "" if low is None else f", 95 % interval {low:.2f} to {high:.2f}"
-            lines.append(f"- {each['label']}: {measured_text(each)}{interval}")
+            std = "" if each["std"] is None else f" ± {each['std']:.2g}"
+            interval = "" if low is None else f", 95 % interval {low:.3g} to {high:.3g}"
+            lines.append(f"- {each['label']}: {each['mean']:.3g}{std}{interval}")
     return [*lines, ""] if lines else []
 
 
@@ -182,6 +185,8 @@ def _draw_curve(axes: Axes, curve: Curve, record: dict[str, Any]) -> None:
             fontsize=8,
             color="0.3",
         )
+    if all(isinstance(x, int) for x in curve.x):
+        axes.locator_params("x", integer=True)
     axes.set(xlabel=curve.x_label, ylabel=curve.y_label)
     axes.grid(alpha=0.3)
 
