@@ -26,8 +26,9 @@ ROOMS = {
     "studies": (
         *("engine", "catalogue"),
         *("borders", "gradients", "invariance", "ladder", "learning", "repeatability", "arms"),
+        *("cost", "cost_figure", "cost_1998", "cost_numbers"),
         *("gradient_measures", "image_measures", "measures"),
-        *("publish", "report", "summary", "statistics", "rates", "runs", "study"),
+        *("publish", "calculation", "report", "summary", "statistics", "rates", "runs", "study"),
     ),
     "demo": ("page", "gallery", "describe"),
     "benchmarks": (),

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +85,7 @@ def _run(program: str, name: str, *arguments: str) -> None:
 
     study = lookup("study", name, STUDIES)
     options = tyro.cli(Options, prog=f"{program} {name}", args=list(arguments))
-    seeds = _seeds(study.num_seeds if options.seeds is None else options.seeds)
+    seeds = None if options.seeds is None else _seeds(options.seeds)
     if options.rate is not None and options.train is None:
         raise UserError(f"`rate` is {options.rate}; it requires --train; remove it")
     if options.train is not None:
@@ -100,7 +99,7 @@ def _run(program: str, name: str, *arguments: str) -> None:
     else:
         engine.run_study(
             study,
-            seeds=seeds if options.seeds else None,
+            seeds=seeds,
             quick=options.quick,
             arms=options.arms,
             jobs=options.jobs,
@@ -158,9 +157,7 @@ def _list_studies() -> None:
 
     width = min(shutil.get_terminal_size((100, 0)).columns, 100)
     for name, study in STUDIES.items():
-        minutes = study.seconds * len(study.arms) * study.num_seeds / 60
-        size = f"{_number(study.arms, 'arm')}, {study.num_seeds} seeds"
-        print(f"{name}: {size}, {minutes:.0f} min on two cores")
+        print(f"{name}: {study.size}")
         lines = [f"{study.claim} ({study.source})"]
         path = folder_of(name) / "study.json"
         if path.exists():
@@ -168,10 +165,6 @@ def _list_studies() -> None:
             lines.append("here: " + "; ".join(_result(arm, each) for arm, each in arms.items()))
         for line in lines:
             print(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    "))
-
-
-def _number(things: Sequence[Any], name: str) -> str:
-    return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"
 
 
 def _result(name: str, arm: dict[str, Any]) -> str:

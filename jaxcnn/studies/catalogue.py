@@ -1,6 +1,8 @@
 """STUDIES maps the name of each study to it; one file holds each family of claims."""
 
 from jaxcnn.studies.borders import PADDING
+from jaxcnn.studies.calculation import Calculation
+from jaxcnn.studies.cost import COST
 from jaxcnn.studies.gradients import PLATEAU
 from jaxcnn.studies.invariance import NOISE, SHIFT
 from jaxcnn.studies.ladder import THEN_AND_NOW
@@ -8,7 +10,9 @@ from jaxcnn.studies.learning import PASSES, SIZE
 from jaxcnn.studies.repeatability import PRINTOUT, SEEDS
 from jaxcnn.studies.study import Study
 
-STUDIES: dict[str, Study] = {
+STUDIES: dict[str, Study | Calculation] = {
     study.name: study
-    for study in (SEEDS, PRINTOUT, SIZE, PASSES, PLATEAU, SHIFT, NOISE, PADDING, THEN_AND_NOW)
+    for study in (
+        *(SEEDS, COST, PRINTOUT, SIZE, PASSES, PLATEAU, SHIFT, NOISE, PADDING, THEN_AND_NOW),
+    )
 }

@@ -8,22 +8,25 @@ import os
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxcnn import records, report
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError, lookup
 from jaxcnn.files import write_atomically
 from jaxcnn.studies import measures, rates
+from jaxcnn.studies.calculation import Calculation, calculate
 from jaxcnn.studies.catalogue import STUDIES
-from jaxcnn.studies.report import print_summary, save_figure, to_markdown
+from jaxcnn.studies.report import print_summary, save_figure, to_markdown, write_result
 from jaxcnn.studies.runs import find_or_train, missing_runs
 from jaxcnn.studies.study import Arm, Measured, Study, folder_of
 from jaxcnn.studies.summary import summarize
 
+AnyStudy = TypeVar("AnyStudy", Study, Calculation)
+
 
 def run_study(
-    study: str | Study,
+    study: str | Study | Calculation,
     *,
     seeds: Sequence[int] | None = None,
     quick: bool = False,
@@ -52,6 +55,9 @@ def run_study(
       RunError: a run failed or was stopped by a signal.
     """
     study = lookup("study", study, STUDIES) if isinstance(study, str) else study
+    command = command or f"python scripts/study.py {study.name}"
+    if isinstance(study, Calculation):
+        return calculate(_chosen(study, arms), quick=quick, command=command)
     seeds = list(seeds) if seeds else list(range(1 if quick else study.num_seeds))
     study = _chosen(study, arms)
     if quick:
@@ -65,17 +71,15 @@ def run_study(
     record = {
         "study": study.name,
         "quick": quick,
-        "command": command or f"python scripts/study.py {study.name}",
+        "command": command,
         "device": _device(),
         "versions": {name: metadata.version(name) for name in ("jax", "flax", "jaxcnn")},
         "runs": {arm: [str(runs[arm, seed]) for seed in seeds] for arm in summary["arms"]},
         "rates": tried,
         **summary,
     }
-    write_atomically(folder / "study.json", json.dumps(record, indent=2) + "\n")
-    for extension in ("png", "svg"):
-        save_figure(study, record, folder / f"figure.{extension}")
-    write_atomically(folder / "report.md", to_markdown(study, record))
+    page = to_markdown(study, record)
+    write_result(folder, record, page, lambda path: save_figure(study, record, path))
     print_summary(study, record)
     report.say(f"Written: {folder}")
     return record
@@ -117,7 +121,13 @@ def compare(
     )
 
 
-def train(study: Study, seed: int, *, arms: Sequence[str] = (), rate: float | None = None) -> None:
+def train(
+    study: Study | Calculation,
+    seed: int,
+    *,
+    arms: Sequence[str] = (),
+    rate: float | None = None,
+) -> None:
     """Train the arms of a study with one seed, as a job of a batch system, and measure nothing.
 
     Args:
@@ -126,6 +136,8 @@ def train(study: Study, seed: int, *, arms: Sequence[str] = (), rate: float | No
       arms: names of the arms; by default all.
       rate: learning rate to try on the validation split, instead of the one that was chosen.
     """
+    if isinstance(study, Calculation):
+        raise UserError(f"{study.name} has nothing to train; run it without `train`")
     study = _chosen(study, arms)
     if rate is None:
         find_or_train(rates.choose(study)[0], [seed])
@@ -134,12 +146,20 @@ def train(study: Study, seed: int, *, arms: Sequence[str] = (), rate: float | No
 
 
 def plan(
-    study: Study, seeds: Sequence[int], *, arms: Sequence[str] = ()
+    study: Study | Calculation, seeds: Sequence[int] | None = None, *, arms: Sequence[str] = ()
 ) -> list[tuple[str, int, float | None]]:
     """Return arm, seed and rate of the runs that `train` has to train, those of a rate first.
 
     Rates are chosen when all of them have been tried; before, the plan has the trials only.
+
+    Args:
+      study: the study.
+      seeds: the seeds; by default 0 up to the study's own number.
+      arms: names of the arms; by default all.
     """
+    if isinstance(study, Calculation):
+        return []
+    seeds = range(study.num_seeds) if seeds is None else seeds
     study = _chosen(study, arms)
     missing: list[tuple[str, int, float | None]] = [
         (arm.name, 0, rate)
@@ -152,7 +172,7 @@ def plan(
     ]
 
 
-def _chosen(study: Study, names: Sequence[str]) -> Study:
+def _chosen(study: AnyStudy, names: Sequence[str]) -> AnyStudy:
     by_name = {arm.name: arm for arm in study.arms}
     chosen = [lookup(f"arm of {study.name}", name, by_name) for name in names]
     return dataclasses.replace(study, arms=tuple(chosen) or study.arms)

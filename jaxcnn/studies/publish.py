@@ -10,6 +10,7 @@ from typing import Any
 from jaxcnn import records
 from jaxcnn.errors import UserError
 from jaxcnn.files import write_atomically
+from jaxcnn.studies.calculation import Calculation
 from jaxcnn.studies.report import cells, measured_text
 from jaxcnn.studies.study import Study, folder_of
 
@@ -22,7 +23,7 @@ Each study measures a claim over seeds, with one command: `python scripts/study.
 """
 
 
-def publish(study: Study, folder: Path) -> None:
+def publish(study: Study | Calculation, folder: Path) -> None:
     """Copy page, figure and data of a study, and rewrite `index.md`.
 
     Args:
@@ -65,11 +66,11 @@ def _rows(name: str, record: dict[str, Any]) -> list[str]:
             cells(
                 [
                     "" if number else f"[`{name}`]({name}.md)",
-                    "" if number else record["claim"],
+                    each.get("claim", "" if number else record["claim"]),
                     f"{published['value']:g}" if published else "",
                     f"{arm}: {measured_text(each)}",
                     each["verdict"] if published else each["conclusion"],
-                    "" if number else str(len(record["seeds"])),
+                    "" if number else str(len(record["seeds"]) or "computed"),
                 ]
             )
         )

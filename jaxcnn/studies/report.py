@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from jaxcnn import report
+from jaxcnn.files import write_atomically
 from jaxcnn.studies.statistics import sampling_std
 from jaxcnn.studies.study import Curve, Study
 
@@ -20,6 +22,24 @@ if TYPE_CHECKING:
 QUICK = (
     "A quick trial: two epochs on 5,000 digits, one seed. It shows that the study runs, no more."
 )
+
+
+def write_result(
+    folder: Path, record: Mapping[str, Any], page: str, draw: Callable[[Path], None]
+) -> None:
+    """Write the files of a study's result.
+
+    Args:
+      folder: folder of the study, made if it is missing.
+      record: content of `study.json`.
+      page: content of `report.md`.
+      draw: function that draws the figure into a file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "study.json", json.dumps(record, indent=2) + "\n")
+    for extension in ("png", "svg"):
+        draw(folder / f"figure.{extension}")
+    write_atomically(folder / "report.md", page)
 
 
 def print_summary(study: Study, record: dict[str, Any]) -> None:

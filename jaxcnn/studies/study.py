@@ -130,3 +130,10 @@ class Study:
     seconds: float = 60.0
     rates: tuple[float, ...] = ()
     comment: str = ""
+
+    @property
+    def size(self) -> str:
+        """Describe the size of the study, for the list of all."""
+        count, minutes = len(self.arms), self.seconds * len(self.arms) * self.num_seeds / 60
+        arms = f"{count} arm{'s' if count != 1 else ''}"
+        return f"{arms}, {self.num_seeds} seeds, {minutes:.0f} min on two cores"
