@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
+import inspect
 import json
 import os
-from collections.abc import Sequence
+import secrets
+import sys
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -196,19 +201,37 @@ def _quick(study: Study) -> Study:
 def _measure(
     study: Study, runs: dict[tuple[str, int], Path], cache: Path
 ) -> dict[tuple[str, int], Measured]:
-    """Measure each run once; the results are kept in a file from call to call."""
+    """Measure each run once; the results are kept in a file from call to call.
+
+    A run is measured again when its result, or the module that defines the measure, has changed.
+    """
+    version = _version(study.measure)
     kept: dict[str, Any] = records.read(cache) if cache.exists() else {}
     measured = {}
     for (arm, seed), path in runs.items():
         result = (path / "result.json").read_text()
         entry = kept.get(str(path))
-        if entry is None or entry["result"] != result:
+        key = {"result": result, "measure": version}
+        if entry is None or any(entry.get(name) != value for name, value in key.items()):
             report.say(f"measuring {path}")
-            entry = {"result": result, "measured": dict(study.measure(path))}
+            entry = {**key, "measured": dict(study.measure(path))}
             kept[str(path)] = entry
             write_atomically(cache, json.dumps(kept) + "\n")
         measured[arm, seed] = entry["measured"]
     return measured
+
+
+def _version(measure: Callable[[Path], Measured]) -> str:
+    """Return name and arguments of a measure, and a digest of the source of its module."""
+    function, arguments = measure, ""
+    if isinstance(measure, functools.partial):
+        function, arguments = measure.func, f"{measure.args} {measure.keywords}"
+    try:
+        source = inspect.getsource(sys.modules[function.__module__])
+    except (OSError, TypeError):  # defined at a prompt, where a name may change its meaning
+        source = secrets.token_hex()
+    digest = hashlib.sha256(source.encode()).hexdigest()[:16]
+    return f"{function.__module__}.{function.__qualname__}{arguments} {digest}"
 
 
 def _device() -> str:

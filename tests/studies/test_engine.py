@@ -1,10 +1,12 @@
 """Studies from their runs to their report."""
 
 import dataclasses
+import importlib
 import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -73,6 +75,25 @@ def test_run_study_uses_the_runs_that_are_there(trained, monkeypatch, capsys):
     assert "4 of 4 runs are there already" in output and "A larger rate is better." in output
     assert run_study(STUDY, seeds=[0, 1]) == record  # measured once, with the same result
     assert "measuring" not in capsys.readouterr().out
+
+
+def test_run_study_measures_again_what_is_measured_otherwise(trained, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "train_jobs", None)
+    monkeypatch.syspath_prepend(".")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a reload within a second reads it
+    source = "def measure(run):\n    return {'test_error': %d}\n"
+    Path("measure_of_this_test.py").write_text(source % 1)
+    module = importlib.import_module("measure_of_this_test")
+
+    def measured():
+        study = dataclasses.replace(STUDY, measure=module.measure)
+        mean = run_study(study, seeds=[0])["arms"]["slow"]["mean"]
+        return mean, "measuring" in capsys.readouterr().out
+
+    assert measured() == (1, True) and measured() == (1, False)
+    Path("measure_of_this_test.py").write_text(source % 2)
+    importlib.reload(module)
+    assert measured() == (2, True)
 
 
 def test_run_study_trains_what_is_missing(trained, monkeypatch):
