@@ -60,7 +60,8 @@ PASSES = Study(
     ),
     also={
         "training_error_during_1": "training error during pass 1 (%)",
-        "training_error_after_1": "after pass 1 (%)",
+        "training_error_after_1": "training error after pass 1 (%)",
+        "test_error_1": "test error after pass 1 (%)",
         "rise": "test error after pass 20, above its minimum (points)",
     },
     seconds=300,

@@ -36,8 +36,8 @@ def errors_by_epoch(run: Path) -> Measured:
     Returns:
       `test_error`, the last; `test_errors`; `training_errors_after`, counted with the parameters at
       the end of the epoch; `training_errors_during`, counted while they change; of these two, the
-      first as `training_error_after_1` and `training_error_during_1`; `rise`, the last test error
-      above the smallest, in points.
+      first as `training_error_after_1` and `training_error_during_1`; `test_error_1`, the first
+      test error; `rise`, the last test error above the smallest, in points.
     """
     lines = [line for line in read_metrics(run) if "test_accuracy" in line]
     test = [100 * (1 - line["test_accuracy"]) for line in lines]
@@ -50,6 +50,7 @@ def errors_by_epoch(run: Path) -> Measured:
         "training_errors_during": during,
         "training_error_after_1": after[0],
         "training_error_during_1": during[0],
+        "test_error_1": test[0],
         "rise": test[-1] - min(test),
     }
 
