@@ -75,10 +75,14 @@ def make_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def drawable(text: str) -> str:
+    """Return a text for matplotlib: without mathtext, and with `?` for what cannot be printed."""
+    return "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
+
+
 def caption(name: str, length: int) -> str:
-    """Return the end of a name for a figure, at most `length` letters and without mathtext."""
-    name = name if len(name) <= length else f"…{name[1 - length :]}"
-    return name.replace("$", r"\$")
+    """Return the end of a name for a figure, at most `length` letters."""
+    return drawable(name if len(name) <= length else f"…{name[1 - length :]}")
 
 
 def set_log_scale(axes: Axes) -> None:

@@ -160,8 +160,14 @@ def _join_seconds() -> int:
     return int(text)
 
 
+def _is_lost_connection(error: BaseException) -> bool:
+    if isinstance(error, ValueError) and not isinstance(error, UserError):
+        return "Gloo" in str(error)  # at the start of a collective of CPUs
+    return isinstance(error, jax.errors.JaxRuntimeError)
+
+
 def _exit(error: BaseException) -> None:
-    if isinstance(error, jax.errors.JaxRuntimeError):
+    if _is_lost_connection(error):
         error = RunError(
             f"process {jax.process_index()} of {jax.process_count()} lost the others "
             f"({str(error).splitlines()[0]}); start all of them again, and the run goes on from "

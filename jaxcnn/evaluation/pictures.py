@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from jaxcnn.report import caption, make_figure, save_figure
+from jaxcnn.report import caption, drawable, make_figure, save_figure
 
 MAPS_SHOWN = 16  # of each layer
 
@@ -121,9 +121,8 @@ def save_images(
 
 
 def label(name: str, length: int) -> str:
-    """Return a name of at most `length` letters for a figure, which would read `$` as mathtext."""
-    name = name if len(name) <= length else f"{name[: length - 1]}…"
-    return name.replace("$", r"\$")
+    """Return the start of a name for a figure, at most `length` letters."""
+    return drawable(name if len(name) <= length else f"{name[: length - 1]}…")
 
 
 def save_filters(

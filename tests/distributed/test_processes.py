@@ -351,6 +351,22 @@ def test_initialize_ends_on_a_signal_while_it_waits(number, tmp_path):
     assert status == 128 + number and err.count("\n") == 1, err
 
 
+LOST = "UNKNOWN: Gloo AllGather failed: [pair.cc:547] Connection closed by peer"
+
+
+@pytest.mark.parametrize("error", [ValueError(LOST), jax.errors.JaxRuntimeError(LOST)])
+def test_initialize_ends_in_one_line_when_the_others_are_lost(error, monkeypatch, capfd):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as end, processes.initialize(True, None, None, None):
+        raise error
+    err = capfd.readouterr().err
+    assert end.value.code == 1 and err.count("\n") == 1
+    assert err.startswith(
+        f"error: process 0 of 1 lost the others ({LOST}); start all of them again"
+    )
+
+
 @pytest.mark.parametrize("seconds", ["", "0", "x", "1.5", "9" * 400])
 def test_initialize_refuses_a_time_to_wait_that_is_none(seconds, monkeypatch):
     monkeypatch.setenv("JAXCNN_JOIN_SECONDS", seconds)

@@ -57,7 +57,7 @@ def test_label_cuts_long_names():
     assert pictures.label("automobiles", 10) == "automobil…"
 
 
-@pytest.mark.parametrize("name", ["$", "$$", "$x_$", r"\$", "a$b^c$"])
+@pytest.mark.parametrize("name", ["$", "$$", "$x_$", r"\$", "a$b^c$", "\udcff.png", "\0", "a\nb"])
 def test_pictures_draw_class_names_that_look_like_mathtext(name, tmp_path):
     names, images = (name, "dog"), np.zeros((2, 4, 4, 1), np.uint8)
     pictures.save_confusion(np.eye(2, dtype=int), names, tmp_path / "confusion.png")
