@@ -18,6 +18,7 @@ PADDING = Study(
     quantity="border_extra",
     label="extra test error of digits that touch a border (points)",
     measure=borders,
+    is_rate=False,
     falsifier="The extra error without padding is not larger: the paired difference of a padding "
     "includes 0.",
     also={

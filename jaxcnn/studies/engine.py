@@ -26,6 +26,7 @@ from jaxcnn.studies.report import print_summary, save_figure, to_markdown, write
 from jaxcnn.studies.runs import find_or_train, missing_runs
 from jaxcnn.studies.study import Arm, Measured, Study, folder_of
 from jaxcnn.studies.summary import summarize
+from jaxcnn.workdir import folder as workdirs
 
 AnyStudy = TypeVar("AnyStudy", Study, Calculation)
 
@@ -72,7 +73,9 @@ def run_study(
     folder.mkdir(parents=True, exist_ok=True)
     runs = find_or_train(study, seeds, jobs)
     measured = _measure(study, runs, folder / "measured.json")
-    summary = summarize(study, seeds, measured)
+    results = {arm.name: workdirs.read_result(runs[arm.name, seeds[0]]) for arm in study.arms}
+    num_examples = {name: result["num_test_examples"] for name, result in results.items() if result}
+    summary = summarize(study, seeds, measured, num_examples)
     record = {
         "study": study.name,
         "quick": quick,

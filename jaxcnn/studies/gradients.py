@@ -32,6 +32,7 @@ PLATEAU = Study(
     quantity="plateau",
     label="steps until half of the training images are answered rightly",
     measure=plateau,
+    is_rate=False,
     falsifier="A network with another activation and the same initial values needs as many steps.",
     also={
         "test_error": "test error after 2 epochs (%)",

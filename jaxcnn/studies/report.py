@@ -82,6 +82,7 @@ def to_markdown(study: Study, record: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     lines += ["", f"Measured on {record['device']}, {versions}."]
     lines += [
+        "The sampling error is the standard deviation that a finite test set gives a rate. "
         "Differences are paired by seed (same order of the images, same initial kernels where the "
         "shapes agree); the interval is a t interval of 95 %."
     ]
@@ -120,11 +121,13 @@ def _columns(study: Study) -> list[str]:
     baseline = "the row above" if study.stepwise else study.arms[0].name
     differences = [f"paired difference from {baseline}"] if len(study.arms) > 1 else []
     verdict = ["verdict"] if published else []
-    return ["measured", *published, *verdict, *differences, *study.also.values()]
+    sampling = ["sampling error"] if study.is_rate else []
+    return ["measured", *sampling, *published, *verdict, *differences, *study.also.values()]
 
 
 def _row(study: Study, name: str, arm: dict[str, Any]) -> list[str]:
     row = [name, measured_text(arm)]
+    row += [f"± {arm['sampling_std']:.2f}"] if study.is_rate else []
     if any(each.published for each in study.arms):
         published = arm["published"]
         row += [f"{published['value']:g}" if published else "", arm["verdict"]]

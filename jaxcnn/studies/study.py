@@ -103,6 +103,7 @@ class Study:
       label: name and unit of the main quantity.
       measure: function from the folder of a finished run to `Measured`.
       falsifier: result that would contradict the claim.
+      is_rate: whether the quantity is a percentage of the test images, which has a sampling error.
       curves: quantities along an axis, drawn instead of the main quantity.
       also: further quantities of `Measured`, columns of the table, with their labels.
       derived: numbers computed from all arms.
@@ -122,6 +123,7 @@ class Study:
     label: str
     measure: Callable[[Path], Measured]
     falsifier: str
+    is_rate: bool = True
     curves: tuple[Curve, ...] = ()
     also: Mapping[str, str] = dataclasses.field(default_factory=dict)
     derived: tuple[Derived, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from jaxcnn.evaluation.runs import label
@@ -14,7 +15,10 @@ from jaxcnn.studies.study import Measured, Study
 
 
 def summarize(
-    study: Study, seeds: Sequence[int], measured: Mapping[tuple[str, int], Measured]
+    study: Study,
+    seeds: Sequence[int],
+    measured: Mapping[tuple[str, int], Measured],
+    num_examples: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the part of `study.json` that the measurements decide.
 
@@ -22,6 +26,7 @@ def summarize(
       study: the study.
       seeds: the seeds.
       measured: what was measured, by arm and seed.
+      num_examples: number of test images of each arm.
     """
     arms: dict[str, Any] = {}
     values = {
@@ -39,6 +44,9 @@ def summarize(
             "config": label(arm.config),
             "values": mine,
             **_as_dict(statistics.spread(mine)),
+            "sampling_std": statistics.sampling_std(fmean(mine), num_examples[arm.name])
+            if study.is_rate
+            else None,
             "difference": versus and _difference(versus),
             "published": arm.published and dataclasses.asdict(arm.published),
             "verdict": word,

@@ -62,6 +62,7 @@ def test_run_study_uses_the_runs_that_are_there(trained, monkeypatch, capsys):
     assert record["runs"]["fast"][1] == "runs/of/the/user"
     slow, fast = (record["arms"][name] for name in ("slow", "fast"))
     assert slow["values"] == pytest.approx([10, 8]) and fast["values"] == pytest.approx([7, 9])
+    assert slow["sampling_std"] == pytest.approx(100 * (0.09 * 0.91 / 1000) ** 0.5)
     assert fast["difference"]["mean"] == pytest.approx(-1)
     assert (fast["difference"]["num_positive"], fast["difference"]["num_negative"]) == (1, 1)
     assert fast["verdict"] == "not reproduced"  # 99 %, and the sign differs between seeds
