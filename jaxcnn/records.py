@@ -28,6 +28,9 @@ SEAL = "sha256"  # the field with the digest of all others
 
 MAX_BYTES = 2**26
 
+# Errors of code that reads a record without `convert` if the record has another form.
+MISFITS = (KeyError, TypeError, AttributeError, ValueError)
+
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 

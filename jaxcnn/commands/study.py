@@ -161,8 +161,11 @@ def _list_studies() -> None:
         lines = [f"{study.claim} ({study.source})"]
         path = folder_of(name) / "study.json"
         if path.exists():
-            arms = records.read(path)["arms"]
-            lines.append("here: " + "; ".join(_result(arm, each) for arm, each in arms.items()))
+            try:
+                arms = records.read(path)["arms"]
+                lines.append("here: " + "; ".join(_result(arm, each) for arm, each in arms.items()))
+            except records.MISFITS:
+                lines.append(f"here: {path} is damaged; run the study again")
         for line in lines:
             print(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    "))
 

@@ -36,11 +36,14 @@ def publish(study: Study | Calculation, folder: Path) -> None:
     source = folder_of(study.name)
     if not (source / "study.json").exists():
         raise UserError(f"{source} holds no result; run the study first")
+    try:
+        record = records.read(source / "study.json")
+    except UserError as error:
+        raise UserError(f"{source}/study.json is damaged: {error}; run the study again") from None
     folder.mkdir(parents=True, exist_ok=True)
     page = (source / "report.md").read_text().replace("(figure.png)", f"({study.name}.png)")
     write_atomically(folder / f"{study.name}.md", page)
     shutil.copyfile(source / "figure.png", folder / f"{study.name}.png")
-    record = records.read(source / "study.json")
     record["claim"] = study.claim
     write_atomically(folder / f"{study.name}.json", json.dumps(record, indent=1) + "\n")
     write_atomically(folder / "index.md", _index(folder))
@@ -52,8 +55,13 @@ def _index(folder: Path) -> str:
     lines.append(cells(["---"] * 6))
     names = sorted(path.stem for path in folder.glob("*.json"))
     for name in names:
-        record = records.read(folder / f"{name}.json")
-        lines += _rows(name, record)
+        try:
+            lines += _rows(name, records.read(folder / f"{name}.json"))
+        except records.MISFITS:
+            raise UserError(
+                f"{folder / name}.json is no result of a study; run that study and publish it "
+                "again, or choose another folder"
+            ) from None
     toctree = "\n".join(["```{toctree}", ":hidden:", "", *names, "```"])
     return HEADER + "\n".join(lines) + f"\n\n{toctree}\n"
 

@@ -10,9 +10,37 @@ from jaxcnn.commands import study
 from jaxcnn.studies import engine
 
 
-def compare(*arguments, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["study.py", "compare", *arguments])
+DAMAGED = [
+    *(b"", b"[]", b"\xff\xfe", b"{}", b'{"arms": 3}', b'{"arms": {"a": {}}}'),
+    b'{"arms": {"a": {"verdict": 1, "mean": "x", "published": 1}}, "claim": "", "seeds": 3}',
+]
+
+
+def start(*arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["study.py", *arguments])
     study.main()
+
+
+def compare(*arguments, monkeypatch):
+    start("compare", *arguments, monkeypatch=monkeypatch)
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_study_names_a_damaged_result(content, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    folder = tmp_path / "runs" / "studies" / "shift"
+    folder.mkdir(parents=True)
+    for name in ("study.json", "report.md", "figure.png"):
+        (folder / name).write_bytes(content if name == "study.json" else b"")
+    start(monkeypatch=monkeypatch)
+    place = "runs/studies/shift/study.json"
+    assert f"here: {place} is damaged; run the study again" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as end:
+        start("shift", "--publish", "pages", monkeypatch=monkeypatch)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1
+    assert re.match(f"error: ({place} is damaged: it is|pages/shift.json is no result)", error)
 
 
 def test_study_compare_takes_flags_of_train_as_arms(monkeypatch):
