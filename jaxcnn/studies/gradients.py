@@ -4,7 +4,7 @@ from jaxcnn.studies.arms import RATES, lenet5
 from jaxcnn.studies.gradient_measures import plateau
 from jaxcnn.studies.study import Arm, Study
 
-_ACTIVATIONS = {"sigmoid": "sigmoid", "tanh": "tanh", "1.7159 tanh(2a/3)": "squash", "ReLU": "relu"}
+_ACTIVATIONS = {"sigmoid": "sigmoid", "tanh": "tanh", "ReLU": "relu"}
 _INITIAL = {
     "LeCun 1998's values": "paper",
     "Efficient BackProp's": "lecun-uniform",
