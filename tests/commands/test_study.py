@@ -9,7 +9,6 @@ from jaxcnn import PRESETS
 from jaxcnn.commands import study
 from jaxcnn.studies import engine
 
-
 DAMAGED = [
     *(b"", b"[]", b"\xff\xfe", b"{}", b'{"arms": 3}', b'{"arms": {"a": {}}}'),
     b'{"arms": {"a": {"verdict": 1, "mean": "x", "published": 1}}, "claim": "", "seeds": 3}',
