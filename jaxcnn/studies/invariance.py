@@ -3,7 +3,7 @@
 from typing import Literal
 
 from jaxcnn.data.transforms import Affine, Invert
-from jaxcnn.studies.arms import RATES, lenet5
+from jaxcnn.studies.arms import lenet5
 from jaxcnn.studies.image_measures import (
     DEGREES,
     DEVIATIONS,
@@ -68,7 +68,7 @@ SHIFT = Study(
         ),
     ),
     seconds=40,
-    rates=RATES,
+    rates=(1e-3, 2e-3),
     comment="The convolutional networks have tanh and 61,706 parameters, the two controls 238,510 "
     "and 7,850. All are trained on unshifted digits, the last three on digits shifted by up to 4 "
     "pixels. The dotted lines mark where the paper "
@@ -83,11 +83,6 @@ NOISE = Study(
         *_pools(expected=-1),
         Arm("ReLU, maximum", lenet5("lenet5-relu"), expected=-1),
         Arm("ReLU, minimum", lenet5("lenet5-relu:pool=min"), expected=-1),
-        Arm(
-            "no pool, trained with noise",
-            lenet5("lenet5-tanh:pool=none", transforms=NOISY),
-            expected=-1,
-        ),
         Arm("average, trained with noise", lenet5("lenet5-tanh", transforms=NOISY), expected=-1),
         Arm(
             "maximum, trained with noise",
@@ -111,7 +106,7 @@ NOISE = Study(
         Curve("gaussian_error", DEVIATIONS, "standard deviation (of 255)", "test error (%)"),
     ),
     seconds=25,
-    rates=RATES,
+    rates=(1e-3, 2e-3),
     comment="All networks have 61,706 parameters and, but for two, tanh; they are trained on "
     "digits that are white on black, clean or with a tenth of the pixels inverted. With an odd "
     "activation, pooling by the minimum is pooling by the maximum: min tanh(a) is -max tanh(-a), "
