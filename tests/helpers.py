@@ -265,6 +265,15 @@ TRANSFORMS = st.one_of(
 )
 
 
+def clustered(count, seed):
+    """Return images of 4x3 pixels and their 4 classes, which overlap; prototypes have no seed."""
+    prototypes = np.random.default_rng(7).normal(size=(4, 4, 3, 1))
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(4, size=count)
+    images = prototypes[labels] + rng.normal(size=(count, 4, 3, 1))
+    return images.astype(np.float32), labels
+
+
 # Folders of images, and streams; see also the fixture `image_folder`.
 
 CLASSES = ("cat", "dog", "eel")

@@ -68,6 +68,7 @@ ROOMS = {
     "config_checks": (),
     "config": (),
     "summary": ("figure", "table", "published", "summarize", "segments", "trace", "dependence"),
+    "classifiers": ("linear", "nearest", "quadratic", "rbf", "least_squares"),
     "models": (
         *("variants", "alexnet", "cuda_convnet", "lenet", "lenet_early", "mlp", "lenet_1998"),
         *("initializers", "network", "checks"),

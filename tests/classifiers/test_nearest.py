@@ -1,0 +1,32 @@
+"""The k nearest neighbours, compared with scikit-learn."""
+
+import numpy as np
+import pytest
+from helpers import clustered
+from sklearn.neighbors import KNeighborsClassifier
+
+from jaxcnn.classifiers import least_squares
+from jaxcnn.classifiers.nearest import nearest_neighbors
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_nearest_neighbors_vote_as_in_scikit_learn(k, monkeypatch):
+    monkeypatch.setattr(least_squares, "CHUNK", 16)  # several chunks, the last one smaller
+    (images, labels), (others, _) = clustered(200, seed=0), clustered(50, seed=1)
+    theirs = KNeighborsClassifier(k, algorithm="brute").fit(images.reshape(200, -1), labels)
+    expected = k * theirs.predict_proba(others.reshape(50, -1))
+    scores = nearest_neighbors(images, labels, k=k, num_classes=4)(others)
+    np.testing.assert_array_equal(np.floor(scores), expected)
+
+
+def test_nearest_neighbor_decides_between_equal_votes():
+    images = np.array([[0], [3], [10]], np.float32).reshape(3, 1, 1, 1)
+    scores = nearest_neighbors(images, np.array([2, 0, 1]), num_classes=3)
+    queries = np.array([[1], [2], [9]], np.float32).reshape(3, 1, 1, 1)
+    assert scores(queries).argmax(-1).tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("k", [0, 4])
+def test_nearest_neighbors_refuse_more_neighbors_than_images(k):
+    with pytest.raises(ValueError, match=f"k is {k}; expected 1 to 3"):
+        nearest_neighbors(np.zeros((3, 2, 2, 1)), np.zeros(3, int), k=k)
