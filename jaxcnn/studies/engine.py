@@ -182,8 +182,10 @@ def plan(
 
 def _chosen(study: AnyStudy, names: Sequence[str]) -> AnyStudy:
     by_name = {arm.name: arm for arm in study.arms}
-    chosen = [lookup(f"arm of {study.name}", name, by_name) for name in names]
-    return dataclasses.replace(study, arms=tuple(chosen) or study.arms)
+    chosen = [lookup(f"arm of {study.name}", name, by_name) for name in names] or study.arms
+    if isinstance(study, Study) and len(chosen) < len(study.arms):
+        study = dataclasses.replace(study, derived=())  # computed from all arms
+    return dataclasses.replace(study, arms=tuple(chosen))
 
 
 def _quick(study: Study) -> Study:

@@ -8,6 +8,7 @@ import pytest
 from jaxcnn import PRESETS
 from jaxcnn.commands import study
 from jaxcnn.studies import engine
+from jaxcnn.studies.catalogue import STUDIES
 
 DAMAGED = [
     *(b"", b"[]", b"\xff\xfe", b"{}", b'{"arms": 3}', b'{"arms": {"a": {}}}'),
@@ -22,6 +23,26 @@ def start(*arguments, monkeypatch):
 
 def compare(*arguments, monkeypatch):
     start("compare", *arguments, monkeypatch=monkeypatch)
+
+
+def test_study_lists_all_and_prints_a_plan(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    start(monkeypatch=monkeypatch)
+    output = capsys.readouterr().out
+    shift = STUDIES["shift"]
+    assert (
+        f"shift: {len(shift.arms)} arms, 5 seeds" in output
+        and "cost: 15 claims, computed" in output
+    )
+    start("cost", "--plan", monkeypatch=monkeypatch)
+    assert capsys.readouterr().out == ""
+    plan = ("shift", "--plan", "--seeds", "2", "--arms", "average")
+    start(*plan, monkeypatch=monkeypatch)
+    assert capsys.readouterr().out.splitlines() == [
+        f"python scripts/study.py shift --arms average --train 0 --rate {rate:g}"
+        for rate in shift.rates
+    ]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", DAMAGED)

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from helpers import SCRIPTS, run_script, start_script, write_run
 
-from jaxcnn import PRESETS
+from jaxcnn import PRESETS, train_and_evaluate
 from jaxcnn.errors import UserError
 from jaxcnn.studies import compare, engine, rates, run_study, runs
 from jaxcnn.studies.measures import test_error as measured_error
 from jaxcnn.studies.publish import publish
+from jaxcnn.studies.report import QUICK
 from jaxcnn.studies.study import Arm, Published, Study
 from jaxcnn.workdir.folder import default_workdir
 
@@ -171,24 +172,36 @@ def test_study_refuses_numbers_out_of_range(trained):
         compare({"slow": CONFIG, "fast": FAST}, seeds=[])
 
 
+def test_quick_trials_share_their_runs(tmp_path, monkeypatch, capsys):
+    # The third study that the default tests try is that of costs, in test_cost.py.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "train_jobs", train_here)
+    arms = {"seeds": "lenet5-mnist", "notebook": "one softmax, linen's initial values"}
+    records = {}
+    for there, (name, arm) in enumerate(arms.items()):
+        records[name] = run_study(name, quick=True, arms=[arm])
+        assert f"{name}: 1 arms x 1 seeds, {there} of 1 runs are there" in capsys.readouterr().out
+        folder = tmp_path / f"runs/studies/{name}-quick"
+        assert json.loads((folder / "study.json").read_text()) == records[name]
+        assert QUICK in (folder / "report.md").read_text()
+        assert (folder / "figure.png").stat().st_size > 10_000
+    assert [*records["seeds"]["runs"].values()] == [*records["notebook"]["runs"].values()]
+    seeds, notebook = (records[name]["arms"][arm] for name, arm in arms.items())
+    first, second = notebook["curves"]["train_loss"][0]
+    assert 0 < second < first and 0 < seeds["mean"] < 90
+
+
+def train_here(jobs, watch, at_a_time):
+    """Train as `train_jobs` does, but in this process, which has imported jax already."""
+    for job in jobs:
+        train_and_evaluate(job.config)
+
+
 def test_run_study_refuses_unknown_names():
     with pytest.raises(UserError, match="no study is called 'shfit'; did you mean shift"):
         run_study("shfit")
     with pytest.raises(UserError, match="no arm of rates is called 'fest'; did you mean fast"):
         run_study(STUDY, arms=["fest"])
-
-
-def test_script_lists_studies_and_prints_a_plan(tmp_path):
-    done = run_script("study.py", cwd=tmp_path)
-    assert done.returncode == 0 and "shift: 11 arms, 5 seeds" in done.stdout, done.stderr
-    done = run_script(
-        "study.py", "shift", "--plan", "--seeds", 2, "--arms", "average", cwd=tmp_path
-    )
-    assert done.stdout.splitlines() == [
-        f"python scripts/study.py shift --arms average --train 0 --rate {rate}"
-        for rate in ("0.001", "0.002")
-    ]
-    assert not list(tmp_path.iterdir())
 
 
 def test_publish_writes_a_page_and_the_list_of_all(trained, monkeypatch, tmp_path):
