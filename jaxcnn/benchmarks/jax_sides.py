@@ -19,7 +19,6 @@ from jaxcnn.benchmarks.job import (
     LEARNING_RATE,
     MNIST_SHAPE,
     MNIST_SIZE,
-    MOMENTUM,
     Job,
     Prepared,
     Run,
@@ -219,7 +218,7 @@ def _linen_step(job: Job, model: nn.Module) -> Callable[[Any], TrainState]:
 
 def initial_state(job: Job, model: nn.Module) -> TrainState:
     """Create a state at step 0 with the job's optimizer."""
-    tx = optax.adam(LEARNING_RATE) if job.adam else optax.sgd(LEARNING_RATE, MOMENTUM)
+    tx = optax.adam(LEARNING_RATE) if job.adam else optax.sgd(LEARNING_RATE, job.momentum)
     create = functools.partial(create_state, model, tx, _image_shape(job))
     return jax.jit(create)(jax.random.key(0))
 

@@ -47,8 +47,17 @@ class Job:
 
     @property
     def adam(self) -> bool:
-        """Return whether the optimizer is Adam, as for LeNet-5; other networks use momentum."""
-        return self.network.startswith("lenet5")
+        """Return whether the optimizer is Adam, as for LeNet-5; other networks use SGD."""
+        return self.network.startswith("lenet5") and not self._of_1998
+
+    @property
+    def momentum(self) -> float:
+        """Return SGD's momentum: 0 for LeNet-5 of 1998, whose own rule PyTorch lacks."""
+        return 0.0 if self._of_1998 else MOMENTUM
+
+    @property
+    def _of_1998(self) -> bool:
+        return self.network.startswith("lenet5-1998")
 
     @property
     def images_per_step(self) -> int:

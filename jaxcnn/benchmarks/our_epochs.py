@@ -35,7 +35,9 @@ def epochs(job: Job) -> Run:
     config = TrainConfig(
         model=job.network,
         dataset="random",
-        optimizer=OptimizerConfig("adam" if job.adam else "sgd", LEARNING_RATE),
+        optimizer=OptimizerConfig(
+            "adam" if job.adam else "sgd", LEARNING_RATE, momentum=job.momentum
+        ),
         batch_size=job.batch_size,
         epochs=1,
         eval_batch_size=10,

@@ -1,4 +1,4 @@
-"""The networks and their training in PyTorch, written as in PyTorch's tutorials."""
+"""Training and inference in PyTorch, written as in PyTorch's tutorials."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from jaxcnn.benchmarks.job import (
     LEARNING_RATE,
     MNIST_SIZE,
-    MOMENTUM,
     Job,
     Prepared,
     normalized,
     random_images,
 )
+from jaxcnn.benchmarks.torch_networks import NETWORKS
 from jaxcnn.errors import UserError, lookup
 
 VARIANTS = ("eager", "channels-last", "compile")
@@ -90,10 +90,10 @@ def _forward_and_step(
     if job.adam:
         optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     else:
-        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
+        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, job.momentum)
+    loss_fn = getattr(model, "loss_fn", torch.nn.functional.cross_entropy)
     if job.variant == "compile":
         model = torch.compile(model)
-    cross_entropy = torch.nn.functional.cross_entropy
 
     def logits(images: Any) -> Any:
         with torch.autocast(device.type, torch.bfloat16, enabled=job.dtype == "bfloat16"):
@@ -101,62 +101,7 @@ def _forward_and_step(
 
     def train_step(images: Any, labels: Any) -> None:
         optimizer.zero_grad()
-        cross_entropy(logits(images).float(), labels).backward()
+        loss_fn(logits(images).float(), labels).backward()
         optimizer.step()
 
     return logits, train_step
-
-
-def lenet5(torch: Any) -> Any:
-    """Build the notebook's LeNet-5, without its softmax."""
-    t = torch.nn
-    return t.Sequential(
-        *(t.Conv2d(1, 6, 5, padding=2), t.Sigmoid(), t.AvgPool2d(2)),
-        *(t.Conv2d(6, 16, 5), t.Sigmoid(), t.AvgPool2d(2)),
-        *(t.Conv2d(16, 120, 5), t.Sigmoid(), t.Flatten()),
-        *(t.Linear(120, 84), t.Sigmoid(), t.Linear(84, 10)),
-    )
-
-
-def alexnet(torch: Any) -> Any:
-    """Build the layers of torchvision's models/alexnet.py."""
-    t = torch.nn
-    return t.Sequential(
-        *(t.Conv2d(3, 64, 11, stride=4, padding=2), t.ReLU(inplace=True), t.MaxPool2d(3, 2)),
-        *(t.Conv2d(64, 192, 5, padding=2), t.ReLU(inplace=True), t.MaxPool2d(3, 2)),
-        *(t.Conv2d(192, 384, 3, padding=1), t.ReLU(inplace=True)),
-        *(t.Conv2d(384, 256, 3, padding=1), t.ReLU(inplace=True)),
-        *(t.Conv2d(256, 256, 3, padding=1), t.ReLU(inplace=True), t.MaxPool2d(3, 2)),
-        *(t.AdaptiveAvgPool2d(6), t.Flatten()),
-        *(t.Dropout(), t.Linear(256 * 6 * 6, 4096), t.ReLU(inplace=True)),
-        *(t.Dropout(), t.Linear(4096, 4096), t.ReLU(inplace=True), t.Linear(4096, 1000)),
-    )
-
-
-def alexnet_2012(torch: Any) -> Any:
-    """Build the paper's AlexNet; alpha is multiplied by 5, because PyTorch divides it by 5."""
-    t = torch.nn
-
-    def lrn() -> Any:
-        return t.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
-
-    return t.Sequential(
-        t.ZeroPad2d((0, 3, 0, 3)),
-        *(t.Conv2d(3, 96, 11, stride=4), t.ReLU(inplace=True), lrn(), t.MaxPool2d(3, 2)),
-        t.Conv2d(96, 256, 5, padding=2, groups=2),
-        *(t.ReLU(inplace=True), lrn(), t.MaxPool2d(3, 2)),
-        *(t.Conv2d(256, 384, 3, padding=1), t.ReLU(inplace=True)),
-        *(t.Conv2d(384, 384, 3, padding=1, groups=2), t.ReLU(inplace=True)),
-        *(t.Conv2d(384, 256, 3, padding=1, groups=2), t.ReLU(inplace=True), t.MaxPool2d(3, 2)),
-        t.Flatten(),
-        *(t.Linear(256 * 6 * 6, 4096), t.ReLU(inplace=True), t.Dropout()),
-        *(t.Linear(4096, 4096), t.ReLU(inplace=True), t.Dropout(), t.Linear(4096, 1000)),
-    )
-
-
-# Name -> constructor, and shape of an image: height, width, channels.
-NETWORKS = {
-    "lenet5": (lenet5, (28, 28, 1)),
-    "alexnet": (alexnet, (224, 224, 3)),
-    "alexnet-2012": (alexnet_2012, (224, 224, 3)),
-}

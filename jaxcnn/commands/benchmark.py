@@ -46,8 +46,9 @@ def benchmark(
     The sides alternate; each round measures all of them.
 
     Args:
-        network: network in jaxcnn.models.MODELS; only lenet5, alexnet and alexnet-2012 have sides
-            in linen and PyTorch. For --what input, a preset.
+        network: network in jaxcnn.models.MODELS; lenet5, alexnet and alexnet-2012 have sides in
+            linen and PyTorch, lenet5-1998, alexnet-32 and cuda-convnet-18pct in PyTorch. For
+            --what input, a preset.
         what: quantity to measure. train: training steps. infer: forward passes. epoch: epochs of
             60,000 images of 28x28 (lenet5 networks). startup: seconds from the command to the first
             step (jaxcnn alone). input: how fast images reach a preset's step, and how fast the step

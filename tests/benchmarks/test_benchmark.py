@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import re
 import runpy
 import statistics
 import sys
@@ -17,7 +18,14 @@ from rich.console import Console
 
 from jaxcnn import PRESETS
 from jaxcnn.benchmarks import compare as comparing
-from jaxcnn.benchmarks import jax_sides, linen_networks, onnx_side, our_epochs, torch_side
+from jaxcnn.benchmarks import (
+    jax_sides,
+    linen_networks,
+    onnx_side,
+    our_epochs,
+    torch_networks,
+    torch_side,
+)
 from jaxcnn.benchmarks import job as jobs
 from jaxcnn.benchmarks.compare import Worker, compare
 from jaxcnn.benchmarks.input import measure_input, print_input
@@ -26,8 +34,8 @@ from jaxcnn.benchmarks.startup import measure_startup, print_startup
 from jaxcnn.benchmarks.table import figures, print_comparison, short
 from jaxcnn.data.datasets import DATASETS
 from jaxcnn.errors import RunError, UserError
-from jaxcnn.interop.torch_weights import TORCH_NAMES, to_torch
 from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.models.lenet_1998 import BITMAPS, TABLE_I
 from jaxcnn.summary.summarize import summarize
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.step import train_step
@@ -134,11 +142,9 @@ def test_print_comparison_shows_every_figure(comparison):
     "network",
     ["lenet5", *(pytest.param(n, marks=pytest.mark.slow) for n in ("alexnet", "alexnet-2012"))],
 )
-def test_sides_compute_the_same_network(network):
-    params = random_params(MODELS[network](), IMAGE_SHAPES[network])
-    images = np.random.default_rng(1).standard_normal((1, *IMAGE_SHAPES[network]), np.float32)
+def test_linen_side_computes_the_same_network(network):
+    params, images = random_params(MODELS[network](), IMAGE_SHAPES[network]), normal_images(network)
     ours = jit(MODELS[network]().apply)({"params": params}, images)
-
     plain = linen_networks.NETWORKS[network]()
     shapes = jax.eval_shape(plain.init, jax.random.key(0), images)["params"]
     chex.assert_trees_all_equal_shapes_and_dtypes(params, shapes)
@@ -150,17 +156,75 @@ def test_sides_compute_the_same_network(network):
     ]
     assert has_our_convolution == [True, False]
 
-    torch = pytest.importorskip("torch")
-    make, shape = torch_side.NETWORKS[network]
+
+# First dense layer of a network -> height and width of the maps that it sees flattened.
+FLATTENED = {
+    **{"alexnet": ("fc6", 6), "alexnet-2012": ("fc6", 6)},
+    **{"alexnet-32": ("fc6", 4), "cuda-convnet-18pct": ("fc10", 4)},
+}
+
+
+def torch_arrays(network, params):
+    """Yield the arrays of a state_dict, in its order."""
+    if network == "lenet5-1998":
+        yield BITMAPS.reshape(10, 84)
+    for layer in sorted(params, key=lambda name: int(re.sub(r"\D", "", name) or 99)):
+        kernel, bias = params[layer].get("kernel"), params[layer]["bias"]
+        if kernel is None:
+            yield params[layer]["coefficient"][:, None, None]
+            yield bias[:, None, None]
+            continue
+        if kernel.ndim == 3:  # one entry for each connection; the mask removes the others
+            connected = np.concatenate(TABLE_I), np.repeat(np.arange(16), [*map(len, TABLE_I)])
+            kernel = np.full((5, 5, 6, 16), 7, np.float32)
+            kernel[:, :, *connected] = params[layer]["kernel"]
+        first, side = FLATTENED.get(network, ("", 0))
+        if layer == first:
+            kernel = kernel.reshape(side, side, -1, kernel.shape[-1])
+        weight = np.moveaxis(kernel, (-1, -2), (0, 1)).copy()
+        yield weight.reshape(len(weight), -1) if layer == first else weight
+        yield bias
+
+
+def torch_network(torch, network, params):
+    make, shape = torch_networks.NETWORKS[network]
     assert shape == IMAGE_SHAPES[network]
-    with torch.device("meta"):  # its parameters are loaded
-        theirs = make(torch).eval()
-    names = network if network in TORCH_NAMES else "alexnet"
-    arrays = map(torch.from_numpy, to_torch(names, params).values())
+    theirs = make(torch).eval()
+    arrays = map(torch.from_numpy, torch_arrays(network, params))
     theirs.load_state_dict(dict(zip(theirs.state_dict(), arrays, strict=True)), assign=True)
+    return theirs
+
+
+def normal_images(network):
+    # Response normalization within maps has constants for pixels up to 255.
+    scale = 128 if network == "cuda-convnet-18pct" else 1
+    shape = (2, *IMAGE_SHAPES[network])
+    return scale * np.random.default_rng(1).standard_normal(shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        *("lenet5", "lenet5-1998", "cuda-convnet-18pct", "alexnet-32"),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("alexnet", "alexnet-2012")),
+    ],
+)
+def test_torch_side_computes_the_same_network(network):
+    torch = pytest.importorskip("torch")
+    params, images = random_params(MODELS[network](), IMAGE_SHAPES[network]), normal_images(network)
+    ours = jit(MODELS[network]().apply)({"params": params}, images)
     with torch.no_grad():
-        logits = theirs(torch.from_numpy(np.moveaxis(images, -1, 1).copy())).numpy()
-    assert_close(logits, ours, 1e-4)
+        logits = torch_network(torch, network, params)(torch.tensor(np.moveaxis(images, -1, 1)))
+    assert_close(logits.numpy(), ours, 1e-4)
+
+
+def test_torch_side_has_the_loss_of_1998():
+    torch = pytest.importorskip("torch")
+    model, labels = MODELS["lenet5-1998"](), np.array([3, 8])
+    theirs = torch_network(torch, "lenet5-1998", random_params(model, (28, 28, 1)))
+    outputs = np.float32([[-12, -9, -40, -11, -70, -30, -8, -50, -60, -20], [-90] * 10])
+    loss = theirs.loss_fn(torch.tensor(outputs), torch.tensor(labels)).item()
+    assert loss == pytest.approx(float(model.loss_fn(outputs, labels).mean()), rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -176,14 +240,17 @@ def test_linen_side_trains(network, dtype):
     assert metrics["loss"].dtype == jnp.float32
 
 
-@pytest.mark.parametrize("what", ["train", "infer", "epoch"])
+@pytest.mark.parametrize(
+    ("network", "what"),
+    [("lenet5", "train"), ("lenet5", "infer"), ("lenet5", "epoch"), ("lenet5-1998", "train")],
+)
 @pytest.mark.parametrize("variant", ["eager", "channels-last"])
-def test_torch_side_runs(what, variant, monkeypatch):
+def test_torch_side_runs(what, variant, network, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch_side, "MNIST_SIZE", 40)
     monkeypatch.setattr(jobs, "MNIST_SIZE", 40)
     for dtype in ("float32", "bfloat16"):
-        prepared = torch_side.prepare(Job("torch", variant, "lenet5", what, 16, dtype))
+        prepared = torch_side.prepare(Job("torch", variant, network, what, 16, dtype))
         prepared.run(2)
         assert prepared.versions == {"torch": torch.__version__}
 
