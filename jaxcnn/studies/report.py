@@ -111,7 +111,12 @@ def save_figure(study: Study, record: dict[str, Any], path: Path) -> None:
         _draw_dots(all_axes[0], study, record)
     legend = dict(zip(*reversed(all_axes[0].get_legend_handles_labels()), strict=True))
     figure.legend(
-        legend.values(), legend, loc="outside lower center", ncols=1 + columns, frameon=False
+        legend.values(),
+        legend,
+        loc="outside lower center",
+        ncols=2 if len(curves) == 1 else 3,
+        markerscale=1 if curves else 0.6,
+        frameon=False,
     )
     report.save_figure(figure, path)
 
