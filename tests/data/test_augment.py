@@ -230,6 +230,9 @@ def test_affine_draws_from_all_of_its_ranges(monkeypatch):
     assert_fills(forward[:, 1, 1], 0.7999, 1.2001)
     chex.assert_trees_all_close(forward[:, 0, 0] * forward[:, 1, 1], np.ones(2000), atol=1e-5)
     assert not forward[:, 0, 1].any() and not forward[:, 1, 0].any()
+    forward, _ = draw(squeeze=0.2, degrees=10)
+    turned = np.arctan2(forward[:, 0, 1], forward[:, 1, 1])
+    assert abs(np.corrcoef(turned, np.linalg.norm(forward[:, :, 1], axis=1))[0, 1]) < 0.1
     # The draws of a run without squeeze stay what they were.
     squeezed, unsqueezed = (draw(shear=10, scale=0.2, squeeze=s)[0] for s in (0.5, 0.0))
     np.testing.assert_allclose(np.linalg.det(squeezed), np.linalg.det(unsqueezed), rtol=1e-4)
