@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxcnn import records
 from jaxcnn.errors import UserError
 from jaxcnn.files import write_atomically
 from jaxcnn.studies.calculation import Calculation
+from jaxcnn.studies.catalogue import STUDIES
 from jaxcnn.studies.report import cells, measured_text
 from jaxcnn.studies.study import Study, folder_of
 
@@ -51,12 +53,14 @@ def publish(study: Study | Calculation, folder: Path) -> None:
 
 def _index(folder: Path) -> str:
     """Return the page that lists the studies in a folder."""
-    lines = [cells(["study", "claim", "published", "measured", "verdict, or difference", "seeds"])]
-    lines.append(cells(["---"] * 6))
-    names = sorted(path.stem for path in folder.glob("*.json"))
+    columns = ["study", "claim", "published", "measured", "verdict", "seeds", "command"]
+    lines = [cells(columns), cells(["---"] * len(columns))]
+    found = {path.stem for path in folder.glob("*.json")}
+    names = [name for name in STUDIES if name in found]
+    names += sorted(found.difference(names))
     for name in names:
         try:
-            lines += _rows(name, records.read(folder / f"{name}.json"))
+            lines.append(_row(name, records.read(folder / f"{name}.json")))
         except records.MISFITS:
             raise UserError(
                 f"{folder / name}.json is no result of a study; run that study and publish it "
@@ -66,20 +70,39 @@ def _index(folder: Path) -> str:
     return HEADER + "\n".join(lines) + f"\n\n{toctree}\n"
 
 
-def _rows(name: str, record: dict[str, Any]) -> list[str]:
-    rows = []
-    for number, (arm, each) in enumerate(record["arms"].items()):
-        published = each["published"]
-        rows.append(
-            cells(
-                [
-                    "" if number else f"[`{name}`]({name}.md)",
-                    each.get("claim", "" if number else record["claim"]),
-                    f"{published['value']:g}" if published else "",
-                    f"{arm}: {measured_text(each)}",
-                    each["verdict"] if published else each["conclusion"],
-                    "" if number else str(len(record["seeds"]) or "computed"),
-                ]
-            )
-        )
-    return rows
+def _row(name: str, record: dict[str, Any]) -> str:
+    arms = record["arms"]
+    is_computed = not record["seeds"]
+    published = [f"{arm['published']['value']:g}" for arm in arms.values() if arm["published"]]
+    measured = [f"{arm} {measured_text(each)}" for arm, each in arms.items()]
+    return cells(
+        [
+            f"[`{name}`]({name}.md)",
+            record["claim"],
+            ", ".join(dict.fromkeys(published)),
+            f"{len(arms)} claims" if is_computed else f"{record['label']}: {'; '.join(measured)}",
+            _verdict(record),
+            "computed" if is_computed else str(len(record["seeds"])),
+            f"`{record['command']}`",
+        ]
+    )
+
+
+def _verdict(record: dict[str, Any]) -> str:
+    """Sum up the arms in words that follow from their numbers."""
+    arms: dict[str, Any] = record["arms"]
+    if not record["seeds"]:
+        words = Counter(arm["verdict"] for arm in arms.values())
+        return ", ".join(f"{word}: {count}" for word, count in words.items())
+    parts = []
+    if words := Counter(arm["verdict"] for arm in arms.values() if arm["published"]):
+        parts += [
+            word if words.total() == 1 else f"{word}: {count} of {words.total()} figures"
+            for word, count in words.items()
+        ]
+    elif claimed := [arm["as_claimed"] for arm in arms.values() if arm["as_claimed"] is not None]:
+        parts.append(f"as claimed: {sum(claimed)} of {len(claimed)} arms")
+    if record["stepwise"]:
+        steps = [name for name, arm in arms.items() if arm["differs"]]
+        parts.append(f"steps that differ from the one before: {'; '.join(steps) or 'none'}")
+    return "; ".join(parts)

@@ -51,6 +51,8 @@ def summarize(
             "published": arm.published and dataclasses.asdict(arm.published),
             "verdict": word,
             "conclusion": _conclusion(versus, arm.expected),
+            "differs": versus and _sign(versus) != 0,
+            "as_claimed": _sign(versus) == arm.expected if versus and arm.expected else None,
             "also": {
                 quantity: _spread_of(_number(measured[arm.name, seed][quantity]) for seed in seeds)
                 for quantity in study.also
@@ -67,13 +69,28 @@ def summarize(
         each.name: {"label": each.label, **_spread_of(map(each.compute, by_seed))}
         for each in study.derived
     }
-    return {"seeds": list(seeds), "quantity": study.quantity, "arms": arms, "derived": derived}
+    return {
+        "seeds": list(seeds),
+        "quantity": study.quantity,
+        "label": study.label,
+        "stepwise": study.stepwise,
+        "arms": arms,
+        "derived": derived,
+    }
 
 
 def _spread_of(values: Iterable[float]) -> dict[str, Any]:
     """Return values that are numbers with their spread; those that are NaN are left out."""
     known = [value for value in values if not math.isnan(value)]
     return {"values": known, **(_as_dict(statistics.spread(known)) if known else {})}
+
+
+def _sign(versus: Difference) -> int:
+    """Return the sign of a difference whose interval excludes 0, else 0; of one seed, its sign."""
+    mean, _, low, high = versus.spread
+    if math.isnan(low):
+        low = high = mean
+    return int(low > 0) - int(high < 0)
 
 
 def _conclusion(versus: Difference | None, expected: int) -> str:

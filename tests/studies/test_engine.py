@@ -216,7 +216,10 @@ def test_publish_writes_a_page_and_the_list_of_all(trained, monkeypatch, tmp_pat
     }
     assert "![test error (%)](rates.png)" in (tmp_path / "docs" / "rates.md").read_text()
     index = (tmp_path / "docs" / "index.md").read_text()
-    assert "| [`rates`](rates.md) | A larger rate is better. |" in index
+    assert (
+        "| [`rates`](rates.md) | A larger rate is better. | 99 | test error (%): slow 9.00 ± 1.41; "
+        "fast 8.00 ± 1.41 | not reproduced | 2 | `python scripts/study.py rates` |"
+    ) in index
     assert index.endswith("\nothers\nrates\n```\n")
     with pytest.raises(UserError, match="holds no result; run the study first"):
         publish(dataclasses.replace(STUDY, name="third"), tmp_path)
