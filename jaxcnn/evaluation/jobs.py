@@ -153,9 +153,20 @@ def _default_backend() -> str:
     return done.stdout.strip()
 
 
+def _end_with_parent() -> None:
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)  # which saves a checkpoint
+
+
 def main() -> None:
-    """Train the config on standard input, on the cores that the arguments name."""
+    """Train the config on standard input, on the cores that the arguments name.
+
+    If the parent is killed, the run saves a checkpoint and stops, so that it can be started again.
+    """
     with one_line_errors():
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         if cores := [int(core) for core in sys.argv[1:]]:
             os.sched_setaffinity(0, cores)  # before jax counts them
         config = configs.from_dict(records.parse(sys.stdin.buffer.read()))

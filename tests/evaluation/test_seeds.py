@@ -11,6 +11,7 @@ from helpers import run_script, start_script
 from jaxcnn import PRESETS
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.seeds import train_seeds
+from jaxcnn.workdir.lock import is_locked
 
 MNIST5K = PRESETS["lenet5-mnist5k"].config
 
@@ -64,6 +65,23 @@ def test_seeds_stop_on_a_signal_and_continue(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Going on from the checkpoint") == 2
     assert min(accuracies(tmp_path)) > 0.9
+
+
+@pytest.mark.slow
+def test_seeds_save_and_stop_when_their_parent_is_killed(tmp_path):
+    lengths = ["--epochs", 9999, "--eval-every-epochs", 9999]  # no line of output in hours
+    process = start_script("train.py", *lengths, "--workdir", tmp_path, "--seeds", 0, 1)
+    while len(list(tmp_path.glob("*/metrics.jsonl"))) < 2:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    folders = list(tmp_path.iterdir())
+    deadline = time.monotonic() + 120
+    while any(map(is_locked, folders)):
+        assert time.monotonic() < deadline, "the runs go on"
+        time.sleep(0.1)
+    assert all(list(folder.glob("checkpoints/*")) for folder in folders)
 
 
 @pytest.mark.slow

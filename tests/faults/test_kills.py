@@ -104,8 +104,10 @@ def test_stopped_by_signals(count, tmp_path):
             time.sleep(rng.choice([0, 0.01, 0.2]))
             process.send_signal(rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
         status, errors = tally.end([process], (i, number))
-        assert status in (0, 128 + 1, 128 + 2, 128 + 15), (i, status, errors)
-        assert status == 0 or errors.count("\n") == 1, (i, errors)
+        # While Python itself ends, the second one has its default effect.
+        ended = status < 0 and (folder / "result.json").exists()
+        assert ended or status in (0, 128 + 1, 128 + 2, 128 + 15), (i, status, errors)
+        assert status <= 0 or errors.count("\n") == 1, (i, errors)
         tally.finish(folder, i)
     tally.assert_nothing_happened()
 
