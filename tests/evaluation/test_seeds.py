@@ -77,7 +77,7 @@ def test_seeds_save_and_stop_when_their_parent_is_killed(tmp_path):
     process.kill()
     process.communicate()
     folders = list(tmp_path.iterdir())
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while any(map(is_locked, folders)):
         assert time.monotonic() < deadline, "the runs go on"
         time.sleep(0.1)
