@@ -208,22 +208,40 @@ def _measure(
 ) -> dict[tuple[str, int], Measured]:
     """Measure each run once; the results are kept in a file from call to call.
 
-    A run is measured again when its result, or the module that defines the measure, has changed.
+    A run is measured again when its result, or the module that defines the measure, has changed,
+    and when what the file keeps of it is damaged.
     """
     version = _version(study.measure)
-    kept: dict[str, Any] = records.read(cache) if cache.exists() else {}
-    measured = {}
+    measured, kept = {}, dict[str, Any]()
+    try:
+        kept = records.read(cache)
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        report.say(f"{cache} is damaged: {error}; all runs are measured again")
     for (arm, seed), path in runs.items():
         result = (path / "result.json").read_text()
-        entry = kept.get(str(path))
+        entry: Any = kept.get(str(path))
         key = {"result": result, "measure": version}
-        if entry is None or any(entry.get(name) != value for name, value in key.items()):
+        if not _is_sound(entry, key):
             report.say(f"measuring {path}")
             entry = {**key, "measured": dict(study.measure(path))}
+            entry = records.sealed(records.plain(entry))
             kept[str(path)] = entry
             write_atomically(cache, json.dumps(kept) + "\n")
         measured[arm, seed] = entry["measured"]
     return measured
+
+
+def _is_sound(entry: Any, key: dict[str, str]) -> bool:
+    """Return whether an entry of the file of measurements is whole, and made under a key."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("measured"), dict):
+        return False
+    try:
+        records.check_seal(entry)
+    except UserError:
+        return False
+    return all(entry.get(name) == value for name, value in key.items())
 
 
 def _version(measure: Callable[[Path], Measured]) -> str:

@@ -79,6 +79,24 @@ def test_run_study_uses_the_runs_that_are_there(trained, monkeypatch, capsys):
     assert "measuring" not in capsys.readouterr().out
 
 
+def test_run_study_measures_again_what_is_damaged(trained, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "train_jobs", None)
+    monkeypatch.setattr(engine, "write_result", lambda *_: None)
+    record = run_study(STUDY, seeds=[0])
+    cache = Path("runs/studies/rates/measured.json")
+    whole = json.loads(cache.read_text())
+    damaged = [b"", b"[]", b"\xff", json.dumps(dict.fromkeys(whole, 3)).encode()]
+    for change in ({"measured": 3}, {"measured": {"test_error": 1.0}}, {"result": 1}):
+        entries = {path: entry | change for path, entry in whole.items()}
+        damaged.append(json.dumps(entries).encode())
+    for content in damaged:
+        cache.write_bytes(content)
+        capsys.readouterr()
+        assert run_study(STUDY, seeds=[0]) == record
+        assert capsys.readouterr().out.count("measuring") == 2
+    assert json.loads(cache.read_text()) == whole
+
+
 def test_run_study_measures_again_what_is_measured_otherwise(trained, monkeypatch, capsys):
     monkeypatch.setattr(runs, "train_jobs", None)
     monkeypatch.syspath_prepend(".")
