@@ -25,12 +25,12 @@ def plateau(run: Path) -> Measured:
 
     Returns:
       `test_error`, in percent; `plateau`, the steps until a log line has a training accuracy of at
-      least one half, or all steps of the run if none has; `gradient_ratio`, the decimal logarithm
-      of the root mean square of the loss's gradient by the kernel of C1, divided by that of the
-      output, with the initial parameters; `gradient`, the logarithm for each of LAYERS;
-      `flat_start` and `flat_end`, the percentage of the units up to F6 at which the derivative of
-      the activation is less than FLAT of its largest, before and after training. All on 1,000 test
-      images.
+      least one half, or all steps of the run if none has, and `log_plateau`, its decimal logarithm;
+      `gradient_ratio`, the decimal logarithm of the root mean square of the loss's gradient by the
+      kernel of C1, divided by that of the output, with the initial parameters; `flat_start` and
+      `flat_end`, the percentage of the units up to F6 at which the derivative of the activation is
+      less than FLAT of its largest, before and after training. The last three are computed on 1,000
+      test images.
     """
     from jaxcnn.evaluation.predict import load  # late, because these import jax
     from jaxcnn.training.experiment import Experiment
@@ -48,8 +48,8 @@ def plateau(run: Path) -> Measured:
     return {
         **test_error(run),
         "plateau": float(steps),
+        "log_plateau": math.log10(steps),
         "gradient_ratio": math.log10(norms["C1"] / norms["output"]),
-        "gradient": [math.log10(norms[layer]) for layer in LAYERS],
         "flat_start": flat_units(model, activation, initial, inputs),
         "flat_end": flat_units(model, activation, classifier.trained.params, inputs),
     }

@@ -29,12 +29,14 @@ PLATEAU = Study(
         for initial in _INITIAL
         for activation in _ACTIVATIONS
     ),
-    quantity="plateau",
-    label="steps until half of the training images are answered rightly",
+    quantity="log_plateau",
+    label="log10 of the steps until half of the training images are answered rightly",
     measure=plateau,
     is_rate=False,
-    falsifier="A network with another activation and the same initial values needs as many steps.",
+    falsifier="A network with another activation and the same initial values needs as many steps, "
+    "or its gradients vanish as much.",
     also={
+        "plateau": "steps",
         "test_error": "test error after 2 epochs (%)",
         "gradient_ratio": "log10 of C1's gradient over the output's, at the start",
         "flat_start": "flat units at the start (%)",
@@ -46,5 +48,6 @@ PLATEAU = Study(
     "A unit is flat where the derivative of its activation is below 19 % of the largest, which for "
     "a sigmoid means outputs outside of 0.05 to 0.95; rectified units are flat at 0. A run that "
     "never reaches one half counts with its 1,874 steps. Adam divides gradients by their size and "
-    "so hides most of what vanishes.",
+    "so hides most of what vanishes. No sigmoid is saturated at the start: the gradient vanishes "
+    "because the derivative of a sigmoid is at most a quarter.",
 )
