@@ -156,6 +156,13 @@ def half_speed_batch(costs: Costs, system: System) -> int:
 H100 = Chip("H100", flops=495e12, bandwidth=3.35e12)
 V5E = Chip("TPU v5e", flops=197e12, bandwidth=819e9)
 
+# Part of a device's name -> peak rate of products by type of the computation; float32 is TF32.
+# NVIDIA's data sheets of the H100 (SXM) and H200, which have the same rates, and of the A100.
+DATA_SHEET_FLOPS = {
+    **dict.fromkeys(("H100 80GB HBM3", "H200"), {"float32": 495e12, "bfloat16": 989e12}),
+    "A100": {"float32": 156e12, "bfloat16": 312e12},
+}
+
 # Bandwidths from the same pages and NVIDIA's of the DGX H100; all latencies are assumptions.
 NVLINK = Link(450e9, 2e-6, switched=True)  # 900 GB/s, both directions together
 INFINIBAND = Link(50e9, 5e-6, switched=True)  # 400 Gbit/s for each GPU

@@ -99,7 +99,13 @@ def prepare_copy(job: Job) -> Prepared:
 
 def _prepared(run: Run, flops: int | None = None) -> Prepared:
     versions = {module.__name__: module.__version__ for module in (jax, flax, optax)}
-    return Prepared(run, jax.devices()[0].device_kind, versions, flops)
+    device = jax.devices()[0]
+    has_peak = "peak_bytes_in_use" in (device.memory_stats() or {})
+
+    def peak_bytes() -> int:
+        return int(device.memory_stats()["peak_bytes_in_use"])
+
+    return Prepared(run, device.device_kind, versions, flops, peak_bytes if has_peak else None)
 
 
 def _our_infer(job: Job, model: nn.Module) -> Run:

@@ -81,12 +81,15 @@ class Prepared:
       device: name of the device.
       versions: package -> version.
       flops: useful operations of a step, if the side can count them.
+      peak_bytes: function that returns the peak memory of a GPU or TPU; None on a CPU, where it is
+        that of the process.
     """
 
     run: Run
     device: str
     versions: dict[str, str]
     flops: int | None = None
+    peak_bytes: Callable[[], int] | None = None
 
 
 def random_images(

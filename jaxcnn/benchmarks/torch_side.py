@@ -77,7 +77,9 @@ def prepare(job: Job) -> Prepared:
 
     name = torch.cuda.get_device_name() if on_gpu else f"cpu, {torch.get_num_threads()} threads"
     versions = {"torch": torch.__version__}
-    return Prepared({"train": train, "infer": infer, "epoch": epoch}[job.what], name, versions)
+    run = {"train": train, "infer": infer, "epoch": epoch}[job.what]
+    peak_bytes = torch.cuda.max_memory_allocated if on_gpu else None
+    return Prepared(run, name, versions, peak_bytes=peak_bytes)
 
 
 def _forward_and_step(

@@ -68,7 +68,8 @@ def _serve(job: Job, replies: TextIO) -> None:
             chunk = max(1, int(chunk_seconds / step_seconds))
             seconds += (chunk_took := _seconds(run, chunk))
             steps, step_seconds = steps + chunk, chunk_took / chunk
-        _reply(replies, {"steps": steps, "seconds": seconds, "peak_mib": _peak_mib()})
+        peak = prepared.peak_bytes() / 2**20 if prepared.peak_bytes else _peak_mib()
+        _reply(replies, {"steps": steps, "seconds": seconds, "peak_mib": peak})
 
 
 def _seconds(run: Run, num_steps: int) -> float:

@@ -427,7 +427,8 @@ def test_benchmark_from_the_command_to_the_json(tmp_path):
 def test_benchmark_draws_the_growth_over_batch_sizes(tmp_path):
     picture = tmp_path / "growth.png"
     flags = ["--batch-size", 16, 32, "--figure", picture]
-    found, _ = benchmark(tmp_path / "out.json", *flags)
+    found, said = benchmark(tmp_path / "out.json", *flags)
+    assert "Largest jump of the time of an image:" in said
     assert [one["batch_size"] for one in found] == [16, 32]
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -485,6 +486,16 @@ def test_benchmark_draws_the_growth_over_batch_sizes(tmp_path):
         (["lenet5", "--dataset", "mnist"], "--dataset only applies to --what input, and"),
         (["lenet5-mnist", "--what", "input", "--dataset", "mnits"], "no dataset is called"),
         (["lenet5-mnits", "--what", "input"], "no preset is called 'lenet5-mnits'; did you"),
+        (["lenet5-mnits", "--what", "accuracy"], "no preset is called 'lenet5-mnits'; did you"),
+        (["lenet5", "--flags", "a"], "--flags only applies to --what notebook, accuracy"),
+        (["--minutes", "3"], "--minutes is 3; expected a positive number, together with"),
+        (["--report", "x.md", "--minutes", "0"], "--minutes is 0; expected a positive number"),
+        (
+            ["alexnet", "--report", "x.md"],
+            "--report measures networks of its own; remove 'alexnet'",
+        ),
+        (["--report", "x.md", "--dtype", "bfloat16"], "--report measures with its own --dtype"),
+        (["--report", "nowhere/x.md"], "--report is 'nowhere/x.md'; create the folder"),
     ],
 )
 def test_benchmark_refuses_a_request_in_one_line(arguments, message, monkeypatch, capsys):
