@@ -24,7 +24,7 @@ ROOMS = {
         *("runs", "convert", "benchmark", "usage"),
     ),
     "studies": (
-        *("engine", "publish", "catalogue"),
+        *("boosting", "engine", "publish", "catalogue"),
         *("borders", "gradients", "invariance", "ladder", "learning", "repeatability", "arms"),
         *("cost", "cost_figure", "cost_1998", "cost_numbers"),
         *("gradient_measures", "image_measures", "measures"),
