@@ -48,6 +48,6 @@ PLATEAU = Study(
     "A unit is flat where the derivative of its activation is below 19 % of the largest, which for "
     "a sigmoid means outputs outside of 0.05 to 0.95; rectified units are flat at 0. A run that "
     "never reaches one half counts with its 1,874 steps. Adam divides gradients by their size and "
-    "so hides most of what vanishes. Hardly any sigmoid is flat at the start: the gradient vanishes "
-    "because the derivative of a sigmoid is at most a quarter.",
+    "so hides most of what vanishes. Hardly any sigmoid is flat at the start: its gradient "
+    "vanishes because the derivative of a sigmoid is at most a quarter.",
 )
