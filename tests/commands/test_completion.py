@@ -34,7 +34,7 @@ def complete(*words):
         (["ev"], ["evaluate"]),
         (["train", "lenet5-19"], ["lenet5-1998-mnist", "lenet5-1998-minibatch-mnist"]),
         (["train", "lenet5-mnist", "--model"], ["--model", "--model-axis"]),
-        (["train", "--transforms", "c"], ["crop", "cutout"]),
+        (["train", "--transforms", "cr"], ["crop"]),
         (["train", "--optimizer.name", "sg"], ["sgd", "sgd-2012"]),
         (["summary", "alexnet-"], [name for name in MODELS if name.startswith("alexnet-")]),
         (["evaluate", "runs/x", "--split", "v"], ["val", "validation"]),

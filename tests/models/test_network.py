@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax.linen import pooling as linen_pooling
 from helpers import assert_close, random_params
 
-from jaxcnn.benchmarks import torch_side
+from jaxcnn.benchmarks import torch_networks
 from jaxcnn.models import IMAGE_SHAPES, MODELS
 from jaxcnn.training.step import cross_entropy
 
@@ -235,7 +235,7 @@ def test_models_with_relu_start_with_variance_2_over_fan_in(name):
 
 def test_lenet5_equals_the_notebook_without_softmax():
     torch = pytest.importorskip("torch")
-    theirs = torch_side.lenet5(torch)
+    theirs = torch_networks.lenet5(torch)
     layers = dict(zip(LENET5, (m for m in theirs if hasattr(m, "weight")), strict=True))
     params, x, labels = params_of("lenet5"), images(8), np.arange(8)
 
