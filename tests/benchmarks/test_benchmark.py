@@ -205,8 +205,11 @@ def normal_images(network):
 @pytest.mark.parametrize(
     "network",
     [
-        *("lenet5", "lenet5-1998", "cuda-convnet-18pct", "alexnet-32"),
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("alexnet", "alexnet-2012")),
+        *("lenet5-1998", "cuda-convnet-18pct"),
+        *(
+            pytest.param(network, marks=pytest.mark.slow)
+            for network in ("lenet5", "alexnet-32", "alexnet", "alexnet-2012")
+        ),
     ],
 )
 def test_torch_side_computes_the_same_network(network):
@@ -244,7 +247,9 @@ def test_linen_side_trains(network, dtype):
     ("network", "what"),
     [("lenet5", "train"), ("lenet5", "infer"), ("lenet5", "epoch"), ("lenet5-1998", "train")],
 )
-@pytest.mark.parametrize("variant", ["eager", "channels-last"])
+@pytest.mark.parametrize(
+    "variant", ["eager", pytest.param("channels-last", marks=pytest.mark.slow)]
+)
 def test_torch_side_runs(what, variant, network, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch_side, "MNIST_SIZE", 40)

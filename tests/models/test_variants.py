@@ -81,7 +81,14 @@ def test_other_names_are_refused(name, message):
     assert message in str(error.value)
 
 
-@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize(
+    "padding",
+    [
+        "circular",
+        "full",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("same", "valid", "reflect")),
+    ],
+)
 def test_padding_of_lenet5_is_that_of_the_helpers(padding):
     pads, mode, size = PADDINGS[padding]
     model = constructor(f"lenet5-tanh:padding={padding}")()
@@ -155,6 +162,7 @@ def test_exports_refuse_fields_that_they_would_ignore():
         to_onnx(random_network("lenet5:padding=circular"), {})
 
 
+@pytest.mark.slow
 def test_run_is_named_after_the_fields_trained_and_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     preset = PRESETS["lenet5-mnist5k"]
