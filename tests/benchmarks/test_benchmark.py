@@ -245,7 +245,11 @@ def test_linen_side_trains(network, dtype):
 
 @pytest.mark.parametrize(
     ("network", "what"),
-    [("lenet5", "train"), ("lenet5", "infer"), ("lenet5", "epoch"), ("lenet5-1998", "train")],
+    [
+        *(("lenet5", "train"), ("lenet5", "infer")),
+        pytest.param("lenet5", "epoch", marks=pytest.mark.slow),
+        pytest.param("lenet5-1998", "train", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     "variant", ["eager", pytest.param("channels-last", marks=pytest.mark.slow)]

@@ -67,6 +67,7 @@ def test_page_shows_an_answer_from_the_start_and_asks_nobody(open_page):
     assert page.locator("#arithmetic .formula").count() >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -108,6 +109,7 @@ def test_pad_erases_undoes_and_clears(open_page):
     assert page.evaluate(ink) == whole
 
 
+@pytest.mark.slow
 def test_pad_takes_touches_and_does_not_scroll(open_page):
     page = open_page(width=360, height=740, has_touch=True, is_mobile=True)
     page.tap("#clear")
@@ -148,7 +150,7 @@ def test_page_fits_every_width_in_both_themes(open_page):
         page.emulate_media(color_scheme=theme)
         answer(page)
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert page.evaluate("document.documentElement.dataset.theme") == theme
+        page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
         for canvas in page.locator(".maps .values").all():
             box, room = canvas.bounding_box(), canvas.locator("..").bounding_box()
             assert box["width"] <= room["width"] and box["height"] > 20
@@ -180,6 +182,7 @@ def test_gallery_shows_digits_as_the_network_was_tested(open_page, digits):
     page.locator("#score", has_text="of 20 right").wait_for()
 
 
+@pytest.mark.slow
 def test_picture_of_a_page_is_prepared_and_read(open_page, tmp_path):
     digit = datasets.load("mnist5k").test_images[3, ..., 0]
     photo = drawn_page(digit, np.random.default_rng(0), size=150, noise=2.0)

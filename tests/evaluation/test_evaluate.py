@@ -85,6 +85,7 @@ def test_evaluate_run_reads_the_classes_of_earlier_versions_from_the_data(run, c
     assert "does not record its classes; taking them to be cat, dog, eel" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_evaluate_run_writes_elsewhere_and_survives_a_picture(run, tmp_path, monkeypatch, caplog):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
 

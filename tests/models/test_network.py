@@ -223,7 +223,9 @@ def test_alexnet_32_by_hand():
     assert_close(apply({"params": params}, x), reference(params, x))
 
 
-@pytest.mark.parametrize("name", ["lenet5-modern", "alexnet-32"])
+@pytest.mark.parametrize(
+    "name", ["lenet5-modern", pytest.param("alexnet-32", marks=pytest.mark.slow)]
+)
 def test_models_with_relu_start_with_variance_2_over_fan_in(name):
     params = jax.jit(MODELS[name]().init)(jax.random.key(0), images(1, name))["params"]
     output = max(params)  # linen's own initial values

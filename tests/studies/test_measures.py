@@ -53,9 +53,9 @@ def test_exponent_of_a_power_law_is_found():
 
 @pytest.mark.parametrize(
     ("activation", "scale", "share"),
-    [("sigmoid", 1e-3, 0), ("sigmoid", 1e3, 100), ("tanh", 1e3, 100), ("relu", 1, 50)],
+    [("sigmoid", 1e-3, 0), ("sigmoid", 1e3, 100), ("relu", 1, 50)],
 )
-def testflat_units_are_those_whose_derivative_is_small(activation, scale, share):
+def test_flat_units_are_those_whose_derivative_is_small(activation, scale, share):
     trained = random_network(f"lenet5:activation={activation}")
     params = {
         layer: {"kernel": scale * each["kernel"], "bias": np.zeros_like(each["bias"])}
@@ -67,7 +67,8 @@ def testflat_units_are_those_whose_derivative_is_small(activation, scale, share)
     assert found == pytest.approx(share, abs=10 if activation == "relu" else 1)
 
 
-def testgradient_norms_are_those_of_a_loss_that_moves_by_them():
+@pytest.mark.slow
+def test_gradient_norms_are_those_of_a_loss_that_moves_by_them():
     trained = random_network("lenet5-tanh")
     images = jnp.asarray(np.random.default_rng(0).normal(size=(8, 28, 28, 1)), jnp.float32)
     labels = np.arange(8)

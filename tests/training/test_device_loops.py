@@ -147,7 +147,7 @@ def poison(_, images):
     return jnp.where(images == 255, jnp.inf, to_pixels(images))
 
 
-@pytest.mark.parametrize("num_microbatches", [1, 2])
+@pytest.mark.parametrize("num_microbatches", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_train_steps_skips_a_step_that_is_not_finite(num_microbatches, monkeypatch):
     monkeypatch.setattr(microbatch, "choose_number", lambda *_: num_microbatches)
     images, labels = tiny_train_set()

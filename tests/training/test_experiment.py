@@ -128,6 +128,7 @@ def linear(config, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_begin_epoch_uses_the_first_images_of_the_epoch(config, monkeypatch):
     monkeypatch.setattr(
         "jaxcnn.optim.optimizers.BEFORE_EPOCH", BEFORE_EPOCH._replace(num_examples=8)

@@ -86,6 +86,7 @@ def test_steps_in_microbatches_equal_the_whole_batch(number):
     chex.assert_trees_all_close(results(number), results(1), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_train_step_drops_out_other_units_in_each_microbatch():
     state, batch = a_state(dropout=0.5), a_batch(6)
     _, metrics = step.train_step(state, batch, KEY, num_microbatches=2)

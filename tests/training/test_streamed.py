@@ -116,6 +116,7 @@ def test_streamed_run_killed_continues_to_the_same_bits(image_folder, tmp_path, 
     chex.assert_trees_all_equal(final_params(killed), final_params(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interruptions", [(), pytest.param((9, 22), marks=pytest.mark.slow)])
 def test_streamed_run_skips_steps_that_are_not_finite(
     interruptions, image_folder, tmp_path, monkeypatch

@@ -205,6 +205,7 @@ def test_train_killed_continues_to_the_same_bits(undisturbed, tmp_path, capsys):
 LONGER = dataclasses.replace(SHORT, epochs=4, continued_from=(2,))
 
 
+@pytest.mark.slow
 def test_train_continues_a_finished_run_as_if_it_had_been_longer(
     finished, undisturbed, tmp_path, capsys
 ):
@@ -318,7 +319,8 @@ EVERYTHING = {
     [
         pytest.param({}, 1, (4, 17), marks=pytest.mark.slow),
         pytest.param(EVERYTHING, 1, (4, 17), marks=pytest.mark.slow),
-        (EVERYTHING, 5, (13,)),
+        pytest.param(EVERYTHING, 5, (13,), marks=pytest.mark.slow),
+        ({}, 5, ()),
     ],
 )
 def test_train_skips_steps_that_are_not_finite_whenever_it_resumes(

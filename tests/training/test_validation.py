@@ -101,6 +101,7 @@ def test_train_evaluates_the_training_set_without_augmentation(dataset, tmp_path
     assert f"{accuracy} of 80 images, loss" in output
 
 
+@pytest.mark.slow
 def test_train_continues_a_killed_run_to_the_same_bits_and_stop(
     whole, dataset, tmp_path, monkeypatch
 ):
