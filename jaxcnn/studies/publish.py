@@ -19,8 +19,8 @@ from jaxcnn.studies.study import Study, folder_of
 HEADER = """\
 # Studies
 
-Each study measures a claim over seeds, with one command: `python scripts/study.py NAME`.
-[Run a study](../guides/studies.md) describes it.
+Each study measures a claim over seeds, with one command, as `python scripts/study.py seeds`.
+Measured are means and standard deviations. [Run a study](../guides/studies.md) describes it.
 
 """
 
@@ -53,7 +53,7 @@ def publish(study: Study | Calculation, folder: Path) -> None:
 
 def _index(folder: Path) -> str:
     """Return the page that lists the studies in a folder."""
-    columns = ["study", "claim", "published", "measured", "verdict", "seeds", "command"]
+    columns = ["command", "claim", "measured", "verdict", "seeds"]
     lines = [cells(columns), cells(["---"] * len(columns))]
     found = {path.stem for path in folder.glob("*.json")}
     names = [name for name in STUDIES if name in found]
@@ -71,21 +71,25 @@ def _index(folder: Path) -> str:
 
 
 def _row(name: str, record: dict[str, Any]) -> str:
-    arms = record["arms"]
     is_computed = not record["seeds"]
-    published = [f"{arm['published']['value']:g}" for arm in arms.values() if arm["published"]]
-    measured = [f"{arm} {measured_text(each)}" for arm, each in arms.items()]
+    measured = [_measured(arm, each) for arm, each in record["arms"].items()]
     return cells(
         [
-            f"[`{name}`]({name}.md)",
+            f"[`study.py {name}`]({name}.md)",
             record["claim"],
-            ", ".join(dict.fromkeys(published)),
-            f"{len(arms)} claims" if is_computed else f"{record['label']}: {'; '.join(measured)}",
+            f"{len(measured)} claims"
+            if is_computed
+            else "<br>".join([f"{record['label']}:", *measured]),
             _verdict(record),
             "computed" if is_computed else str(len(record["seeds"])),
-            f"`{record['command']}`",
         ]
     )
+
+
+def _measured(name: str, arm: dict[str, Any]) -> str:
+    published = arm["published"]
+    printed = f" (published: {published['value']:g})" if published else ""
+    return f"{name} {measured_text(arm)}{printed}"
 
 
 def _verdict(record: dict[str, Any]) -> str:

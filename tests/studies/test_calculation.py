@@ -62,7 +62,7 @@ def test_run_study_computes_and_trains_nothing(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs/studies/fruit-quick/report.md").exists()
     publish(STUDY, tmp_path / "docs")
     index = (tmp_path / "docs/index.md").read_text()
-    assert "|  | 2 claims | holds: 1, contradicted: 1 | computed | `python" in index
+    assert " | 2 claims | holds: 1, contradicted: 1 | computed |" in index
 
 
 def test_calculation_has_no_runs():

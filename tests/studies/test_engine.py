@@ -235,8 +235,8 @@ def test_publish_writes_a_page_and_the_list_of_all(trained, monkeypatch, tmp_pat
     assert "![test error (%)](rates.png)" in (tmp_path / "docs" / "rates.md").read_text()
     index = (tmp_path / "docs" / "index.md").read_text()
     assert (
-        "| [`rates`](rates.md) | A larger rate is better. | 99 | test error (%): slow 9.00 ± 1.41; "
-        "fast 8.00 ± 1.41 | not reproduced | 2 | `python scripts/study.py rates` |"
+        "| [`study.py rates`](rates.md) | A larger rate is better. | test error (%):<br>"
+        "slow 9.00 ± 1.41<br>fast 8.00 ± 1.41 (published: 99) | not reproduced | 2 |"
     ) in index
     assert index.endswith("\nothers\nrates\n```\n")
     with pytest.raises(UserError, match="holds no result; run the study first"):
