@@ -158,6 +158,7 @@ def test_initial_values_of_c5_fill_their_range(name, kernel, bias):
 def test_exports_refuse_fields_that_they_would_ignore():
     assert changed_fields(LeNet5(pool=subsample, padding=4), known=("pool",)) == ["padding"]
     assert not changed_fields(LeNet5(7, initial=initializers.torch_layer), known=())
+    pytest.importorskip("onnx")
     with pytest.raises(UserError, match="its own full_c3; ONNX builds LeNet1998 with the defaults"):
         to_onnx(random_network("lenet5-1998:full_c3=true"), {})
     with pytest.raises(UserError, match="the padding CIRCULAR; expected zeros"):
