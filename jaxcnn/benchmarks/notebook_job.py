@@ -38,7 +38,7 @@ class Digits:
 
 
 def main(file: str, num_epochs: int = 10) -> None:
-    """Train and test as the notebook does, and print what it prints."""
+    """Train and test as the notebook does, and print its lines."""
     torch: Any = importlib.import_module("torch")
     with np.load(file) as arrays:
         train_set = Digits(torch, arrays["train_images"], arrays["train_labels"])

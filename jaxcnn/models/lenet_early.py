@@ -97,8 +97,8 @@ class LeNet4(nn.Module):
 
     The paper contradicts itself: it prints "about 260,000 connections" and "about 17,000 free
     parameters", but its "fully connected layer" of 120 units alone has 48,120. With 17,000, a unit
-    would see four or five of the sixteen maps. This network follows the words, and of the two
-    totals meets the connections.
+    would see four or five of the sixteen maps. This network follows the words; its
+    connections agree with the printed number, its parameters do not.
 
     Choices where the paper is silent:
 

@@ -1,4 +1,4 @@
-"""Draw the study of costs: what is saved, the printed bars beside ours, and the paddings."""
+"""Draw the study of costs: savings, figures 11 and 12 beside our counts, and paddings."""
 
 from __future__ import annotations
 

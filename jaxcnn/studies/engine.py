@@ -209,7 +209,7 @@ def _measure(
     """Measure each run once; the results are kept in a file from call to call.
 
     A run is measured again when its result, or the module that defines the measure, has changed,
-    and when what the file keeps of it is damaged.
+    or when its entry in the file is damaged.
     """
     version = _version(study.measure)
     measured, kept = {}, dict[str, Any]()

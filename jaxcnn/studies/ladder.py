@@ -14,8 +14,8 @@ def _step(name: str, model: str, **fields: object) -> Arm:
 
 THEN_AND_NOW = Study(
     name="then-and-now",
-    claim="LeNet-5 has sigmoids, average pools and a softmax: what the courses simplify does not "
-    "matter.",
+    claim="What courses simplify in LeNet-5, to full connections, average pools, a softmax and "
+    "sigmoids, does not change its test error.",
     source="the course notebook, of LeCun et al. 1998, section II.B",
     arms=(
         _step("1998", _1998),

@@ -66,8 +66,8 @@ PASSES = Study(
     },
     seconds=300,
     comment="The network and its training are those of the preset `lenet5-1998-mnist`; "
-    "[The networks of 1998 and 2012](../history.md) lists what the paper leaves open. The plot of "
-    "the paper has 21 points where its text counts 20 passes.",
+    "[The networks of 1998 and 2012](../history.md) lists our choices where the paper is silent. "
+    "The plot of the paper has 21 points, its text counts 20 passes.",
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from jaxcnn.evaluation.runs import label
 from jaxcnn.studies import statistics
 from jaxcnn.studies.statistics import Difference, Spread
-from jaxcnn.studies.study import Measured, Study
+from jaxcnn.studies.study import Arm, Measured, Study
 
 
 def summarize(
@@ -29,41 +29,9 @@ def summarize(
       num_examples: number of test images of each arm.
     """
     arms: dict[str, Any] = {}
-    values = {
-        arm.name: [_number(measured[arm.name, seed][study.quantity]) for seed in seeds]
-        for arm in study.arms
-    }
     for number, arm in enumerate(study.arms):
-        mine = values[arm.name]
-        versus = None
-        if number:
-            baseline = study.arms[number - 1 if study.stepwise else 0]
-            versus = statistics.difference(mine, values[baseline.name])
-        word = statistics.verdict(mine, arm.published, versus, arm.expected)
-        arms[arm.name] = {
-            "config": label(arm.config),
-            "values": mine,
-            **_as_dict(statistics.spread(mine)),
-            "sampling_std": statistics.sampling_std(fmean(mine), num_examples[arm.name])
-            if study.is_rate
-            else None,
-            "difference": versus and _difference(versus),
-            "published": arm.published and dataclasses.asdict(arm.published),
-            "verdict": word,
-            "conclusion": _conclusion(versus, arm.expected),
-            "differs": versus and _sign(versus) != 0,
-            "as_claimed": _sign(versus) == arm.expected if versus and arm.expected else None,
-            "also": {
-                quantity: _spread_of(_number(measured[arm.name, seed][quantity]) for seed in seeds)
-                for quantity in study.also
-            },
-            "curves": {
-                curve.quantity: [
-                    list(_list(measured[arm.name, seed][curve.quantity])) for seed in seeds
-                ]
-                for curve in study.curves
-            },
-        }
+        baseline = study.arms[number - 1 if study.stepwise else 0] if number else None
+        arms[arm.name] = _arm(study, arm, baseline, seeds, measured, num_examples[arm.name])
     by_seed = [{arm.name: measured[arm.name, seed] for arm in study.arms} for seed in seeds]
     derived = {
         each.name: {"label": each.label, **_spread_of(map(each.compute, by_seed))}
@@ -76,6 +44,46 @@ def summarize(
         "stepwise": study.stepwise,
         "arms": arms,
         "derived": derived,
+    }
+
+
+def _arm(
+    study: Study,
+    arm: Arm,
+    baseline: Arm | None,
+    seeds: Sequence[int],
+    measured: Mapping[tuple[str, int], Measured],
+    num_examples: int,
+) -> dict[str, Any]:
+    """Return the numbers of one arm and of its paired differences from a baseline."""
+
+    def of_seeds(name: str, quantity: str) -> list[float]:
+        return [_number(measured[name, seed][quantity]) for seed in seeds]
+
+    mine = of_seeds(arm.name, study.quantity)
+    versus = None
+    if baseline:
+        versus = statistics.difference(mine, of_seeds(baseline.name, study.quantity))
+    return {
+        "config": label(arm.config),
+        "values": mine,
+        **_as_dict(statistics.spread(mine)),
+        "sampling_std": statistics.sampling_std(fmean(mine), num_examples)
+        if study.is_rate
+        else None,
+        "difference": versus and _difference(versus),
+        "published": arm.published and dataclasses.asdict(arm.published),
+        "verdict": statistics.verdict(mine, arm.published, versus, arm.expected),
+        "conclusion": _conclusion(versus, arm.expected),
+        "differs": versus and _sign(versus) != 0,
+        "as_claimed": _sign(versus) == arm.expected if versus and arm.expected else None,
+        "also": {name: _spread_of(of_seeds(arm.name, name)) for name in study.also},
+        "curves": {
+            curve.quantity: [
+                list(_list(measured[arm.name, seed][curve.quantity])) for seed in seeds
+            ]
+            for curve in study.curves
+        },
     }
 
 
