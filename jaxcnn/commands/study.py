@@ -26,7 +26,7 @@ class Options:
     seeds: Annotated[int | None, placeholder("N")] = None
     """Number of seeds, counted from 0; by default the study's own."""
     quick: bool = False
-    """Try the study out: one seed, two epochs on 5,000 digits."""
+    """Try the study out: one seed, two epochs on a few images."""
     arms: Annotated[tuple[str, ...], placeholder("ARM ...")] = ()
     """Names of the arms to run; by default all."""
     jobs: Annotated[int | None, placeholder("N")] = None
@@ -58,7 +58,7 @@ class Comparison:
     seeds: int = 5
     """Number of seeds, counted from 0."""
     quick: bool = False
-    """Try the comparison out: one seed, two epochs on 5,000 digits."""
+    """Try the comparison out: one seed, two epochs on a few images."""
     jobs: Annotated[int | None, placeholder("N")] = None
     """Number of runs that train at a time; by default one to a core, and 1 on an accelerator."""
 

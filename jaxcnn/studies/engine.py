@@ -15,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+from jaxcnn import config as configs
 from jaxcnn import records, report
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError, lookup
@@ -23,7 +24,7 @@ from jaxcnn.studies import measures, rates
 from jaxcnn.studies.calculation import Calculation, calculate
 from jaxcnn.studies.catalogue import STUDIES
 from jaxcnn.studies.report import print_summary, save_figure, to_markdown, write_result
-from jaxcnn.studies.runs import find_or_train, missing_runs
+from jaxcnn.studies.runs import find_or_train, missing_runs, trained
 from jaxcnn.studies.study import Arm, Measured, Study, folder_of
 from jaxcnn.studies.summary import summarize
 from jaxcnn.workdir import folder as workdirs
@@ -48,7 +49,7 @@ def run_study(
     Args:
       study: a study, or its name in STUDIES.
       seeds: the seeds; by default 0 up to the study's own number.
-      quick: train one seed for two epochs on `mnist5k`, to try the study out.
+      quick: train one seed for two epochs on a few images, to try the study out.
       arms: names of the arms to run; by default all.
       jobs: number of runs that train at a time; see `train_jobs`.
       command: command for the report.
@@ -72,9 +73,12 @@ def run_study(
     folder = folder_of(study.name, quick=quick)
     folder.mkdir(parents=True, exist_ok=True)
     runs = find_or_train(study, seeds, jobs)
-    measured = _measure(study, runs, folder / "measured.json")
-    results = {arm.name: workdirs.read_result(runs[arm.name, seeds[0]]) for arm in study.arms}
-    num_examples = {name: result["num_test_examples"] for name, result in results.items() if result}
+    measured = _measure(study, seeds, runs, folder / "measured.json")
+    num_examples = {}
+    for arm in study.arms:
+        path, numbers = runs.get((arm.name, seeds[0])), measured[arm.name, seeds[0]]
+        source: Any = workdirs.read_result(path) if path else numbers
+        num_examples[arm.name] = int(source["num_test_examples"])
     summary = summarize(study, seeds, measured, num_examples)
     record = {
         "study": study.name,
@@ -82,12 +86,13 @@ def run_study(
         "command": command,
         "device": _device(),
         "versions": {name: metadata.version(name) for name in ("jax", "flax", "jaxcnn")},
-        "runs": {arm: [str(runs[arm, seed]) for seed in seeds] for arm in summary["arms"]},
+        "runs": {arm.name: [str(runs[arm.name, seed]) for seed in seeds] for arm in trained(study)},
         "rates": tried,
         **summary,
     }
     page = to_markdown(study, record)
-    write_result(folder, record, page, lambda path: save_figure(study, record, path))
+    draw = study.figure or functools.partial(save_figure, study)
+    write_result(folder, record, page, functools.partial(draw, record))
     print_summary(study, record)
     report.say(f"Written: {folder}")
     return record
@@ -171,7 +176,7 @@ def plan(
     study = _chosen(study, arms)
     missing: list[tuple[str, int, float | None]] = [
         (arm.name, 0, rate)
-        for arm in study.arms
+        for arm in trained(study)
         for rate in study.rates
         if missing_runs(rates.trials(dataclasses.replace(study, arms=(arm,), rates=(rate,))), [0])
     ]
@@ -191,27 +196,25 @@ def _chosen(study: AnyStudy, names: Sequence[str]) -> AnyStudy:
 def _quick(study: Study) -> Study:
     arms = []
     for arm in study.arms:
-        some = arm.config.train_examples  # 4,000 of 60,000 images are left
-        config = dataclasses.replace(
-            arm.config,
-            preset="custom",
-            dataset="mnist5k",
-            epochs=2,
-            train_examples=some and max(arm.config.batch_size, some // 15),
-        )
-        arms.append(dataclasses.replace(arm, config=config, published=None))
+        config = dataclasses.replace(arm.config, preset="custom", epochs=2)
+        some = config.train_examples
+        if config.dataset == "mnist":
+            some = some and max(config.batch_size, some // 15)  # 4,000 of 60,000 images are left
+            config = dataclasses.replace(config, dataset="mnist5k", train_examples=some)
+        elif config.dataset == "cifar10":
+            config = dataclasses.replace(config, train_examples=4000)
+        arms.append(dataclasses.replace(arm, config=config, published=None, also_published={}))
     return dataclasses.replace(study, arms=tuple(arms), rates=())
 
 
 def _measure(
-    study: Study, runs: dict[tuple[str, int], Path], cache: Path
+    study: Study, seeds: Sequence[int], runs: dict[tuple[str, int], Path], cache: Path
 ) -> dict[tuple[str, int], Measured]:
-    """Measure each run once; the results are kept in a file from call to call.
+    """Measure each arm with each seed once; the results are kept in a file from call to call.
 
     A run is measured again when its result, or the module that defines the measure, has changed,
     or when its entry in the file is damaged.
     """
-    version = _version(study.measure)
     measured, kept = {}, dict[str, Any]()
     try:
         kept = records.read(cache)
@@ -219,18 +222,33 @@ def _measure(
         pass
     except UserError as error:
         report.say(f"{cache} is damaged: {error}; all runs are measured again")
-    for (arm, seed), path in runs.items():
-        result = (path / "result.json").read_text()
-        entry: Any = kept.get(str(path))
-        key = {"result": result, "measure": version}
-        if not _is_sound(entry, key):
-            report.say(f"measuring {path}")
-            entry = {**key, "measured": dict(study.measure(path))}
-            entry = records.sealed(records.plain(entry))
-            kept[str(path)] = entry
-            write_atomically(cache, json.dumps(kept) + "\n")
-        measured[arm, seed] = entry["measured"]
+    for arm in study.arms:
+        function: Callable[..., Measured] = arm.fit or arm.measure or study.measure
+        version = _version(function)
+        for seed in seeds:
+            name, source, result = _subject(arm, seed, runs)
+            entry: Any = kept.get(name)
+            key = {"result": result, "measure": version}
+            if not _is_sound(entry, key):
+                report.say(f"measuring {name}")
+                entry = {**key, "measured": dict(function(source))}
+                entry = records.sealed(records.plain(entry))
+                kept[name] = entry
+                write_atomically(cache, json.dumps(kept) + "\n")
+            measured[arm.name, seed] = entry["measured"]
     return measured
+
+
+def _subject(
+    arm: Arm, seed: int, runs: dict[tuple[str, int], Path]
+) -> tuple[str, Path | TrainConfig, str]:
+    """Return what is measured: its name in the file, the argument of the measure, and its state."""
+    if arm.fit:
+        config = dataclasses.replace(arm.config, seed=seed)
+        return f"{arm.name}, seed {seed}", config, configs.to_json(config)
+    path = runs[arm.name, seed]
+    name = f"{arm.name}: {path}" if arm.measure else str(path)
+    return name, path, (path / "result.json").read_text()
 
 
 def _is_sound(entry: Any, key: dict[str, str]) -> bool:

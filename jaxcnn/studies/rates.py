@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jaxcnn.studies.runs import find_or_train
+from jaxcnn.studies.runs import find_or_train, trained
 from jaxcnn.studies.study import Study
 from jaxcnn.workdir import folder as workdirs
 
@@ -15,8 +15,9 @@ VAL_FRACTION = 1 / 12  # 5,000 of MNIST's 60,000 training images, 4,167 of CIFAR
 def choose(study: Study, at_a_time: int | None = None) -> tuple[Study, dict[str, Any]]:
     """Return the study with the best of its rates in each arm, and the errors of all rates.
 
-    Every rate is tried once in every arm, with seed 0 and a part of the training set held out. The
-    rate with the smallest error on this part is chosen; of several, the smallest rate.
+    Every rate is tried once in every arm that is trained, with seed 0 and a part of the training
+    set held out. The rate with the smallest error on this part is chosen; of several, the smallest
+    rate.
 
     Args:
       study: the study; without `rates`, it is returned as it is.
@@ -30,6 +31,9 @@ def choose(study: Study, at_a_time: int | None = None) -> tuple[Study, dict[str,
     runs = find_or_train(trials(study), [0], at_a_time)
     arms, tried = [], {}
     for arm in study.arms:
+        if arm.fit:
+            arms.append(arm)
+            continue
         errors = {}
         for rate in study.rates:
             result = workdirs.read_result(runs[_name(arm.name, rate), 0])
@@ -46,11 +50,12 @@ def choose(study: Study, at_a_time: int | None = None) -> tuple[Study, dict[str,
 def trials(study: Study) -> Study:
     """Return the runs that try the rates, as a study of its own."""
     arms = []
-    for arm in study.arms:
+    for arm in trained(study):
         for rate in study.rates:
             config = dataclasses.replace(
                 arm.config,
                 optimizer=dataclasses.replace(arm.config.optimizer, learning_rate=rate),
+                epochs=study.trial_epochs or arm.config.epochs,
                 val_fraction=VAL_FRACTION,
             )
             arms.append(dataclasses.replace(arm, name=_name(arm.name, rate), config=config))

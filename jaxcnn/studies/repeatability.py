@@ -48,8 +48,7 @@ PRINTOUT = Study(
             tuple(range(1, 11)),
             "epoch",
             "training loss",
-            published=dict(enumerate(LOSSES, 1)),
-            published_by="printed by the notebook (text)",
+            published={"printed by the notebook (text)": dict(enumerate(LOSSES, 1))},
         ),
     ),
     derived=(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 QUICK = (
-    "A quick trial: two epochs on 5,000 digits, one seed. It shows that the study runs, no more."
+    "A quick trial: two epochs on a few images, one seed. It shows that the study runs, no more."
 )
 
 
@@ -73,10 +73,8 @@ def to_markdown(study: Study, record: dict[str, Any]) -> str:
         each = " ".join(f"{value:.2f}" for value in arm["values"])
         lines.append(cells([*_row(study, name, arm), each]))
     lines += ["", *_derived(record["derived"]), *([study.comment, ""] if study.comment else [])]
-    if published := [arm.published for arm in study.arms if arm.published]:
-        sources = dict.fromkeys(f"{each.value:g}: {each.source} ({each.how})" for each in published)
-        lines += ["Published figures:", "", *(f"- {text}" for text in sources), ""]
-    lines += _rates(record["rates"])
+    lines += _sources(study)
+    lines += _rates(study, record["rates"])
     lines += ["Arms, as they differ from their preset:", ""]
     lines += [f"- {name}: `{arm['config']}`" for name, arm in record["arms"].items()]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
@@ -89,7 +87,7 @@ def to_markdown(study: Study, record: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def save_figure(study: Study, record: dict[str, Any], path: Path) -> None:
+def save_figure(study: Study, record: Mapping[str, Any], path: Path) -> None:
     """Draw the curves of a study, or else the main quantity: each seed and its mean."""
     curves = study.curves
     columns = 2 if len(curves) > 1 else 1
@@ -98,7 +96,7 @@ def save_figure(study: Study, record: dict[str, Any], path: Path) -> None:
     figure = report.make_figure(5.5 * columns + (1 if curves else 2), height)
     title = f"{study.name}: {study.claim}"
     if record["quick"]:
-        title += "\n(quick trial: two epochs on 5,000 digits, one seed)"
+        title += "\n(quick trial: two epochs on a few images, one seed)"
     figure.suptitle(title, fontsize=11, wrap=True)
     if curves:
         all_axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
@@ -137,7 +135,12 @@ def _row(study: Study, name: str, arm: dict[str, Any]) -> list[str]:
         published = arm["published"]
         row += [f"{published['value']:g}" if published else "", arm["verdict"]]
     row += [arm["conclusion"]] if len(study.arms) > 1 else []
-    return [*row, *(measured_text(each) for each in arm["also"].values())]
+    return [*row, *map(_also_text, arm["also"].values())]
+
+
+def _also_text(each: dict[str, Any]) -> str:
+    published = each.get("published")
+    return measured_text(each) + (f" (published: {published['value']:g})" if published else "")
 
 
 def _derived(derived: dict[str, Any]) -> list[str]:
@@ -152,14 +155,27 @@ def _derived(derived: dict[str, Any]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _rates(tried: dict[str, Any]) -> list[str]:
+def _sources(study: Study) -> list[str]:
+    """Return a list of the published figures, those of one source in one line."""
+    found: dict[str, list[str]] = {}
+    for arm in study.arms:
+        for each in (arm.published, *arm.also_published.values()):
+            if each:
+                values = found.setdefault(f"{each.source} ({each.how})", [])
+                values += [f"{each.value:g}"] if f"{each.value:g}" not in values else []
+    lines = [f"- {', '.join(values)}: {source}" for source, values in found.items()]
+    return ["Published figures:", "", *lines, ""] if lines else []
+
+
+def _rates(study: Study, tried: dict[str, Any]) -> list[str]:
     """Return the table of the learning rates that were tried."""
     if not tried:
         return []
+    after = f", after {study.trial_epochs} epochs" if study.trial_epochs else ""
     names = [*next(iter(tried.values()))["val_error"]]
     lines = [
         "Each arm has the learning rate of the smallest error (%) on a twelfth of the "
-        "training images, held out with seed 0:",
+        f"training images, held out with seed 0{after}:",
         "",
         cells(["arm", *names, "chosen"]),
         cells(["---"] * (len(names) + 2)),
@@ -187,7 +203,7 @@ def measured_text(arm: dict[str, Any]) -> str:
     return f"{arm['mean']:.2f}{std}"
 
 
-def _draw_curve(axes: Axes, curve: Curve, record: dict[str, Any]) -> None:
+def _draw_curve(axes: Axes, curve: Curve, record: Mapping[str, Any]) -> None:
     for number, (name, arm) in enumerate(record["arms"].items()):
         values = np.array(arm["curves"][curve.quantity])
         style: dict[str, Any] = {
@@ -197,8 +213,8 @@ def _draw_curve(axes: Axes, curve: Curve, record: dict[str, Any]) -> None:
         xs = curve.x[: values.shape[1]]  # a quick trial has fewer epochs
         axes.plot(xs, values.mean(0), "o", markersize=3, label=name, **style)
         axes.fill_between(xs, values.min(0), values.max(0), alpha=0.15, color=style["color"])
-    if curve.published:
-        axes.plot(*zip(*curve.published.items(), strict=True), "kx", label=curve.published_by)
+    for marker, (source, points) in zip("x+1", curve.published.items(), strict=False):
+        axes.plot(*zip(*points.items(), strict=True), f"k{marker}", label=source)
     for x, text in curve.marks.items():
         axes.axvline(x, color="0.5", linewidth=0.8, linestyle=":")
         axes.annotate(
@@ -219,7 +235,7 @@ def _draw_curve(axes: Axes, curve: Curve, record: dict[str, Any]) -> None:
     axes.grid(alpha=0.3)
 
 
-def _draw_dots(axes: Axes, study: Study, record: dict[str, Any]) -> None:
+def _draw_dots(axes: Axes, study: Study, record: Mapping[str, Any]) -> None:
     names = list(record["arms"])
     for row, arm in enumerate(record["arms"].values()):
         values = arm["values"]

@@ -23,10 +23,15 @@ def missing_runs(study: Study, seeds: Sequence[int]) -> list[tuple[Arm, int]]:
     known = _finished()
     return [
         (arm, seed)
-        for arm in study.arms
+        for arm in trained(study)
         for seed in seeds
         if _existing(with_seed(arm, seed), known) is None
     ]
+
+
+def trained(study: Study) -> list[Arm]:
+    """Return the arms that are trained; the others are fitted when they are measured."""
+    return [arm for arm in study.arms if arm.fit is None]
 
 
 def with_seed(arm: Arm, seed: int) -> TrainConfig:
@@ -63,7 +68,7 @@ def find_or_train(
     """Return the run folder of each arm and seed, after training those that are missing."""
     known, runs, jobs = _finished(), dict[tuple[str, int], Path](), list[Job]()
     for seed in seeds:  # all arms of a seed first, so that an interrupted study is paired
-        for arm in study.arms:
+        for arm in trained(study):
             config = with_seed(arm, seed)
             path = _existing(config, known)
             if path is None:
@@ -76,7 +81,7 @@ def find_or_train(
                 jobs.append(Job(f"{arm.name}, seed {seed}", config))
                 known.append((config, path))
             runs[arm.name, seed] = path
-    num_runs = len(study.arms) * len(seeds)
+    num_runs = len(set(runs.values()))
     report.say(
         f"{study.name}: {len(study.arms)} arms x {len(seeds)} seeds, {num_runs - len(jobs)} of "
         f"{num_runs} runs are there already; about {report.duration(study.seconds * len(jobs))} "

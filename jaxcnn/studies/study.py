@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxcnn.config import TrainConfig
 
@@ -41,15 +41,22 @@ class Arm:
 
     Attributes:
       name: name in tables and figures.
-      config: config of the run; its seed is replaced.
+      config: config of the run; its seed is replaced. Arms of the same config share their runs.
       published: the source's figure for this condition.
       expected: sign of the difference from the baseline that the claim predicts; 0 for none.
+      also_published: the source's figures for quantities of `Study.also`.
+      measure: function from the folder of a finished run to `Measured`; None is the study's.
+      fit: function from the config, with a seed, to `Measured` with `num_test_examples`, for what
+        is not trained by steps; there is no run then.
     """
 
     name: str
     config: TrainConfig
     published: Published | None = None
     expected: Literal[-1, 0, 1] = 0
+    also_published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
+    measure: Callable[[Path], Measured] | None = None
+    fit: Callable[[TrainConfig], Measured] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +69,8 @@ class Curve:
       x_label: name and unit of the axis.
       y_label: name and unit of the quantity.
       marks: values of `x` that the source names, drawn as vertical lines, with their text.
-      published: values of the quantity that the source prints, by `x`, drawn as points.
-      published_by: source of these values, and how they were read.
+      published: values that a source prints, by `x`, drawn as points; the key names source and
+        arm, and how they were read.
     """
 
     quantity: str
@@ -71,8 +78,7 @@ class Curve:
     x_label: str
     y_label: str
     marks: Mapping[float, str] = dataclasses.field(default_factory=dict)
-    published: Mapping[float, float] = dataclasses.field(default_factory=dict)
-    published_by: str = ""
+    published: Mapping[str, Mapping[float, float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +118,9 @@ class Study:
       seconds: seconds of one run and its measurement on two cores, for the plan.
       rates: learning rates, of which each arm takes the best on a validation split; () keeps those
         of the arms' configs.
+      trial_epochs: epochs for which each rate is tried; None is all of the arm's.
+      figure: function that draws the content of `study.json` into a file, instead of the usual
+        figure.
       comment: what the reader should know to read the result.
     """
 
@@ -131,6 +140,8 @@ class Study:
     num_seeds: int = 5
     seconds: float = 60.0
     rates: tuple[float, ...] = ()
+    trial_epochs: int | None = None
+    figure: Callable[[Mapping[str, Any], Path], None] | None = None
     comment: str = ""
 
     @property

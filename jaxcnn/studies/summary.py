@@ -77,13 +77,21 @@ def _arm(
         "conclusion": _conclusion(versus, arm.expected),
         "differs": versus and _sign(versus) != 0,
         "as_claimed": _sign(versus) == arm.expected if versus and arm.expected else None,
-        "also": {name: _spread_of(of_seeds(arm.name, name)) for name in study.also},
+        "also": {name: _also(arm, name, of_seeds(arm.name, name)) for name in study.also},
         "curves": {
             curve.quantity: [
                 list(_list(measured[arm.name, seed][curve.quantity])) for seed in seeds
             ]
             for curve in study.curves
         },
+    }
+
+
+def _also(arm: Arm, name: str, values: Iterable[float]) -> dict[str, Any]:
+    published = arm.also_published.get(name)
+    return {
+        **_spread_of(values),
+        **({"published": dataclasses.asdict(published)} if published else {}),
     }
 
 

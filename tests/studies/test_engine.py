@@ -57,6 +57,36 @@ def trained(tmp_path, monkeypatch):
             )
 
 
+def _accuracy_and_certainty(run):
+    """A measure of its own of an arm that shares its runs with another."""
+    return {"test_error": measured_error(run)["test_error"] / 2}
+
+
+def _fitted(config):
+    """A classifier that is not trained by steps."""
+    return {"test_error": 1.0 + config.seed, "num_test_examples": 500}
+
+
+def test_run_study_measures_arms_that_share_runs_and_arms_without_a_run(trained, monkeypatch):
+    monkeypatch.setattr(runs, "train_jobs", None)  # nothing is trained
+    printed = Published(3.0, "a table of this test", "text")
+    arms = (
+        Arm("trained", CONFIG),
+        Arm("same run", CONFIG, measure=_accuracy_and_certainty),
+        Arm("fitted", CONFIG, fit=_fitted, also_published={"test_error": printed}),
+    )
+    study = dataclasses.replace(STUDY, arms=arms, also={"test_error": "error (%)"})
+    record = run_study(study, seeds=[0, 1])
+    assert record["arms"]["same run"]["values"] == pytest.approx([5, 4])
+    assert record["arms"]["fitted"]["values"] == [1, 2] and "fitted" not in record["runs"]
+    assert record["arms"]["fitted"]["sampling_std"] == pytest.approx(
+        100 * (0.015 * 0.985 / 500) ** 0.5
+    )
+    assert "(published: 3)" in Path("runs/studies/rates/report.md").read_text()
+    assert engine.plan(study, range(2)) == []
+    assert run_study(study, seeds=[0, 1]) == record
+
+
 def test_run_study_uses_the_runs_that_are_there(trained, monkeypatch, capsys):
     monkeypatch.setattr(runs, "train_jobs", None)  # nothing is trained
     record = run_study(STUDY, seeds=[0, 1])
