@@ -16,7 +16,6 @@ from jaxcnn.layers.subsampling import overlapping_avg_pool, overlapping_max_pool
 from jaxcnn.models.checks import check_images
 
 _conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
-_normal = nn.initializers.normal
 
 
 class CudaConvnet(nn.Module):
@@ -38,6 +37,8 @@ class CudaConvnet(nn.Module):
       hidden: width of the layer before the output; 0 leaves it out. The source has 64 for 26%.
       activation: elementwise function after each layer; rectified units in the source.
       pool: function `(inputs, factors) -> outputs` of all three pools; None is the source's.
+      initial: function from a unit's number of inputs to the initializers of its layer; None is the
+        source's, normal kernels of fixed deviations, for pixels in 0..255.
       dtype: type of the computation; parameters stay float32.
 
     References:
@@ -50,6 +51,7 @@ class CudaConvnet(nn.Module):
     hidden: int = 0
     activation: Callable[[Array], Array] = nn.relu
     pool: Callable[..., Array] | None = None
+    initial: Callable[[int], dict[str, Any]] | None = None
     dtype: Any = jnp.float32
     head: ClassVar[str] = "fc10"
 
@@ -66,9 +68,8 @@ class CudaConvnet(nn.Module):
         fits = images.ndim == 4 and images.shape[1:3] == (32, 32)
         check_images(images, fits, "CudaConvnet", "[batch, 32, 32, channels]")
         conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
-        init = _normal(0.1 if self.hidden else 0.01)
-        dense = partial(nn.Dense, kernel_init=init, dtype=self.dtype)
-        f = self.activation
+        dense, init = partial(nn.Dense, dtype=self.dtype), partial(_initializers, self.initial)
+        f, std = self.activation, 0.1 if self.hidden else 0.01
         max_pool, avg_pool = self.pool or overlapping_max_pool, self.pool or overlapping_avg_pool
 
         def norm(x: Array) -> Array:
@@ -76,16 +77,16 @@ class CudaConvnet(nn.Module):
                 return x
             return cuda_convnet_lrn(x, size=3, alpha=5e-5, beta=0.75, within_maps=True)
 
-        x = conv(32, kernel_init=_normal(0.0001), name="conv1")(images)
+        x = conv(32, **init(0.0001, 25 * images.shape[-1]), name="conv1")(images)
         x = norm(f(max_pool(x, (2, 2))))  # [batch, 32, 32, 32] -> [batch, 16, 16, 32]
-        x = f(conv(32, kernel_init=_normal(0.01), name="conv2")(x))
+        x = f(conv(32, **init(0.01, 25 * 32), name="conv2")(x))
         x = norm(avg_pool(x, (2, 2)))  # [batch, 16, 16, 32] -> [batch, 8, 8, 32]
-        x = f(conv(64, kernel_init=_normal(0.01), name="conv3")(x))
+        x = f(conv(64, **init(0.01, 25 * 32), name="conv3")(x))
         x = avg_pool(x, (2, 2))  # [batch, 8, 8, 64] -> [batch, 4, 4, 64]
         x = x.reshape(x.shape[0], -1)  # [batch, 1024]
         if self.hidden:
-            x = f(dense(self.hidden, name="fc64")(x))  # [batch, hidden]
-        return dense(self.num_classes, name="fc10")(x)  # [batch, num_classes]
+            x = f(dense(self.hidden, **init(std, 1024), name="fc64")(x))  # [batch, hidden]
+        return dense(self.num_classes, **init(std, x.shape[-1]), name="fc10")(x)
 
 
 class CudaConvnetLocal(nn.Module):
@@ -109,6 +110,7 @@ class CudaConvnetLocal(nn.Module):
       local3: number of maps of local3.
       activation: elementwise function after each layer; rectified units in the source.
       pool: function `(inputs, factors) -> outputs` of both pools.
+      initial: as in `CudaConvnet`; of the locally connected layers, too.
       dtype: type of the computation; parameters stay float32.
 
     References:
@@ -122,6 +124,7 @@ class CudaConvnetLocal(nn.Module):
     local3: int = 32
     activation: Callable[[Array], Array] = nn.relu
     pool: Callable[..., Array] = overlapping_max_pool
+    initial: Callable[[int], dict[str, Any]] | None = None
     dtype: Any = jnp.float32
     head: ClassVar[str] = "fc10"
 
@@ -139,20 +142,27 @@ class CudaConvnetLocal(nn.Module):
         check_images(images, fits, "CudaConvnetLocal", "[batch, 24, 24, channels]")
         conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
         local = partial(nn.ConvLocal, kernel_size=(3, 3), padding=1, dtype=self.dtype)
-        dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
-        f, pool = self.activation, self.pool
+        f, pool, init = self.activation, self.pool, partial(_initializers, self.initial)
 
         def norm(x: Array) -> Array:
             if not self.lrn_size:
                 return x
             return cuda_convnet_lrn(x, size=self.lrn_size, alpha=1e-3, beta=0.75)
 
-        x = f(conv(64, kernel_init=_normal(0.0001), name="conv1")(images))
+        x = f(conv(64, **init(0.0001, 25 * images.shape[-1]), name="conv1")(images))
         # [batch, 24, 24, 64] -> [batch, 12, 12, 64]
         x = norm(pool(x, (2, 2))) if self.norm1_after_pool1 else pool(norm(x), (2, 2))
-        x = f(conv(64, kernel_init=_normal(0.01), name="conv2")(x))
+        x = f(conv(64, **init(0.01, 25 * 64), name="conv2")(x))
         x = pool(norm(x), (2, 2))  # [batch, 12, 12, 64] -> [batch, 6, 6, 64]
-        x = f(local(self.local3, kernel_init=_normal(0.04), name="local3")(x))
-        x = f(local(32, kernel_init=_normal(0.04), name="local4")(x))  # [batch, 6, 6, 32]
+        x = f(local(self.local3, **init(0.04, 9 * 64), name="local3")(x))
+        x = f(local(32, **init(0.04, 9 * self.local3), name="local4")(x))  # [batch, 6, 6, 32]
         x = x.reshape(x.shape[0], -1)  # [batch, 1152]
-        return dense(self.num_classes, name="fc10")(x)  # [batch, num_classes]
+        layer = init(0.01, 1152)
+        return nn.Dense(self.num_classes, **layer, dtype=self.dtype, name="fc10")(x)
+
+
+def _initializers(
+    initial: Callable[[int], dict[str, Any]] | None, std: float, fan_in: int
+) -> dict[str, Any]:
+    """Return the initializers of a layer: of its fan-in, or normal with the source's deviation."""
+    return initial(fan_in) if initial else {"kernel_init": nn.initializers.normal(std)}

@@ -71,3 +71,14 @@ def test_cuda_convnet_takes_another_pool_and_activation(name):
 
     by_hand = three_convolutions if name == "cuda-convnet-26pct" else two_convolutions
     assert_close(jax.jit(model.apply)({"params": params}, x), by_hand(x), 1e-4)
+
+
+@pytest.mark.parametrize("name", ["cuda-convnet-26pct", "cuda-convnet-13pct"])
+def test_cuda_convnet_takes_initial_values_by_fan_in(name):
+    model = constructor(f"{name}:initial=lecun-uniform")()
+    params = jax.jit(model.init)(jax.random.key(0), images(name))["params"]
+    for layer, values in params.items():
+        shape = values["kernel"].shape
+        fan_in = shape[-2] if "local" in layer else np.prod(shape[:-1])
+        assert float(values["kernel"].std()) == pytest.approx(fan_in**-0.5, rel=0.05)
+        assert 0 < float(jnp.abs(values["bias"]).max()) <= (3 / fan_in) ** 0.5
