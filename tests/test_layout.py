@@ -27,7 +27,7 @@ ROOMS = {
         *("boosting", "engine", "publish", "catalogue"),
         *("borders", "gradients", "invariance", "ladder", "learning", "repeatability", "arms"),
         *("cost", "cost_figure", "cost_1998", "cost_numbers"),
-        *("gradient_measures", "image_measures", "measures"),
+        *("digit_measures", "gradient_measures", "image_measures", "measures"),
         *("publish", "calculation", "report", "summary", "statistics", "rates", "runs", "study"),
     ),
     "demo": ("page", "gallery", "describe"),

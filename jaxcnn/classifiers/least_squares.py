@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Real, Shaped
 
 CHUNK = 1000  # images
 
-Images = Real[np.ndarray, "examples height width channels"]
+Images = Real[np.ndarray, "examples ..."]  # pixels, or features, of any unit
 Scores = Callable[[Images], Float[np.ndarray, "examples classes"]]
 
 
@@ -40,9 +40,7 @@ def in_chunks(function: Callable[[Array], Array]) -> Callable[[Images], np.ndarr
     return of_all
 
 
-def flatten(
-    images: Real[Array | np.ndarray, "examples height width channels"],
-) -> Float[Array, "examples pixels"]:
+def flatten(images: Real[Array | np.ndarray, "examples ..."]) -> Float[Array, "examples pixels"]:
     """Return the pixels of each image in a row, in float32."""
     return jnp.asarray(images, jnp.float32).reshape(len(images), -1)
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from jaxcnn.classifiers.least_squares import (
     Images,
@@ -29,8 +29,10 @@ def nearest_neighbors(
       num_classes: number of classes.
 
     Returns:
-      Function from images to a score for each class: the number of votes, plus less than one half
-      that is larger for nearer neighbours, so that the nearest decides between equal votes.
+      Function from images to a score for each class: the number of votes, plus half of the ratio of
+      two distances, that of the nearest training image of all and that of the class. The nearest
+      decides between equal votes, and the difference of the two largest scores, by which answers
+      are rejected, has as many values as there are distances.
 
     Raises:
       ValueError: k is not from 1 to the number of training images.
@@ -43,12 +45,24 @@ def nearest_neighbors(
         raise ValueError(
             f"k is {k}; expected 1 to {len(images)}, the number of training images; choose fewer"
         )
-    stored, classes = flatten(images), jnp.asarray(labels)
-    votes = np.float32(1 + np.arange(k, 0, -1) / (k * (k + 2)))
+    flat = flatten(images)
+    stored = [flat[labels == number] for number in range(num_classes)]
 
     def scores(x: Array) -> Array:
-        _, nearest = lax.top_k(-squared_distances(x, stored), k)  # [examples, k]
-        of_class = jax.nn.one_hot(classes[nearest], num_classes)  # [examples, k, classes]
-        return (of_class * votes.reshape(1, k, 1)).sum(1)
+        of_class = [_smallest(squared_distances(x, each), k) for each in stored]
+        distances = jnp.stack(of_class, axis=1)  # squared [examples, classes, k]
+        _, nearest = lax.top_k(-distances.reshape(len(x), -1), k)
+        votes = jax.nn.one_hot(nearest // k, num_classes).sum(1)
+        first = distances[:, :, 0]
+        least = first.min(1, keepdims=True)
+        ratio = jnp.where(first > least, jnp.sqrt(least / first), 1.0)
+        return votes + ratio / 2
 
     return in_chunks(scores)
+
+
+def _smallest(distances: Float[Array, "examples stored"], k: int) -> Float[Array, "examples k"]:
+    """Return the k smallest distances of each example, in order; infinite where there are fewer."""
+    missing = max(0, k - distances.shape[1])
+    padded = jnp.pad(distances, ((0, 0), (0, missing)), constant_values=jnp.inf)
+    return -lax.top_k(-padded, k)[0]

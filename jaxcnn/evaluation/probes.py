@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,6 +56,31 @@ def _module_outputs(
     )
     calls = variables["intermediates"].items()
     return {name: call["__call__"][0] for name, call in calls}
+
+
+def layer_inputs(
+    state: TrainState, images: Float[Array, "batch height width channels"], layer: str
+) -> Float[Array, "batch ..."]:
+    """Return the input of a layer: the output of the one before, after its nonlinearity.
+
+    Args:
+      state: training state.
+      images: preprocessed images.
+      layer: name of a module of the network.
+
+    Raises:
+      KeyError: there is no such module.
+    """
+    inputs = {}
+
+    def note(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "__call__":
+            inputs[context.module.path] = args[0]
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        state.apply_fn({"params": state.eval_params}, images, train=False)
+    return inputs[layer,]
 
 
 def shift(

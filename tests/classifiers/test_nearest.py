@@ -30,3 +30,11 @@ def test_nearest_neighbor_decides_between_equal_votes():
 def test_nearest_neighbors_refuse_more_neighbors_than_images(k):
     with pytest.raises(ValueError, match=f"k is {k}; expected 1 to 3"):
         nearest_neighbors(np.zeros((3, 2, 2, 1)), np.zeros(3, int), k=k)
+
+
+def test_nearest_neighbor_scores_by_the_ratio_of_distances_within_equal_votes():
+    images = np.array([[0], [1], [2], [10], [30]], np.float32).reshape(5, 1, 1, 1)
+    scores = nearest_neighbors(images, np.array([0, 0, 0, 1, 2]), num_classes=4)
+    queries = np.array([[-2], [-6], [0]], np.float32).reshape(3, 1, 1, 1)
+    expected = [[3.5, 1 / 12, 1 / 32, 0], [3.5, 3 / 16, 1 / 12, 0], [3.5, 0, 0, 0]]
+    np.testing.assert_allclose(scores(queries), expected, atol=1e-6)
