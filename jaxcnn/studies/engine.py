@@ -155,7 +155,7 @@ def train(
     if rate is None:
         find_or_train(rates.choose(study)[0], [seed])
     else:
-        find_or_train(rates.trials(dataclasses.replace(study, rates=(rate,))), [seed])
+        find_or_train(rates.trials(_with_rate(study, rate)), [seed])
 
 
 def plan(
@@ -176,9 +176,11 @@ def plan(
     study = _chosen(study, arms)
     missing: list[tuple[str, int, float | None]] = [
         (arm.name, 0, rate)
-        for arm in trained(study)
-        for rate in study.rates
-        if missing_runs(rates.trials(dataclasses.replace(study, arms=(arm,), rates=(rate,))), [0])
+        for arm in study.arms
+        for rate in study.rates_of(arm)
+        if missing_runs(
+            rates.trials(_with_rate(dataclasses.replace(study, arms=(arm,)), rate)), [0]
+        )
     ]
     return missing or [
         (arm.name, seed, None) for arm, seed in missing_runs(rates.choose(study)[0], seeds)
@@ -193,6 +195,12 @@ def _chosen(study: AnyStudy, names: Sequence[str]) -> AnyStudy:
     return dataclasses.replace(study, arms=tuple(chosen))
 
 
+def _with_rate(study: Study, rate: float) -> Study:
+    """Return the study with a single rate to try in each arm that has a choice."""
+    arms = (dataclasses.replace(arm, rates=(rate,)) for arm in study.arms if study.rates_of(arm))
+    return dataclasses.replace(study, arms=tuple(arms))
+
+
 def _quick(study: Study) -> Study:
     arms = []
     for arm in study.arms:
@@ -203,7 +211,9 @@ def _quick(study: Study) -> Study:
             config = dataclasses.replace(config, dataset="mnist5k", train_examples=some)
         elif config.dataset == "cifar10":
             config = dataclasses.replace(config, train_examples=4000)
-        arms.append(dataclasses.replace(arm, config=config, published=None, also_published={}))
+        arms.append(
+            dataclasses.replace(arm, config=config, published=None, rates=(), also_published={})
+        )
     return dataclasses.replace(study, arms=tuple(arms), rates=())
 
 

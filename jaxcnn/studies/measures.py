@@ -55,6 +55,26 @@ def errors_by_epoch(run: Path) -> Measured:
     }
 
 
+def epochs_to_quarter(run: Path) -> Measured:
+    """Return how many epochs a run takes to a training error of 25 %.
+
+    Returns:
+      `test_error`, in percent; `training_errors`, the mean over each epoch while the network
+      changes; `epochs`, where a line through these errors first crosses 25 %, or all epochs of the
+      run if it never does.
+    """
+    errors = [100 * (1 - accuracy) for accuracy in _by_epoch(run, "train_accuracy")]
+    below = next((number for number, error in enumerate(errors) if error <= 25), None)
+    if below is None:
+        epochs = float(len(errors))
+    elif below == 0:
+        epochs = 1.0
+    else:
+        high, low = errors[below - 1 : below + 1]
+        epochs = below + (high - 25) / (high - low)
+    return {**test_error(run), "training_errors": errors, "epochs": epochs}
+
+
 def _by_epoch(run: Path, quantity: Literal["train_loss", "train_accuracy"]) -> list[float]:
     """Return the mean of a training metric over each epoch; a line is a mean since the last one."""
     sums: dict[int, list[float]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jaxcnn.studies.runs import find_or_train, trained
+from jaxcnn.studies.runs import find_or_train
 from jaxcnn.studies.study import Study
 from jaxcnn.workdir import folder as workdirs
 
@@ -26,39 +26,41 @@ def choose(study: Study, at_a_time: int | None = None) -> tuple[Study, dict[str,
     Returns:
       The study, and arm -> `{"chosen": rate, "val_error": {rate: percent}}`.
     """
-    if not study.rates:
+    if not trials(study).arms:
         return study, {}
     runs = find_or_train(trials(study), [0], at_a_time)
     arms, tried = [], {}
     for arm in study.arms:
-        if arm.fit:
+        rates = study.rates_of(arm)
+        if not rates:
             arms.append(arm)
             continue
         errors = {}
-        for rate in study.rates:
+        for rate in rates:
             result = workdirs.read_result(runs[_name(arm.name, rate), 0])
             assert result is not None
             errors[rate] = 100 * (1 - result["val_accuracy"])
-        best = min(study.rates, key=lambda rate: (errors[rate], rate))
+        best = min(rates, key=lambda rate: (errors[rate], rate))
         optimizer = dataclasses.replace(arm.config.optimizer, learning_rate=best)
         config = dataclasses.replace(arm.config, optimizer=optimizer)
         arms.append(dataclasses.replace(arm, config=config))
-        tried[arm.name] = {"chosen": best, "val_error": {f"{r:g}": errors[r] for r in study.rates}}
+        tried[arm.name] = {"chosen": best, "val_error": {f"{r:g}": errors[r] for r in rates}}
     return dataclasses.replace(study, arms=tuple(arms)), tried
 
 
 def trials(study: Study) -> Study:
     """Return the runs that try the rates, as a study of its own."""
     arms = []
-    for arm in trained(study):
-        for rate in study.rates:
+    for arm in study.arms:
+        for rate in study.rates_of(arm):
             config = dataclasses.replace(
                 arm.config,
                 optimizer=dataclasses.replace(arm.config.optimizer, learning_rate=rate),
                 epochs=study.trial_epochs or arm.config.epochs,
                 val_fraction=VAL_FRACTION,
             )
-            arms.append(dataclasses.replace(arm, name=_name(arm.name, rate), config=config))
+            name = _name(arm.name, rate)
+            arms.append(dataclasses.replace(arm, name=name, config=config, rates=()))
     return dataclasses.replace(study, name=f"{study.name}, rates", arms=tuple(arms), rates=())
 
 

@@ -172,7 +172,7 @@ def _rates(study: Study, tried: dict[str, Any]) -> list[str]:
     if not tried:
         return []
     after = f", after {study.trial_epochs} epochs" if study.trial_epochs else ""
-    names = [*next(iter(tried.values()))["val_error"]]
+    names = sorted({name for each in tried.values() for name in each["val_error"]}, key=float)
     lines = [
         "Each arm has the learning rate of the smallest error (%) on a twelfth of the "
         f"training images, held out with seed 0{after}:",
@@ -181,7 +181,8 @@ def _rates(study: Study, tried: dict[str, Any]) -> list[str]:
         cells(["---"] * (len(names) + 2)),
     ]
     for arm, each in tried.items():
-        errors = [f"{each['val_error'][name]:.2f}" for name in names]
+        val = each["val_error"]
+        errors = [f"{val[name]:.2f}" if name in val else "" for name in names]
         lines.append(cells([arm, *errors, f"{each['chosen']:g}"]))
     return [*lines, ""]
 

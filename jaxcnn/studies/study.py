@@ -44,6 +44,7 @@ class Arm:
       config: config of the run; its seed is replaced. Arms of the same config share their runs.
       published: the source's figure for this condition.
       expected: sign of the difference from the baseline that the claim predicts; 0 for none.
+      rates: learning rates to choose from, instead of the study's.
       also_published: the source's figures for quantities of `Study.also`.
       measure: function from the folder of a finished run to `Measured`; None is the study's.
       fit: function from the config, with a seed, to `Measured` with `num_test_examples`, for what
@@ -54,6 +55,7 @@ class Arm:
     config: TrainConfig
     published: Published | None = None
     expected: Literal[-1, 0, 1] = 0
+    rates: tuple[float, ...] = ()
     also_published: Mapping[str, Published] = dataclasses.field(default_factory=dict)
     measure: Callable[[Path], Measured] | None = None
     fit: Callable[[TrainConfig], Measured] | None = None
@@ -143,6 +145,10 @@ class Study:
     trial_epochs: int | None = None
     figure: Callable[[Mapping[str, Any], Path], None] | None = None
     comment: str = ""
+
+    def rates_of(self, arm: Arm) -> tuple[float, ...]:
+        """Return the learning rates that an arm chooses from; none if it keeps its config's."""
+        return () if arm.fit else arm.rates or self.rates
 
     @property
     def size(self) -> str:

@@ -161,17 +161,18 @@ def test_run_study_trains_what_is_missing(trained, monkeypatch):
 
 
 def test_rates_are_chosen_on_the_validation_split_and_planned_first(trained, monkeypatch):
-    fast = Arm("fast", dataclasses.replace(CONFIG, label_smoothing=0.1))
-    study = dataclasses.replace(STUDY, arms=(STUDY.arms[0], fast), rates=(1e-3, 3e-3))
-    plan = engine.plan(study, [0, 1])
-    assert plan == [(arm, 0, rate) for arm in ("slow", "fast") for rate in (1e-3, 3e-3)]
+    fast = Arm("fast", dataclasses.replace(CONFIG, label_smoothing=0.1), rates=(1e-3, 4e-3))
+    study = dataclasses.replace(
+        STUDY, arms=(STUDY.arms[0], fast), rates=(1e-3, 3e-3), trial_epochs=2
+    )
     val_accuracies = {
         **{("slow", 1e-3): 0.91, ("slow", 3e-3): 0.90},
-        **{("fast", 1e-3): 0.92, ("fast", 3e-3): 0.92},
+        **{("fast", 1e-3): 0.92, ("fast", 4e-3): 0.92},
     }
+    assert engine.plan(study, [0, 1]) == [(arm, 0, rate) for arm, rate in val_accuracies]
     for arm in rates.trials(study).arms:
         config = runs.with_seed(arm, 0)
-        assert config.val_fraction == pytest.approx(1 / 12)
+        assert config.val_fraction == pytest.approx(1 / 12) and config.epochs == 2
         key = (arm.name.partition(",")[0], config.optimizer.learning_rate)
         # The rate that is better on the test set is the worse one on the validation split.
         accuracy = 0.5 if config.optimizer.learning_rate == 1e-3 else 0.99
@@ -182,13 +183,15 @@ def test_rates_are_chosen_on_the_validation_split_and_planned_first(trained, mon
     assert tried["slow"]["chosen"] == 1e-3 and tried["slow"]["val_error"]["0.003"] == (
         pytest.approx(10)
     )
+    assert [arm.config.epochs for arm in chosen.arms] == [1, 1]
     for arm in chosen.arms:
         write_run(Path(runs.with_seed(arm, 0).workdir), runs.with_seed(arm, 0), 0.9)
     monkeypatch.setattr(runs, "train_jobs", None)
     record = run_study(study, seeds=[0])
     assert record["rates"] == tried
     page = Path("runs/studies/rates/report.md").read_text()
-    assert "| slow | 9.00 | 10.00 | 0.001 |" in page
+    assert "held out with seed 0, after 2 epochs:" in page
+    assert "| slow | 9.00 | 10.00 |  | 0.001 |" in page
 
 
 def test_compare_pairs_the_configs_of_the_caller(trained, monkeypatch):

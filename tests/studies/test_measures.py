@@ -40,6 +40,20 @@ def test_errors_by_epoch_weight_the_lines_of_the_log_by_their_steps(tmp_path):
     assert losses == pytest.approx([1.4, 0.42])
 
 
+@pytest.mark.parametrize(
+    ("errors", "epochs"), [((0.5, 0.3, 0.2), 2.5), ((0.2, 0.1), 1), ((0.9, 0.26), 2)]
+)
+def test_epochs_to_quarter_are_interpolated(tmp_path, errors, epochs):
+    lines = [
+        {"step": 10 * epoch, "epoch": float(epoch), "train_loss": 1.0, "train_accuracy": 1 - error}
+        for epoch, error in enumerate(errors, 1)
+    ]
+    write_log(tmp_path / "run", lines)
+    measured = measures.epochs_to_quarter(tmp_path / "run")
+    assert measured["epochs"] == pytest.approx(epochs)
+    assert measured["training_errors"] == pytest.approx([100 * error for error in errors])
+
+
 def test_exponent_of_a_power_law_is_found():
     arms = {
         f"{size:,} images": {"test_error": 1 + 50 * size**-0.7, "training_error": 1.0}
