@@ -24,10 +24,10 @@ ROOMS = {
         *("runs", "convert", "benchmark", "usage"),
     ),
     "studies": (
-        *("boosting", "engine", "publish", "catalogue"),
+        *("engine", "publish", "catalogue"),
         *("borders", "gradients", "invariance", "ladder", "learning", "repeatability", "arms"),
         *("cost", "cost_figure", "cost_1998", "cost_numbers"),
-        *("digit_measures", "gradient_measures", "image_measures", "measures"),
+        *("digit_measures", "boosting", "gradient_measures", "image_measures", "measures"),
         *("publish", "calculation", "report", "summary", "statistics", "rates", "runs", "study"),
     ),
     "demo": ("page", "gallery", "describe"),

@@ -18,13 +18,17 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
 from jaxcnn.data import augment
 from jaxcnn.data.datasets import Dataset
+from jaxcnn.data.open import open_dataset
+from jaxcnn.data.splits import split_training_set
 from jaxcnn.data.transforms import Affine
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import predict
 from jaxcnn.training.train import train_and_evaluate
+from jaxcnn.workdir import folder as workdirs
 
 Images = UInt8[np.ndarray, "examples height width channels"]
 CHUNK = 1000  # images that are distorted at a time
@@ -63,63 +67,110 @@ def distorted(images: Images, transform: Affine, *, seed: int, copies: int = 1) 
     """
     fields, key = dataclasses.asdict(transform), jax.random.key(seed)
     distort = jax.jit(lambda key, images: augment.affine(key, images, **fields))
-    pieces = []
+    results = np.empty((copies, *images.shape), np.uint8)  # in place, without a second copy of all
     for copy in range(copies):
         for start in range(0, len(images), CHUNK):
             chunk = images[start : start + CHUNK]
             piece = distort(jax.random.fold_in(key, copy * len(images) + start), chunk)
-            pieces.append(np.clip(np.rint(np.asarray(piece)), 0, 255).astype(np.uint8))
-    return np.concatenate(pieces)
+            results[copy, start : start + CHUNK] = np.clip(np.rint(np.asarray(piece)), 0, 255)
+    return results.reshape(-1, *images.shape[1:])
 
 
 def boost(
-    config: TrainConfig, dataset: Dataset, folder: Path, *, transform: Affine, copies: int = 9
+    run: Path, *, copies: int = 9
 ) -> Callable[[Images], Float[np.ndarray, "examples classes"]]:
-    """Train three networks, or finish them, and return the sum of their outputs.
+    """Train two networks that complement that of a finished run; return the sum of all outputs.
 
     The patterns that are filtered are distortions of the training images, new ones for the third
     network. The second and the third network are trained on those that remain, without further
-    distortions. An interrupted call continues when it is repeated.
+    distortions, for about as many steps as the first. Their runs are kept in `boosting/second` and
+    `boosting/third` in the folder of the first. An interrupted call continues when it is repeated;
+    networks that are finished are only loaded.
 
     Args:
-      config: config of the first network; that of the others has no `Affine` among its transforms.
-      dataset: images and labels.
-      folder: folder with a run for each network: `first`, `second` and `third`.
-      transform: distortion of the patterns that are filtered.
+      run: folder of the first network's run, with the `Affine` among its transforms that distorts
+        the patterns.
       copies: number of distortions of each training image that are filtered; the paper has 9.
 
     Returns:
       Function from raw images to the sum of the three networks' probabilities for each class.
 
     Raises:
-      UserError: a filter leaves no pattern, or as `train_and_evaluate`.
+      UserError: the run has no `Affine`, a filter leaves no pattern, or as `train_and_evaluate`.
     """
+    config = workdirs.read_config(run)
+    dataset = _training_set(config)
     labels = np.tile(dataset.train_labels, copies)
-    plain = tuple(each for each in config.transforms if not isinstance(each, Affine))
-    filtered = dataclasses.replace(config, transforms=plain)
 
-    def new_patterns(number: int) -> Images:
-        seed = 3 * config.seed + number
-        return distorted(dataset.train_images, transform, seed=seed, copies=copies)
-
-    def trained(name: str, config: TrainConfig, data: Dataset) -> predict.Classifier:
-        train_and_evaluate(dataclasses.replace(config, workdir=str(folder / name)), dataset=data)
-        return predict.load(folder / name)
-
-    def chosen(name: str, images: Images, rows: np.ndarray) -> Dataset:
-        if not len(rows):
-            raise UserError(
-                f"no pattern is left for the {name} network of {len(images):,}; expected some that "
-                "are hard; raise `copies`, or distort more"
+    def trained(
+        name: str, number: int, choose: Callable[[Images], np.ndarray]
+    ) -> predict.Classifier:
+        folder = run / "boosting" / name
+        if workdirs.read_result(folder) is None:
+            seed = 3 * config.seed + number
+            images = distorted(dataset.train_images, _affine(config), seed=seed, copies=copies)
+            rows = choose(images)
+            if not len(rows):
+                raise UserError(
+                    f"no pattern is left for the {name} network of {len(images):,}; expected some "
+                    "that are hard; raise `copies`, or distort more"
+                )
+            hard = dataclasses.replace(
+                dataset, train_images=images[rows], train_labels=labels[rows]
             )
-        return dataclasses.replace(dataset, train_images=images[rows], train_labels=labels[rows])
+            epochs = max(1, round(config.epochs * len(dataset.train_images) / len(rows)))
+            train_and_evaluate(_filtered(config, epochs, folder), dataset=hard)
+        return predict.load(folder)
 
-    first = trained("first", config, dataset)
-    images = new_patterns(1)
-    correct = first.log_probs(images).argmax(-1) == labels
-    rows = half_wrong(correct, np.random.default_rng(config.seed))
-    second = trained("second", filtered, chosen("second", images, rows))
-    images = new_patterns(2)
-    answers = [each.log_probs(images).argmax(-1) for each in (first, second)]
-    third = trained("third", filtered, chosen("third", images, disagreements(*answers)))
+    def right(images: Images) -> Bool[np.ndarray, " patterns"]:
+        return _answers(first, images) == labels
+
+    first, rng = predict.load(run), np.random.default_rng(config.seed)
+    second = trained("second", 1, lambda images: half_wrong(right(images), rng))
+    third = trained(
+        "third",
+        2,
+        lambda images: disagreements(_answers(first, images), _answers(second, images)),
+    )
     return lambda images: sum(np.exp(each.log_probs(images)) for each in (first, second, third))
+
+
+def _training_set(config: TrainConfig) -> Dataset:
+    """Return the dataset of a run, with the images that it was trained on."""
+    dataset = split_training_set(
+        open_dataset(config.dataset, **configs.dataset_options(config)),
+        val_fraction=config.val_fraction,
+        train_examples=config.train_examples,
+        seed=config.seed,
+    )
+    assert isinstance(dataset, Dataset)
+    return dataclasses.replace(dataset, val_images=None, val_labels=None)
+
+
+def _affine(config: TrainConfig) -> Affine:
+    for transform in config.transforms:
+        if isinstance(transform, Affine):
+            return transform
+    raise UserError(
+        "the transforms of the run have no `affine`; expected one, which distorts the patterns "
+        "that the second and the third network are trained on; choose another run"
+    )
+
+
+def _filtered(config: TrainConfig, epochs: int, folder: Path) -> TrainConfig:
+    """Return the config of a network that is trained on all of the patterns that it is given."""
+    return dataclasses.replace(
+        config,
+        transforms=tuple(each for each in config.transforms if not isinstance(each, Affine)),
+        epochs=epochs,
+        continued_from=(),
+        eval_every_epochs=epochs,
+        train_examples=None,
+        val_fraction=0.0,
+        patience=None,
+        workdir=str(folder),
+    )
+
+
+def _answers(network: predict.Classifier, images: Images) -> Int[np.ndarray, " patterns"]:
+    return network.log_probs(images).argmax(-1)

@@ -104,6 +104,18 @@ def last_layer_by_neighbors(run: Path) -> Measured:
     return _measured(scores(test), dataset.test_labels)
 
 
+def boosted(run: Path) -> Measured:
+    """Train two networks that complement that of a run, as in Boosted LeNet-4, and measure all.
+
+    Raises:
+      UserError: the run has no `Affine` among its transforms, or none of its answers is wrong.
+    """
+    from jaxcnn.studies.boosting import boost
+
+    images, labels = test_images(run)
+    return _measured(boost(run)(images), labels)
+
+
 def _dataset(config: TrainConfig) -> Dataset:
     from jaxcnn.data.open import open_dataset
 

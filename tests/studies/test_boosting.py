@@ -1,15 +1,17 @@
 """Boosting: what is filtered, by hand, and three networks in a row."""
 
-import dataclasses
+import shutil
 
 import numpy as np
 import pytest
+from helpers import write_run
 
-from jaxcnn import PRESETS
-from jaxcnn.data.datasets import Dataset
+from jaxcnn import train_and_evaluate
+from jaxcnn.config import TrainConfig
 from jaxcnn.data.transforms import Affine
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation.predict import load
+from jaxcnn.studies import boosting
 from jaxcnn.studies.boosting import boost, disagreements, distorted, half_wrong
 
 
@@ -43,39 +45,54 @@ def test_distorted_images_differ_by_copy_and_by_seed():
     np.testing.assert_array_equal(distorted(images, Affine(), seed=1), images)
 
 
-def digits(count, noise):
-    """Return images of a bright row, in noise, with the number of the row as the class."""
-    rng = np.random.default_rng(count)
-    labels = rng.integers(10, size=count, dtype=np.int32)
-    images = rng.integers(noise, size=(count, 28, 28, 1), dtype=np.uint8)
-    images[np.arange(count), 4 + 2 * labels] += 60
-    return images, labels
+@pytest.fixture
+def given(monkeypatch):
+    """The datasets that networks are trained on, in order."""
+    datasets = []
 
+    def train(config, *, dataset):
+        datasets.append(dataset)
+        return train_and_evaluate(config, dataset=dataset)
 
-def boosted(folder, noise=140):
-    dataset = Dataset("mnist5k", *digits(400, noise), *digits(50, noise), tuple("0123456789"))
-    config = dataclasses.replace(
-        PRESETS["lenet5-mnist5k"].config, model="linear", epochs=4, batch_size=8, preset="custom"
-    )
-    return boost(config, dataset, folder, transform=Affine(degrees=10.0), copies=2)
+    monkeypatch.setattr(boosting, "train_and_evaluate", train)
+    return datasets
 
 
 @pytest.mark.slow
-def test_boost_trains_three_networks_and_adds_their_probabilities(tmp_path):
-    images, _ = digits(50, 140)
-    scores = boosted(tmp_path)(images)
-    runs = [load(tmp_path / name) for name in ("first", "second", "third")]
-    expected = sum(np.exp(run.log_probs(images)) for run in runs)
-    np.testing.assert_allclose(scores, expected, rtol=1e-6)
-    np.testing.assert_allclose(scores.sum(-1), 3, rtol=1e-5)
-    steps = [run.trained.step for run in runs]
-    assert steps[0] == 4 * 50 and 0 < steps[1] and 0 < steps[2]
-    kernels = [np.asarray(run.trained.params["output"]["kernel"]) for run in runs]
-    assert (kernels[0] != kernels[1]).any() and (kernels[1] != kernels[2]).any()
-    np.testing.assert_array_equal(boosted(tmp_path)(images), scores)  # the runs are finished
+def test_boost_trains_on_what_the_networks_before_find_hard(
+    run_of_rows, rows_as_mnist5k, rows, given, tmp_path
+):
+    first = shutil.copytree(run_of_rows, tmp_path / "first")
+    scores = boost(first, copies=3)(rows.test_images)
+    networks = [load(first), *(load(first / "boosting" / name) for name in ("second", "third"))]
+    log_probs = [network.log_probs(rows.test_images) for network in networks]
+    np.testing.assert_allclose(scores, sum(map(np.exp, log_probs)), rtol=1e-5)
+
+    def answers(network, dataset):
+        return networks[network].log_probs(dataset.train_images).argmax(-1)
+
+    second, third = given
+    correct = answers(0, second) == second.train_labels
+    assert 2 * correct.sum() == len(correct) > 8
+    assert (answers(0, third) != answers(1, third)).all() and len(third.train_labels) > 4
+    steps = [network.trained.step for network in networks]
+    assert steps[0] == 200 and steps[1:] == pytest.approx([200, 200], rel=0.2)
+
+    shutil.rmtree(first / "boosting" / "third")
+    np.testing.assert_array_equal(boost(first, copies=3)(rows.test_images), scores)
+    assert len(given) == 3  # the third network alone is trained again
+    np.testing.assert_array_equal(given[2].train_images, third.train_images)
 
 
 @pytest.mark.slow
-def test_boost_refuses_patterns_without_a_wrong_answer(tmp_path):
-    with pytest.raises(UserError, match="no pattern is left for the second network of 800"):
-        boosted(tmp_path, noise=1)
+def test_boost_refuses_patterns_without_a_hard_one(run_of_rows, rows_as_mnist5k, monkeypatch):
+    monkeypatch.setattr(boosting, "half_wrong", lambda correct, rng: np.flatnonzero(~correct)[:0])
+    with pytest.raises(UserError, match="no pattern is left for the second network of 400"):
+        boost(run_of_rows, copies=1)
+
+
+def test_boost_refuses_a_run_without_distortions(tmp_path, rows_as_mnist5k, monkeypatch):
+    write_run(tmp_path / "run", TrainConfig(model="linear", dataset="mnist5k"), 0.9)
+    monkeypatch.setattr(boosting.predict, "load", lambda run: None)
+    with pytest.raises(UserError, match="the transforms of the run have no `affine`"):
+        boost(tmp_path / "run", copies=1)

@@ -1,6 +1,5 @@
 """Figures 9 and 10 of 1998: test error and rejection, from definitions and scikit-learn."""
 
-
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
