@@ -3,6 +3,7 @@
 from jaxcnn.studies.borders import PADDING
 from jaxcnn.studies.calculation import Calculation
 from jaxcnn.studies.cost import COST
+from jaxcnn.studies.digits import DIGITS
 from jaxcnn.studies.gradients import PLATEAU
 from jaxcnn.studies.invariance import NOISE, SHIFT
 from jaxcnn.studies.ladder import THEN_AND_NOW
@@ -13,6 +14,18 @@ from jaxcnn.studies.study import Study
 STUDIES: dict[str, Study | Calculation] = {
     study.name: study
     for study in (
-        *(SEEDS, COST, PRINTOUT, SIZE, PASSES, PLATEAU, SHIFT, NOISE, PADDING, THEN_AND_NOW),
+        *(
+            SEEDS,
+            COST,
+            PRINTOUT,
+            SIZE,
+            PASSES,
+            PLATEAU,
+            SHIFT,
+            NOISE,
+            PADDING,
+            THEN_AND_NOW,
+            DIGITS,
+        ),
     )
 }
