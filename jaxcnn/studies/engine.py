@@ -72,7 +72,7 @@ def run_study(
     study, tried = rates.choose(study, jobs)
     folder = folder_of(study.name, quick=quick)
     folder.mkdir(parents=True, exist_ok=True)
-    runs = find_or_train(study, seeds, jobs)
+    runs = find_or_train(study, study.seeds_to_train(seeds), jobs)
     measured = _measure(study, seeds, runs, folder / "measured.json")
     num_examples = {}
     for arm in study.arms:
@@ -174,16 +174,18 @@ def plan(
         return []
     seeds = range(study.num_seeds) if seeds is None else seeds
     study = _chosen(study, arms)
+    different = {(arm.config, study.rates_of(arm)): arm for arm in study.arms}.values()
     missing: list[tuple[str, int, float | None]] = [
         (arm.name, 0, rate)
-        for arm in study.arms
+        for arm in different
         for rate in study.rates_of(arm)
         if missing_runs(
             rates.trials(_with_rate(dataclasses.replace(study, arms=(arm,)), rate)), [0]
         )
     ]
     return missing or [
-        (arm.name, seed, None) for arm, seed in missing_runs(rates.choose(study)[0], seeds)
+        (arm.name, seed, None)
+        for arm, seed in missing_runs(rates.choose(study)[0], study.seeds_to_train(seeds))
     ]
 
 

@@ -14,19 +14,21 @@ from jaxcnn.evaluation.jobs import Job, train_jobs
 from jaxcnn.evaluation.jobs_progress import show_progress
 from jaxcnn.studies.study import Arm, Study
 from jaxcnn.training.validate import validated
+from jaxcnn.workdir import folder as workdirs
 from jaxcnn.workdir.folder import default_workdir
 from jaxcnn.workdir.listing import list_runs
 
 
 def missing_runs(study: Study, seeds: Sequence[int]) -> list[tuple[Arm, int]]:
     """Return the arms and seeds for which there is no finished run."""
-    known = _finished()
-    return [
-        (arm, seed)
-        for arm in trained(study)
-        for seed in seeds
-        if _existing(with_seed(arm, seed), known) is None
-    ]
+    known, missing = _finished(), list[tuple[Arm, int]]()
+    for arm in trained(study):
+        for seed in seeds:
+            config = with_seed(arm, seed)
+            if _existing(config, known) is None:
+                missing.append((arm, seed))
+                known.append((config, Path(config.workdir or "")))  # arms may share a run
+    return missing
 
 
 def trained(study: Study) -> list[Arm]:
@@ -91,3 +93,22 @@ def find_or_train(
         with show_progress(jobs, only_ends=True) as watch:
             train_jobs(jobs, watch, at_a_time=at_a_time)
     return runs
+
+
+def runs_of_seeds(run: Path, seeds: Sequence[int]) -> list[Path]:
+    """Return the finished runs below `runs/` that differ from a run in nothing but the seed.
+
+    Args:
+      run: folder of a run.
+      seeds: seeds of the runs to find.
+
+    Raises:
+      UserError: there is no finished run of a seed.
+    """
+    arm, known = Arm("", workdirs.read_config(run)), _finished()
+    found = {seed: _existing(with_seed(arm, seed), known) for seed in seeds}
+    if missing := [str(seed) for seed, path in found.items() if path is None]:
+        raise UserError(
+            f"runs/ has no finished run of {run} with seed {', '.join(missing)}; train it first"
+        )
+    return [path for path in found.values() if path]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,6 +117,7 @@ class Study:
       derived: numbers computed from all arms.
       stepwise: take paired differences from the arm before, instead of from the first.
       num_seeds: number of seeds by default.
+      together: number of seeds, from a multiple of it, whose runs one measurement may need.
       seconds: seconds of one run and its measurement on two cores, for the plan.
       rates: learning rates, of which each arm takes the best on a validation split; () keeps those
         of the arms' configs.
@@ -140,6 +141,7 @@ class Study:
     derived: tuple[Derived, ...] = ()
     stepwise: bool = False
     num_seeds: int = 5
+    together: int = 1
     seconds: float = 60.0
     rates: tuple[float, ...] = ()
     trial_epochs: int | None = None
@@ -153,6 +155,12 @@ class Study:
     @property
     def size(self) -> str:
         """Describe the size of the study, for the list of all."""
-        count, minutes = len(self.arms), self.seconds * len(self.arms) * self.num_seeds / 60
+        count, num_runs = len(self.arms), len({arm.config for arm in self.arms}) * self.num_seeds
+        minutes = self.seconds * num_runs / 60
         arms = f"{count} arm{'s' if count != 1 else ''}"
         return f"{arms}, {self.num_seeds} seeds, {minutes:.0f} min on two cores"
+
+    def seeds_to_train(self, seeds: Iterable[int]) -> list[int]:
+        """Return the seeds whose runs the measurements of some seeds need."""
+        size = self.together
+        return sorted({seed - seed % size + i for seed in seeds for i in range(size)})

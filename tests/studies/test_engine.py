@@ -160,6 +160,21 @@ def test_run_study_trains_what_is_missing(trained, monkeypatch):
     assert engine.plan(STUDY, [1, 2], arms=["fast"]) == [("fast", 2, None)]
 
 
+def test_run_study_trains_runs_that_arms_and_seeds_share_once(trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr(runs, "train_jobs", lambda jobs, watch, at_a_time: asked.extend(jobs))
+    again = dataclasses.replace(STUDY.arms[0], name="slow again")
+    study = dataclasses.replace(STUDY, arms=(STUDY.arms[0], again), together=4)
+    monkeypatch.setattr(engine, "write_result", lambda *_: None)
+    record = run_study(study, seeds=[1])
+    assert [job.config.seed for job in asked] == [2, 3]
+    assert record["seeds"] == [1] and record["runs"]["slow"] == record["runs"]["slow again"]
+    assert engine.plan(study, [1]) == [("slow", 2, None), ("slow", 3, None)]
+    assert study.size == "2 arms, 5 seeds, 5 min on two cores"
+    rated = dataclasses.replace(study, rates=(1e-3,))
+    assert len(engine.plan(rated, [0])) == 1
+
+
 def test_rates_are_chosen_on_the_validation_split_and_planned_first(trained, monkeypatch):
     fast = Arm("fast", dataclasses.replace(CONFIG, label_smoothing=0.1), rates=(1e-3, 4e-3))
     study = dataclasses.replace(
