@@ -25,9 +25,11 @@ ROOMS = {
     ),
     "studies": (
         *("engine", "publish", "catalogue"),
-        *("borders", "gradients", "invariance", "ladder", "learning", "repeatability", "arms"),
+        *("answers", "borders", "digits", "gradients", "invariance", "ladder", "learning"),
+        *("repeatability", "cifar", "arms", "digits_figure", "neighbour_figure"),
         *("cost", "cost_figure", "cost_1998", "cost_numbers"),
-        *("digit_measures", "boosting", "gradient_measures", "image_measures", "measures"),
+        *("answer_measures", "neighbour_measures", "digit_measures", "boosting"),
+        *("gradient_measures", "image_measures", "measures"),
         *("publish", "calculation", "report", "summary", "statistics", "rates", "runs", "study"),
     ),
     "demo": ("page", "gallery", "describe"),

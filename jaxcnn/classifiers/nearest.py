@@ -51,14 +51,21 @@ def nearest_neighbors(
     def scores(x: Array) -> Array:
         of_class = [_smallest(squared_distances(x, each), k) for each in stored]
         distances = jnp.stack(of_class, axis=1)  # squared [examples, classes, k]
-        _, nearest = lax.top_k(-distances.reshape(len(x), -1), k)
-        votes = jax.nn.one_hot(nearest // k, num_classes).sum(1)
+        _, places = lax.top_k(-distances.reshape(len(x), -1), k)
+        votes = jax.nn.one_hot(places // k, num_classes).sum(1)
         first = distances[:, :, 0]
         least = first.min(1, keepdims=True)
         ratio = jnp.where(first > least, jnp.sqrt(least / first), 1.0)
         return votes + ratio / 2
 
     return in_chunks(scores)
+
+
+def nearest(
+    x: Float[Array, "examples units"], stored: Float[Array, "stored units"], k: int
+) -> Int[Array, "examples k"]:
+    """Return the rows of the k vectors nearest to each example, in order of their distance."""
+    return lax.top_k(-squared_distances(x, stored), k)[1]
 
 
 def _smallest(distances: Float[Array, "examples stored"], k: int) -> Float[Array, "examples k"]:

@@ -1,5 +1,6 @@
 """STUDIES maps the name of each study to it; one file holds each family of claims."""
 
+from jaxcnn.studies.answers import ENSEMBLES, NEIGHBOURS, VIEWS
 from jaxcnn.studies.borders import PADDING
 from jaxcnn.studies.calculation import Calculation
 from jaxcnn.studies.cost import COST
@@ -14,18 +15,7 @@ from jaxcnn.studies.study import Study
 STUDIES: dict[str, Study | Calculation] = {
     study.name: study
     for study in (
-        *(
-            SEEDS,
-            COST,
-            PRINTOUT,
-            SIZE,
-            PASSES,
-            PLATEAU,
-            SHIFT,
-            NOISE,
-            PADDING,
-            THEN_AND_NOW,
-            DIGITS,
-        ),
+        *(SEEDS, COST, PRINTOUT, SIZE, PASSES, PLATEAU, SHIFT, NOISE, PADDING, THEN_AND_NOW),
+        *(DIGITS, VIEWS, ENSEMBLES, NEIGHBOURS),
     )
 }

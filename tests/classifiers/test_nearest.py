@@ -6,7 +6,7 @@ from helpers import clustered
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxcnn.classifiers import least_squares
-from jaxcnn.classifiers.nearest import nearest_neighbors
+from jaxcnn.classifiers.nearest import nearest, nearest_neighbors
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -24,6 +24,13 @@ def test_nearest_neighbor_decides_between_equal_votes():
     scores = nearest_neighbors(images, np.array([2, 0, 1]), num_classes=3)
     queries = np.array([[1], [2], [9]], np.float32).reshape(3, 1, 1, 1)
     assert scores(queries).argmax(-1).tolist() == [2, 0, 1]
+
+
+def test_nearest_rows_are_in_the_order_of_their_distance():
+    rng = np.random.default_rng(0)
+    x, stored = (rng.normal(size=(count, 5)).astype(np.float32) for count in (8, 30))
+    expected = np.argsort(np.square(x[:, None] - stored).sum(-1), axis=1)[:, :4]
+    np.testing.assert_array_equal(nearest(x, stored, 4), expected)
 
 
 @pytest.mark.parametrize("k", [0, 4])
