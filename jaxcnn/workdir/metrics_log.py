@@ -7,7 +7,9 @@ import hashlib
 import json
 import logging
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -118,11 +120,11 @@ class MetricsLog:
         return {"lines": self._lines, "sha256": self._hash.hexdigest()}
 
     def _write_events(self, step: int, metrics: dict[str, float]) -> None:
-        # Imported at the first line: it takes seconds where torch is installed. SummaryWriter would
-        # write in a thread, where the error of a full disk is lost.
-        from tensorboardX.event_file_writer import EventsWriter
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import scalar
+        # SummaryWriter would write in a thread, where the error of a full disk is lost.
+        with _without_torch():
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
+            from tensorboardX.summary import scalar
 
         if self._events is None:
             self._events = EventsWriter(str(self._workdir / "events"))
@@ -169,6 +171,19 @@ def latest(workdir: Path) -> Line:
         if "test_accuracy" in values or "val_accuracy" in values:
             break
     return values
+
+
+@contextlib.contextmanager
+def _without_torch() -> Iterator[None]:
+    """Let `import torch` fail: tensorboardX tries it, which takes seconds, and works without."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # import raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
 
 
 def _read(path: Path) -> bytes:

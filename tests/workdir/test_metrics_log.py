@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 
 import pytest
 from tensorboardX.proto.event_pb2 import Event
@@ -93,3 +94,15 @@ def test_metrics_log_writes_events_for_tensorboard(tmp_path):
         found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
         at += 16 + length
     assert found == {("test_accuracy", 7): 0.75}
+
+
+def test_metrics_log_does_not_import_torch(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [*sys.modules]:
+        if name.partition(".")[0] in ("torch", "tensorboardX"):
+            monkeypatch.delitem(sys.modules, name)
+    log = metrics_log.MetricsLog(tmp_path, step=0)
+    log.write(7, {"test_accuracy": 0.75})
+    log.close()
+    assert "torch" not in sys.modules and any(tmp_path.glob("events.out.*"))
