@@ -13,7 +13,7 @@ from jaxcnn.data import transforms
 from jaxcnn.data.datasets import DATASETS
 from jaxcnn.data.preprocess import make_preprocess
 from jaxcnn.data.sources import PREFIXES
-from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.models import variants
 from jaxcnn.presets import PRESETS
 
 STORED = {"mnist": (28, 1), "mnist5k": (28, 1), "cifar10": (32, 3)}  # size and channels
@@ -34,8 +34,8 @@ def test_presets_are_named_carded_and_can_be_built(name):
     images = jax.eval_shape(for_training, jax.random.key(0), stored)
     views = jax.eval_shape(functools.partial(for_evaluation, views=config.eval_views), stored)
     assert views.shape == (4 * config.eval_views, *images.shape[1:])
-    assert images.shape[1:] == IMAGE_SHAPES[config.model]
-    jax.eval_shape(MODELS[config.model]().init, jax.random.key(0), images)
+    assert images.shape[1:] == variants.image_shape(config.model)
+    jax.eval_shape(variants.constructor(config.model)().init, jax.random.key(0), images)
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -16,6 +16,25 @@ def lenet5(torch: Any) -> Any:
     )
 
 
+def lenet5_relu(torch: Any) -> Any:
+    """Build LeNet-5 with rectified units and maxima, which commute: maxima first take less time."""
+    t = torch.nn
+    return t.Sequential(
+        *(t.Conv2d(1, 6, 5, padding=2), t.MaxPool2d(2), t.ReLU(inplace=True)),
+        *(t.Conv2d(6, 16, 5), t.MaxPool2d(2), t.ReLU(inplace=True)),
+        *(t.Conv2d(16, 120, 5), t.ReLU(inplace=True), t.Flatten()),
+        *(t.Linear(120, 84), t.ReLU(inplace=True), t.Linear(84, 10)),
+    )
+
+
+def lenet5_relu_valid(torch: Any) -> Any:
+    """Build `lenet5_relu` without padding; means of 5x5 regions keep the later layers' sizes."""
+    t = torch.nn
+    c1_to_s2 = (t.Conv2d(1, 6, 5), t.MaxPool2d(2), t.ReLU(inplace=True))
+    c3_to_s4 = (t.Conv2d(6, 16, 5), t.ReLU(inplace=True), t.AdaptiveAvgPool2d(5))
+    return t.Sequential(*c1_to_s2, *c3_to_s4, *lenet5_relu(torch)[6:])
+
+
 def alexnet(torch: Any) -> Any:
     """Build the layers of torchvision's models/alexnet.py."""
     t = torch.nn
@@ -147,6 +166,8 @@ def lenet5_1998(torch: Any) -> Any:
 # Name -> constructor, and shape of an image: height, width, channels.
 NETWORKS = {
     "lenet5": (lenet5, (28, 28, 1)),
+    "lenet5-relu": (lenet5_relu, (28, 28, 1)),
+    "lenet5-relu:padding=valid": (lenet5_relu_valid, (28, 28, 1)),
     "alexnet": (alexnet, (224, 224, 3)),
     "alexnet-2012": (alexnet_2012, (224, 224, 3)),
     "alexnet-32": (alexnet_32, (32, 32, 3)),

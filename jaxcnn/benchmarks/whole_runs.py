@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -19,6 +20,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from jaxcnn import config as configs
+from jaxcnn.benchmarks import torch_job
 from jaxcnn.data import datasets
 from jaxcnn.errors import RunError
 from jaxcnn.files import cache_dir
@@ -53,24 +56,16 @@ def measure_notebook(
       UserError: the dataset cannot be loaded.
       RunError: a process failed.
     """
-    loaded = datasets.load(dataset)
     runs: Runs = {"the notebook": [], "jaxcnn": []}
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "data.npz")
-        np.savez(
-            file,
-            **{
-                name: getattr(loaded, name)
-                for name in ("train_images", "train_labels", "test_images", "test_labels")
-            },
-        )
+        file = _save_arrays(dataset, Path(folder))
         notebook = (sys.executable, "-m", "jaxcnn.benchmarks.notebook_job", file, str(num_epochs))
         ours = (*train_command, "lenet5-mnist", "--dataset", dataset, "--epochs", str(num_epochs))
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}: the notebook")
-            runs["the notebook"].append(_run_notebook(notebook))
+            runs["the notebook"].append(_run_torch(notebook))
             say(f"round {number + 1} of {rounds}: jaxcnn")
-            runs["jaxcnn"].append(_train((*ours, *flags), {}))
+            runs["jaxcnn"].append(_train((*ours, *flags), Path(folder, f"run{number}"), {}))
     return {"what": "notebook", "dataset": dataset, "epochs": num_epochs, "runs": runs}
 
 
@@ -84,6 +79,8 @@ def measure_accuracy(
 ) -> dict[str, Any]:
     """Train with seeds 0, 1, ..., each without compiled programs in the cache, and then with them.
 
+    PyTorch trains with each seed, too, if it is installed and `torch_job` supports the recipe.
+
     Args:
       train_command: words of the command that trains.
       preset: name of the preset.
@@ -92,8 +89,8 @@ def measure_accuracy(
       say: function that prints a progress line.
 
     Returns:
-      The arguments, and `runs`: "empty cache", "warm cache" -> seconds from the command to its end,
-      and test accuracy, of each seed.
+      The arguments, and `runs`: "empty cache", "warm cache", "PyTorch" -> seconds from the command
+      to its end, and test accuracy, of each seed.
 
     Raises:
       UserError: the preset's dataset cannot be loaded.
@@ -101,13 +98,22 @@ def measure_accuracy(
     """
     datasets.load(PRESETS[preset].config.dataset)  # so that every run finds it prepared
     runs: Runs = {"empty cache": [], "warm cache": []}
-    for seed in range(rounds):
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "datasets").symlink_to(cache_dir("datasets"))
-            for side, each in runs.items():
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(rounds):
+            cache = Path(folder, f"cache{seed}")
+            cache.mkdir()
+            (cache / "datasets").symlink_to(cache_dir("datasets"))
+            command = (*train_command, preset, *flags, "--seed", str(seed))
+            for side in ("empty cache", "warm cache"):
                 say(f"seed {seed} of {rounds - 1}: {side}")
-                command = (*train_command, preset, *flags, "--seed", str(seed))
-                each.append(_train(command, {"JAXCNN_CACHE_DIR": folder}))
+                run = Path(folder, f"{side} {seed}")
+                runs[side].append(_train(command, run, {"JAXCNN_CACHE_DIR": str(cache)}))
+            config = configs.from_json((run / "config.json").read_text())
+            if find_spec("torch") and torch_job.supports(config):
+                say(f"seed {seed} of {rounds - 1}: PyTorch")
+                arrays = _save_arrays(config.dataset, Path(folder))
+                job = (sys.executable, "-m", torch_job.__name__, run / "config.json", arrays)
+                runs.setdefault("PyTorch", []).append(_run_torch(job))
     return {"what": "accuracy", "preset": preset, "flags": [*flags], "runs": runs}
 
 
@@ -127,35 +133,44 @@ def print_runs(measured: dict[str, Any], console: Console) -> None:
             *(f"{figure:.2%}" for figure in (mean(accuracies), min(accuracies))),
         )
     console.print(table)
-    if measured["what"] == "notebook":
-        pairs = zip(*runs.values(), strict=True)
-        ratios = [theirs["seconds"] / ours["seconds"] for theirs, ours in pairs]
-        console.print(
-            f"jaxcnn is {median(ratios):.1f} times as fast ({min(ratios):.1f} to "
-            f"{max(ratios):.1f}), from the command to the test accuracy."
-        )
+    for theirs, ours in (("the notebook", "jaxcnn"), ("PyTorch", "warm cache")):
+        if theirs in runs:
+            pairs = zip(runs[theirs], runs[ours], strict=True)
+            ratios = [their["seconds"] / our["seconds"] for their, our in pairs]
+            console.print(
+                f"jaxcnn is {median(ratios):.1f} times as fast as {theirs} ({min(ratios):.1f} to "
+                f"{max(ratios):.1f}), from the command to the test accuracy."
+            )
 
 
-def _run_notebook(command: Sequence[str | Path]) -> dict[str, float]:
+def _save_arrays(dataset: str, folder: Path) -> Path:
+    """Save the arrays of a dataset, if they are not saved, and return the file."""
+    file = folder / "data.npz"
+    if not file.exists():
+        loaded = datasets.load(dataset)
+        names = ("train_images", "train_labels", "test_images", "test_labels")
+        np.savez(file, **{name: getattr(loaded, name) for name in names})
+    return file
+
+
+def _run_torch(command: Sequence[str | Path]) -> dict[str, float]:
     seconds, said = _timed(command, {})
     found = re.search(r"Test Accuracy: ([\d.]+)%", said)
     assert found is not None, said
     return {"seconds": seconds, "accuracy": float(found[1]) / 100}
 
 
-def _train(command: Sequence[str], environment: dict[str, str]) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder, "run")
-        seconds, _ = _timed((*command, "--workdir", run), environment)
-        result = json.loads((run / "result.json").read_text())
+def _train(command: Sequence[str], run: Path, environment: Mapping[str, str]) -> dict[str, float]:
+    seconds, _ = _timed((*command, "--workdir", run), environment)
+    result = json.loads((run / "result.json").read_text())
     return {"seconds": seconds, "accuracy": result["test_accuracy"]}
 
 
-def _timed(command: Sequence[str | Path], environment: dict[str, str]) -> tuple[float, str]:
+def _timed(command: Sequence[str | Path], environment: Mapping[str, str]) -> tuple[float, str]:
     """Return the seconds of a process from its start to its end, and its output."""
     started = time.perf_counter()
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | environment
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
     )
     seconds = time.perf_counter() - started
     if done.returncode:

@@ -57,15 +57,16 @@ def benchmark(
 
     Args:
         network: network in jaxcnn.models.MODELS; lenet5, alexnet and alexnet-2012 have sides in
-            linen and PyTorch, lenet5-1998, alexnet-32 and cuda-convnet-18pct in PyTorch. For
-            --what input and accuracy, a preset.
+            linen and PyTorch, lenet5-relu, lenet5-1998, alexnet-32 and cuda-convnet-18pct in
+            PyTorch. For --what input and accuracy, a preset.
         what: quantity to measure. train: training steps. infer: forward passes. epoch: epochs of
             60,000 images of 28x28 (lenet5 networks). startup: seconds from the command to the first
             step (jaxcnn alone). input: how fast images reach a preset's step, and how fast the step
             uses them. scale: cost of a step on several devices, and the prediction for GPUs and
             TPUs (lenet5 and alexnet, float32). notebook: seconds of the course notebook's LeNet-5
             job and of ours. accuracy: seconds from the command to the test accuracy of a preset,
-            one seed a round, with an empty and with a warm cache.
+            one seed a round, with an empty and with a warm cache; and of the recipes of LeNet-5
+            with Adam also in PyTorch.
         against: sides, separated by commas: linen, torch (the fastest variant), torch-eager,
             torch-channels-last, torch-compile, onnxruntime (--what infer, every network).
         batch_size: images in a batch, one or several sizes.

@@ -9,8 +9,10 @@ from rich.console import Console
 
 from jaxcnn.benchmarks import notebook_job
 from jaxcnn.benchmarks.whole_runs import measure_accuracy, measure_notebook, print_runs
+from jaxcnn.config import to_json
 from jaxcnn.data import datasets
 from jaxcnn.errors import RunError
+from jaxcnn.presets import PRESETS
 
 TRAIN = """
 import json, os, pathlib, sys
@@ -21,18 +23,21 @@ warm = (cache / "program").exists()
 folder = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1])
 seed = int(sys.argv[sys.argv.index("--seed") + 1])
 folder.mkdir()
+(folder / "config.json").write_text(os.environ["CONFIG"])
 (folder / "result.json").write_text(json.dumps({"test_accuracy": (50 + 10 * warm + seed) / 100}))
 """
 
 
 def test_measure_accuracy_starts_each_seed_without_programs(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXCNN_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("CONFIG", to_json(PRESETS["lenet5-mnist5k"].config))
     monkeypatch.setattr(datasets, "load", lambda name: None)
     script = tmp_path / "train.py"
     script.write_text(TRAIN)
     command, flags = (sys.executable, str(script)), ("--epochs", "1")
     options = {"rounds": 2, "say": lambda line: None}
     runs = measure_accuracy(command, "lenet5-mnist5k", flags, **options)["runs"]
+    assert [*runs] == ["empty cache", "warm cache"]  # PyTorch's side has no lenet5-tanh
     assert [run["accuracy"] for run in runs["empty cache"]] == [0.5, 0.51]
     assert [run["accuracy"] for run in runs["warm cache"]] == [0.6, 0.61]
     assert all(0 < run["seconds"] < 60 for each in runs.values() for run in each)
@@ -49,7 +54,7 @@ def test_print_runs_by_hand():
     found = {"what": "notebook", "runs": {"the notebook": notebook, "jaxcnn": ours}}
     print_runs(found, console)
     text = console.file.getvalue()
-    assert "jaxcnn is 12.5 times as fast (10.0 to 15.0)" in text
+    assert "jaxcnn is 12.5 times as fast as the notebook (10.0 to 15.0)" in text
     row = next(line for line in text.splitlines() if line.strip().startswith("jaxcnn "))
     assert row.split() == "jaxcnn 7.0 6.0 8.0 98.75% 98.50%".split()
 
@@ -77,3 +82,14 @@ def test_measure_notebook_runs_both_processes():
     found = measure_notebook(command, rounds=1, say=lines.append, **options)
     assert [*found["runs"]] == ["the notebook", "jaxcnn"] and len(lines) == 2
     assert all(run["accuracy"] > 0.05 for (run,) in found["runs"].values())
+
+
+@pytest.mark.slow
+def test_measure_accuracy_runs_pytorch_with_our_recipe():
+    pytest.importorskip("torch")
+    command, lines = (sys.executable, "-m", "jaxcnn", "train"), []
+    flags = ("--dataset", "mnist5k", "--optimizer.warmup-epochs", "0")
+    found = measure_accuracy(command, "lenet5-fast-mnist", flags, rounds=1, say=lines.append)
+    assert [*found["runs"]] == ["empty cache", "warm cache", "PyTorch"] and len(lines) == 3
+    empty, warm, torch = (run["accuracy"] for (run,) in found["runs"].values())
+    assert empty == warm > 0.85 and abs(torch - warm) < 0.05

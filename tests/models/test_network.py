@@ -11,8 +11,9 @@ from flax import linen as nn
 from flax.linen import pooling as linen_pooling
 from helpers import assert_close, random_params
 
-from jaxcnn.benchmarks import torch_networks
+from jaxcnn.benchmarks import torch_job, torch_networks
 from jaxcnn.models import IMAGE_SHAPES, MODELS
+from jaxcnn.models.variants import constructor
 from jaxcnn.training.step import cross_entropy
 
 LENET5 = {"C1": 156, "C3": 2_416, "C5": 48_120, "F6": 10_164, "output": 850}
@@ -235,9 +236,10 @@ def test_models_with_relu_start_with_variance_2_over_fan_in(name):
         assert not params[layer]["bias"].any()
 
 
-def test_lenet5_equals_the_notebook_without_softmax():
+@pytest.mark.parametrize("name", torch_job.MODELS)  # the first is the notebook's, without softmax
+def test_lenet5_equals_that_in_pytorch(name):
     torch = pytest.importorskip("torch")
-    theirs = torch_networks.lenet5(torch)
+    theirs = torch_networks.NETWORKS[name][0](torch)
     layers = dict(zip(LENET5, (m for m in theirs if hasattr(m, "weight")), strict=True))
     params, x, labels = params_of("lenet5"), images(8), np.arange(8)
 
@@ -247,20 +249,20 @@ def test_lenet5_equals_the_notebook_without_softmax():
     def from_torch(weight):
         return np.moveaxis(weight.numpy(), (0, 1), (-1, -2))
 
-    for name, layer in layers.items():
-        layer.weight.data = to_torch(params[name]["kernel"])
-        layer.bias.data = torch.tensor(np.asarray(params[name]["bias"]))
+    for layer_name, layer in layers.items():
+        layer.weight.data = to_torch(params[layer_name]["kernel"])
+        layer.bias.data = torch.tensor(np.asarray(params[layer_name]["bias"]))
     expected_logits = theirs(torch.tensor(np.moveaxis(x, -1, 1)))
     torch.nn.functional.cross_entropy(expected_logits, torch.tensor(labels)).backward()
     expected_grads = {
-        name: {"kernel": from_torch(layer.weight.grad), "bias": layer.bias.grad.numpy()}
-        for name, layer in layers.items()
+        layer_name: {"kernel": from_torch(layer.weight.grad), "bias": layer.bias.grad.numpy()}
+        for layer_name, layer in layers.items()
     }
 
     @jax.jit
     def logits_and_grads(params):
         def mean_loss(params):
-            logits = MODELS["lenet5"]().apply({"params": params}, x)
+            logits = constructor(name)().apply({"params": params}, x)
             return cross_entropy(logits, labels).mean(), logits
 
         grads, logits = jax.grad(mean_loss, has_aux=True)(params)
