@@ -66,8 +66,7 @@ LeNet-5 with rectified units, maxima and no padding, which is the least work for
 digits shifted by up to one pixel. Chosen on validation images: docs/performance.md.
   command   python scripts/train.py lenet5-fast-mnist --seed 0
   hardware  1 CPU core: 7 s of training; the whole command is not timed yet
-  accuracy  99.28% (seeds 0, 1, 2, 3: 99.30, 99.31, 99.22, 99.28; 6, 7, 8, 9: 99.34, 99.30,
-            99.23, 99.22)""",
+  accuracy  99.27% (seeds 0 to 9: 99.22 to 99.34)""",
     config=TrainConfig(
         preset="lenet5-fast-mnist",
         model="lenet5-relu:padding=valid",
