@@ -102,7 +102,7 @@ def set_log_scale(axes: Axes) -> None:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whatever the extension, atomically."""
+    """Write a figure atomically: as SVG if that is the extension, else as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150, format="png")
+    figure.savefig(buffer, dpi=150, format="svg" if path.suffix == ".svg" else "png")
     write_atomically(path, buffer.getvalue())

@@ -57,13 +57,14 @@ def _draw(
         at = np.array([row for row, _ in printed]) - HEIGHT / 2
         bars = axes.barh(at, [v for _, v in printed], HEIGHT, color="0.65", label="in print")
         axes.bar_label(bars, fmt="%g", padding=3, fontsize=8, color="0.35")
-    bars = axes.barh(centers, means, HEIGHT, color="C0", label="ours, the mean")
-    axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    for center, (row, name) in zip(centers, rows, strict=True):
+    axes.barh(centers, means, HEIGHT, color="C0", label="ours, the mean")
+    for center, mean, (row, name) in zip(centers, means, rows, strict=True):
         each, label_of_first = values[name], None if row else "a seed"
         axes.plot(
             each, [center] * len(each), ".", color="black", markersize=3, label=label_of_first
         )
+        place = (max(each), center)
+        axes.annotate(f"{mean:.2f}", place, (4, 0), textcoords="offset points", va="center", size=8)
     axes.set(xlabel=label)
     axes.margins(x=0.08)
     axes.grid(alpha=0.3, axis="x")
