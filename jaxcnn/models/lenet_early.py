@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -13,10 +14,6 @@ from jaxcnn.layers.convolution import conv_general_dilated
 from jaxcnn.models.checks import check_images
 from jaxcnn.models.initializers import lecun_layer, lecun_uniform
 from jaxcnn.models.lenet_1998 import BACKGROUND, Subsampling, TableConv, squash
-
-_conv = partial(
-    nn.Conv, kernel_size=(5, 5), padding="VALID", conv_general_dilated=conv_general_dilated
-)
 
 # The maps of H2 that each map of H3 is connected to.
 LENET1_TABLE = (
@@ -30,6 +27,16 @@ LENET4_TABLE = tuple(
     for distance in (1, 3)
     for i in range(8)
 )
+
+
+def _layers(dtype: Any) -> list[Callable[..., nn.Module]]:
+    """Return constructors: a 5x5 convolution, one by a table, subsampling, a dense layer."""
+    conv = partial(
+        nn.Conv, kernel_size=(5, 5), padding="VALID", conv_general_dilated=conv_general_dilated
+    )
+    table_conv = partial(TableConv, by_fan_in=lecun_uniform)
+    subsampling = partial(Subsampling, by_fan_in=lecun_uniform)
+    return [partial(layer, dtype=dtype) for layer in (conv, table_conv, subsampling, nn.Dense)]
 
 
 class LeNet1(nn.Module):
@@ -74,9 +81,7 @@ class LeNet1(nn.Module):
         """
         fits = images.ndim == 4 and images.shape[1:3] == (28, 28)
         check_images(images, fits, "LeNet1", "[batch, 28, 28, channels]")
-        conv, dense = partial(_conv, dtype=self.dtype), partial(nn.Dense, dtype=self.dtype)
-        table_conv = partial(TableConv, by_fan_in=lecun_uniform, dtype=self.dtype)
-        subsampling = partial(Subsampling, by_fan_in=lecun_uniform, dtype=self.dtype)
+        conv, table_conv, subsampling, dense = _layers(self.dtype)
         x = squash(
             conv(4, **lecun_layer(25 * images.shape[-1]), name="H1")(images)
         )  # [batch, 24, 24, 4]
@@ -132,9 +137,7 @@ class LeNet4(nn.Module):
         """
         fits = images.ndim == 4 and images.shape[1:3] == (28, 28)
         check_images(images, fits, "LeNet4", "[batch, 28, 28, channels]")
-        conv, dense = partial(_conv, dtype=self.dtype), partial(nn.Dense, dtype=self.dtype)
-        table_conv = partial(TableConv, by_fan_in=lecun_uniform, dtype=self.dtype)
-        subsampling = partial(Subsampling, by_fan_in=lecun_uniform, dtype=self.dtype)
+        conv, table_conv, subsampling, dense = _layers(self.dtype)
         frame = ((0, 0), (2, 2), (2, 2), (0, 0))
         x = jnp.pad(images, frame, constant_values=BACKGROUND)  # [batch, 32, 32, channels]
         x = squash(
