@@ -1,4 +1,9 @@
-"""The linear and the pairwise linear classifier of figure 9 of 1998, in closed form."""
+"""The linear and the pairwise linear classifier of figure 9 of 1998, in closed form.
+
+References:
+  LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998,
+  section III.C.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +31,6 @@ def linear(
 
     Returns:
       Function from images to a score for each class.
-
-    References:
-      LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
-      1998, section III.C.
     """
     return least_squares.fit(lambda x: x, images, labels, num_classes, RIDGE)
 
@@ -44,17 +45,7 @@ def pairwise_linear(
     outputs are rounded to +1 and -1, which the paper does not say: sums of linear functions are
     linear, and no better than `linear`.
 
-    Args:
-      images: training images; their pixels may have any unit.
-      labels: their classes; each class has images.
-      num_classes: number of classes.
-
-    Returns:
-      Function from images to a score for each class.
-
-    References:
-      LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition",
-      1998, section III.C.
+    Arguments and result are those of `linear`; each class has images.
     """
     features = least_squares.in_chunks(with_one)
     equations = []  # sums of F F^T and of F, for each class

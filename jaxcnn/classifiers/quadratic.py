@@ -47,8 +47,8 @@ def pca_quadratic(
     """Fit a polynomial of degree 2 in principal components: 821 inputs for 40 components.
 
     The inputs are the products of all pairs of components, squares included, and 1. The image is
-    projected as it is: without its mean, the products would contain no linear part, and the test
-    error on MNIST is 3.9 % instead of 3.3 %. The weights are fitted by least squares.
+    projected as it is: without the mean image, the products would contain no linear part, and the
+    error is larger. The weights are fitted by least squares.
 
     Args:
       images: training images; their pixels may have any unit.
