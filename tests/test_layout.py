@@ -25,7 +25,7 @@ ROOMS = {
     ),
     "studies": (
         *("engine", "publish", "catalogue"),
-        *("answers", "borders", "digits", "gradients", "invariance", "ladder", "learning"),
+        *("answers", "borders", "digits", "gradients", "invariance", "ladder", "learning", "relu"),
         *("repeatability", "cifar", "arms", "digits_figure", "neighbour_figure"),
         *("cost", "cost_figure", "cost_1998", "cost_numbers"),
         *("answer_measures", "neighbour_measures", "digit_measures", "boosting"),

@@ -10,7 +10,7 @@ import pytest
 from helpers import random_network, write_run
 
 from jaxcnn import PRESETS
-from jaxcnn.studies import gradient_measures, learning, measures
+from jaxcnn.studies import gradient_measures, learning, measures, relu
 
 
 def write_log(run: Path, lines):
@@ -52,6 +52,12 @@ def test_epochs_to_quarter_are_interpolated(tmp_path, errors, epochs):
     measured = measures.epochs_to_quarter(tmp_path / "run")
     assert measured["epochs"] == pytest.approx(epochs)
     assert measured["training_errors"] == pytest.approx([100 * error for error in errors])
+
+
+def test_ratios_of_epochs_compare_the_activations_of_the_same_initial_values():
+    arms = {"ReLU": 6, "tanh": 36, "ReLU, by fan-in": 4, "tanh, by fan-in": 5}
+    measured = {name: {"epochs": float(epochs)} for name, epochs in arms.items()}
+    assert [each.compute(measured) for each in relu.RELU.derived] == [6, 1.25]
 
 
 def test_exponent_of_a_power_law_is_found():
