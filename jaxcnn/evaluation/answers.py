@@ -35,9 +35,14 @@ def find_images(arguments: Iterable[str]) -> Iterator[str | Answer]:
     """
     for argument in arguments:
         if argument == "-":
+            is_empty = True
             for line in sys.stdin or ():  # None if it is closed
                 if path := line.rstrip("\r\n"):
+                    is_empty = False
                     yield from _found(path)
+            if is_empty:
+                error = UserError("standard input names no image; expected paths, one a line")
+                yield Answer("-", error=error)
         elif os.path.lexists(argument) or not glob.has_magic(argument):
             yield from _found(argument)
         elif paths := sorted(glob.glob(argument, recursive=True)):

@@ -50,8 +50,13 @@ def test_find_images_takes_files_folders_patterns_and_lists(scans, monkeypatch):
     assert found(scans / "a[1].png") == ["a[1].png"]
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{scans}/2.png\n\n{scans}/a b.png\r\n"))
     assert found("-") == ["2.png", "a b.png"]
-    monkeypatch.setattr("sys.stdin", None)  # closed, as by `<&-`
-    assert found("-") == []
+
+
+@pytest.mark.parametrize("stdin", [None, io.StringIO("\n")])  # closed, as by `<&-`, and empty
+def test_find_images_says_that_standard_input_names_none(monkeypatch, stdin):
+    monkeypatch.setattr("sys.stdin", stdin)
+    [answer] = answers.find_images(["-"])
+    assert "standard input names no image" in str(answer.error)
 
 
 def test_find_images_says_which_argument_has_no_images(tmp_path):
