@@ -1,23 +1,11 @@
 """Convolve few channels with the batch as the minor dimension: [channels, height, width, batch].
 
 A row of such an array holds one pixel of one channel for all images. An output tile of 2x2 depends
-on a patch of the image. The patches are gathered one position at a time: first the top left pixel
-of every patch, then the pixel to its right. So each gather copies whole rows. `patch_rows` lists
-the rows in that order.
-
-A 4x4 image and a 3x3 kernel have 2x2 outputs: one tile, whose patch is the whole image, rows 0 to
-15. A 4x6 image has two tiles. Their patches are two columns apart:
-
-     0  1  2  3        2  3  4  5
-     6  7  8  9        8  9 10 11
-    12 13 14 15       14 15 16 17
-    18 19 20 21       20 21 22 23
-
-    patch_rows = 0 2, 1 3, 2 4, 3 5, 6 8, 7 9, ..., 20 22, 21 23
-
-The gathered patches are multiplied by a banded matrix of the kernel, as in `bands.py`. If an
-output is a sum of at most MAX_STENCIL_TAPS products, these are written out instead, as a sum of
-shifted images (`_stencil`).
+on a patch of the image, in whole blocks of 2x2 pixels. A 3x3 kernel has patches of 2x2 blocks, a
+5x5 kernel of 3x3 blocks. The product of a banded matrix of the kernel with the patches, as in
+`bands.py`, is a sum over the rows of blocks, because then one array of strips serves all rows
+(`_tile_products`). If an output is a sum of at most MAX_STENCIL_TAPS products, these are written
+out instead, as a sum of shifted images (`_stencil`).
 
 With few channels a pixel is too short for a processor's vector registers. Here every operation runs
 over a row of `batch` numbers. cuda-convnet stored images in the same order on a GPU.
@@ -32,11 +20,12 @@ from __future__ import annotations
 import functools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxcnn.layers.cpu_convolution.bands import taps
 
@@ -89,11 +78,7 @@ def convolve(
         return _stencil(images, kernel)
     geometry = _Tiles(images.shape, kernel.shape)
     rows = to_batch_minor(jnp.pad(images, ((0, 0), *geometry.missing, (0, 0))))
-    patches = _take(rows.reshape(-1, len(images)), geometry.patch_rows())
-    outputs = geometry.matrix(kernel) @ patches.reshape(geometry.patch_size, -1)
-    outputs = outputs.reshape(TILE, TILE, -1, *geometry.tiles, len(images))
-    outputs = outputs.transpose(2, 3, 0, 4, 1, 5)
-    outputs = outputs.reshape(-1, *geometry.padded_outputs, len(images))
+    outputs = _tile_products(rows, geometry.matrices(kernel), geometry.tiles)
     height, width = geometry.outputs
     return from_batch_minor(outputs[:, :height, :width])
 
@@ -113,16 +98,35 @@ def images_gradient(
     batch, height, width, channels = image_shape
     geometry = _Tiles(image_shape, kernel.shape)
     missing = [(0, n - m) for n, m in zip(geometry.padded_outputs, geometry.outputs, strict=True)]
-    rows = jnp.pad(to_batch_minor(gradient), ((0, 0), *missing, (0, 0)))
-    tiles = rows.reshape(-1, geometry.tiles[0], TILE, geometry.tiles[1], TILE, batch)
-    tiles = tiles.transpose(2, 4, 0, 1, 3, 5).reshape(TILE * TILE * len(rows), -1)
-    patches = (geometry.matrix(kernel).T @ tiles).reshape(-1, batch)
-    terms = [
-        _take(patches, rows) * inside.astype(patches.dtype)
-        for rows, inside in geometry.image_rows()
+    gradient_rows = jnp.pad(to_batch_minor(gradient), ((0, 0), *missing, (0, 0)))
+    rows = jax.ShapeDtypeStruct((channels, *geometry.padded_images, batch), gradient.dtype)
+    products = functools.partial(
+        _tile_products, matrices=geometry.matrices(kernel), tiles=geometry.tiles
+    )
+    [patches] = jax.linear_transpose(products, rows)(gradient_rows)
+    return from_batch_minor(patches[:, :height, :width])
+
+
+def _tile_products(
+    rows: Float[Array, "channels height width batch"],
+    matrices: Float[Array, "blocks_down tile_features blocks_across_channels"],
+    tiles: tuple[int, ...],
+) -> Float[Array, "features rows columns batch"]:
+    """Multiply the patch of each tile by the banded matrix, one row of blocks after the other."""
+    channels, height, width, batch = rows.shape
+    blocks = rows.reshape(channels, height // TILE, TILE, width // TILE, TILE, batch)
+    blocks = blocks.transpose(2, 4, 0, 1, 3, 5)  # [TILE, TILE, channels, rows, columns, batch]
+    down, across = len(matrices), matrices.shape[2] // (TILE * TILE * channels)
+    strips = jnp.stack([blocks[..., b : b + tiles[1], :] for b in range(across)])
+    # Without the barrier XLA cuts the strips again for each product.
+    strips = lax.optimization_barrier(strips)
+    products = [
+        matrices[a] @ strips[..., a : a + tiles[0], :, :].reshape(matrices.shape[2], -1)
+        for a in range(down)
     ]
-    total = functools.reduce(jnp.add, terms).reshape(channels, *geometry.padded_images, batch)
-    return from_batch_minor(total[:, :height, :width])
+    outputs = functools.reduce(jnp.add, products).reshape(TILE, TILE, -1, *tiles, batch)
+    outputs = outputs.transpose(2, 3, 0, 4, 1, 5)
+    return outputs.reshape(-1, TILE * tiles[0], TILE * tiles[1], batch)
 
 
 def _stencil(images: Array, kernel: Array) -> Array:
@@ -139,70 +143,34 @@ def _stencil(images: Array, kernel: Array) -> Array:
 
 
 class _Tiles:
-    """Sizes and indices of the tiles of outputs and of their patches.
+    """Sizes of the tiles of outputs, and of their patches in blocks of TILE x TILE pixels.
 
     Attributes:
       outputs: numbers of rows and columns of outputs.
       tiles: numbers of rows and columns of tiles; the last tile may exceed the outputs.
       padded_outputs: numbers of rows and columns of outputs in whole tiles.
-      padded_images: height and width of the images that whole tiles depend on.
+      padded_images: height and width of the images that whole tiles depend on, in whole blocks.
       missing: padding of the images up to `padded_images`, as (low, high) pairs.
-      patch_size: number of values in a patch.
     """
 
     def __init__(self, image_shape: tuple[int, ...], kernel_shape: tuple[int, ...]) -> None:
-        (_, *sizes, channels), (*kernel_sizes, _, _) = image_shape, kernel_shape
+        (_, *sizes, _), (*kernel_sizes, _, _) = image_shape, kernel_shape
         self.outputs = tuple(n - k + 1 for n, k in zip(sizes, kernel_sizes, strict=True))
         self.tiles = tuple(-(-n // TILE) for n in self.outputs)
         self.padded_outputs = tuple(TILE * n for n in self.tiles)
+        self._blocks = tuple(-(-(TILE + k - 1) // TILE) for k in kernel_sizes)
         self.padded_images = tuple(
-            n + k - 1 for n, k in zip(self.padded_outputs, kernel_sizes, strict=True)
+            TILE * (n + m - 1) for n, m in zip(self.tiles, self._blocks, strict=True)
         )
         self.missing = tuple((0, n - m) for n, m in zip(self.padded_images, sizes, strict=True))
-        self._patch = tuple(TILE + k - 1 for k in kernel_sizes)
-        self._channels = channels
-        self.patch_size = self._patch[0] * self._patch[1] * channels
 
-    def matrix(self, kernel: Array) -> Array:
-        """Return the banded matrix that maps a patch to a tile of all features."""
+    def matrices(self, kernel: Array) -> Float[Array, "blocks_down tile_features blocks_across"]:
+        """Return the banded matrix of each row of blocks; it maps these blocks to a tile."""
         banded_taps = [
-            taps(k, n, TILE, kernel.dtype)
-            for k, n in zip(kernel.shape[:2], self._patch, strict=True)
+            taps(k, TILE * n, TILE, kernel.dtype).reshape(k, n, TILE, TILE)
+            for k, n in zip(kernel.shape[:2], self._blocks, strict=True)
         ]
         banded = jnp.einsum(
-            "yxco,yap,xbq->pqoabc", kernel, *banded_taps, precision=lax.Precision.HIGHEST
+            "yxco,yaup,xbvq->apqobuvc", kernel, *banded_taps, precision=lax.Precision.HIGHEST
         )
-        return banded.reshape(-1, self.patch_size)
-
-    def patch_rows(self) -> Int[np.ndarray, " patch_size*tiles"]:
-        """Return the row of the images, counted as [channel, y, x], of each row of the patches."""
-        patch, tiles = self._patch, self.tiles
-        a, b, c, y, x = np.ogrid[: patch[0], : patch[1], : self._channels, : tiles[0], : tiles[1]]
-        height, width = self.padded_images
-        rows = (c * height + TILE * y + a) * width + TILE * x + b
-        return rows.ravel().astype(np.int32)
-
-    def image_rows(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return the rows of the patches that hold each row of the images.
-
-        Returns:
-          One pair for each tile position within a patch: the row of the patches for each row of the
-          images, and whether such a row exists. Near a border some do not.
-        """
-        (patch_height, patch_width), (tall, wide) = self._patch, self.tiles
-        c, y, x = np.ogrid[: self._channels, : self.padded_images[0], : self.padded_images[1]]
-        found = []
-        for down in range(0, patch_height, TILE):
-            for right in range(0, patch_width, TILE):
-                a, b = down + y % TILE, right + x % TILE
-                tile_y, tile_x = y // TILE - down // TILE, x // TILE - right // TILE
-                inside = (a < patch_height) & (0 <= tile_y) & (tile_y < tall) & (c >= 0)
-                inside = inside & (b < patch_width) & (0 <= tile_x) & (tile_x < wide)
-                number = (a * patch_width + b) * self._channels + c
-                rows = np.where(inside, (number * tall + tile_y) * wide + tile_x, 0)
-                found.append((rows.ravel().astype(np.int32), inside.reshape(-1, 1)))
-        return found
-
-
-def _take(array: Array, rows: np.ndarray) -> Array:
-    return array.at[rows].get(mode="promise_in_bounds")
+        return banded.reshape(self._blocks[0], TILE * TILE * kernel.shape[3], -1)

@@ -8,8 +8,8 @@ dense       | the kernel is as large as the   | C5 of every LeNet               
             | image; no padding               |                                  | product
 winograd    | 3x3 or 5x5 kernel; at least     | conv1 to conv5 of alexnet; conv2 | fewer
             | MIN_WINOGRAD_CHANNELS channels  | to conv5 of alexnet-32; conv1,   | multiplications
-            | and features                    | conv3 to conv5 of alexnet-2012;  | than XLA's
-            |                                 | conv2 of cuda-convnet-11pct      |
+            | and features, and               | conv3 to conv5 of alexnet-2012;  | than XLA's
+            | MIN_WINOGRAD_OUTPUTS outputs    | conv2 of cuda-convnet-11pct      |
 batch_minor | at most MAX_BAND_CHANNELS       | C1 and C3 of every LeNet except  | vectors run over
             | channels and features; at least | lenet5-modern                    | the images;
             | MIN_BATCH_MINOR images; not for |                                  | twice as fast as
@@ -20,7 +20,10 @@ bands       | at most MAX_BAND_CHANNELS       | the layers of batch_minor with  
             | MAX_COLOR_FEATURES features     | cuda-convnets                    | convolution
 xla         | otherwise                       | C1 and C3 of lenet5-modern;      | XLA runs at the
             |                                 | conv2 of alexnet-2012; conv2 and | rate of matrix
-            |                                 | conv3 of cuda-convnet-18pct      | products
+            |                                 | conv3 of cuda-convnet-18pct; of  |
+            |                                 | one image, conv3 to conv5 of     |
+            |                                 | alexnet and conv2 to conv5 of    |
+            |                                 | alexnet-32                       |
 
 A strided convolution becomes one at stride 1: each block of stride x stride pixels becomes one
 pixel with more channels (`images_space_to_depth`). So conv1 of alexnet, 11x11 at stride 4 over 3
@@ -65,6 +68,9 @@ MAX_COLOR_FEATURES = 64
 # Smallest number of channels and of features at which Winograd's convolution is faster than XLA's,
 # for each kernel size.
 MIN_WINOGRAD_CHANNELS = {3: 32, 5: 64}
+# Smallest number of outputs of all images, for each feature, at which Winograd's convolution is
+# faster than XLA's. With fewer outputs, most of the time is spent on transforming the kernel.
+MIN_WINOGRAD_OUTPUTS = 256
 
 Form = Literal["dense", "winograd", "batch_minor", "bands", "xla"]
 
@@ -186,7 +192,8 @@ def form(
     taps, width, channels, features = kernel_shape
     if geometry.image_size == geometry.kernel_size and not np.any(geometry.pads):
         return "dense"
-    if taps == width and min(channels, features) >= MIN_WINOGRAD_CHANNELS.get(taps, math.inf):
+    is_wide = taps == width and min(channels, features) >= MIN_WINOGRAD_CHANNELS.get(taps, math.inf)
+    if is_wide and num_images * math.prod(geometry.output_size) >= MIN_WINOGRAD_OUTPUTS:
         return "winograd"
     is_narrow = max(channels, features) <= MAX_BAND_CHANNELS
     if is_narrow and num_images >= MIN_BATCH_MINOR and constrain_layouts:
@@ -199,6 +206,11 @@ def form(
 def _convolve(images: Array, kernel: Array, geometry: Geometry, constrain_layouts: bool) -> Array:
     match form(len(images), kernel.shape, geometry, constrain_layouts):
         case "dense":
+            is_narrow = images.shape[3] <= MAX_BAND_CHANNELS
+            if is_narrow and len(images) >= MIN_BATCH_MINOR and constrain_layouts:
+                # The activations and the pool before this layer stay batch-minor. Otherwise XLA
+                # computes them in the order of this product, several times as slowly.
+                images = batch_minor.store_batch_minor(images)
             outputs = images.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
             return outputs.reshape(len(images), 1, 1, -1)
         case "winograd":

@@ -33,19 +33,17 @@ def assert_close(actual, expected):
     chex.assert_trees_all_close(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-def test_worked_example_of_patch_rows():
-    kernel_shape = (3, 3, 1, 1)
-    one_tile = batch_minor._Tiles((1, 4, 4, 1), kernel_shape)
-    assert one_tile.tiles == (1, 1)
-    np.testing.assert_array_equal(one_tile.patch_rows(), np.arange(16))
-
-    two_tiles = batch_minor._Tiles((1, 4, 6, 1), kernel_shape)
-    assert two_tiles.tiles == (1, 2)
-    left, right = two_tiles.patch_rows().reshape(16, 2).T
-    rows = [[0, 1, 2, 3], [6, 7, 8, 9], [12, 13, 14, 15], [18, 19, 20, 21]]
-    np.testing.assert_array_equal(left.reshape(4, 4), rows)
-    np.testing.assert_array_equal(right.reshape(4, 4), np.array(rows) + 2)
-    np.testing.assert_array_equal(two_tiles.patch_rows()[:6], [0, 2, 1, 3, 2, 4])
+def test_worked_example_of_blocks():
+    tiles = batch_minor._Tiles((1, 4, 5, 1), (3, 3, 1, 1))
+    assert (tiles.outputs, tiles.tiles, tiles.padded_images) == ((2, 3), (1, 2), (4, 6))
+    corner = np.zeros((3, 3, 1, 1), np.float32)
+    corner[0, 0] = 1  # the outputs of a tile are the pixels of its top left block
+    above, below = tiles.matrices(jnp.asarray(corner))
+    np.testing.assert_array_equal(above, np.hstack([np.eye(4), np.zeros((4, 4))]))
+    np.testing.assert_array_equal(below, np.zeros((4, 8)))
+    above, below = tiles.matrices(jnp.asarray(corner[::-1, ::-1]))  # of the bottom right one
+    np.testing.assert_array_equal(above, np.zeros((4, 8)))
+    np.testing.assert_array_equal(below, np.hstack([np.zeros((4, 4)), np.eye(4)]))
 
 
 def test_to_batch_minor_and_back():

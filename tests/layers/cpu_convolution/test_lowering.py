@@ -23,6 +23,7 @@ LENET = {
     "C5": ("dense", "dense"),
 }
 BANDS, WINOGRAD, XLA = ("bands", "bands"), ("winograd", "winograd"), ("xla", "xla")
+SMALL_MAPS = dict.fromkeys(["conv3", "conv4", "conv5"], ("xla", "winograd"))
 FORMS = {
     **dict.fromkeys(["linear", "mlp-300", "mlp-1000", "mlp-300-100", "mlp-500-150"], {}),
     "lenet1": {layer: ("bands", "batch_minor") for layer in ("H1", "H3")},
@@ -33,22 +34,23 @@ FORMS = {
     "lenet5-modern": {"C1": XLA, "C3": XLA, "C5": ("dense", "dense")},
     "lenet5-1998": LENET,
     "lenet5-1998-lecun-uniform": LENET,
-    "alexnet": dict.fromkeys(["conv1", "conv2", "conv3", "conv4", "conv5"], WINOGRAD),
+    "alexnet": {"conv1": WINOGRAD, "conv2": WINOGRAD, **SMALL_MAPS},
     "alexnet-32": {
         "conv1": BANDS,
-        **dict.fromkeys(["conv2", "conv3", "conv4", "conv5"], WINOGRAD),
+        "conv2": WINOGRAD,
+        **SMALL_MAPS,
     },
     "alexnet-2012": {
         "conv1": WINOGRAD,
         "conv2": XLA,
-        **dict.fromkeys(["conv3", "conv4", "conv5"], WINOGRAD),
+        **SMALL_MAPS,
     },
     **dict.fromkeys(
         ["cuda-convnet-26pct", "cuda-convnet-19pct", "cuda-convnet-18pct"],
         {"conv1": BANDS, "conv2": XLA, "conv3": XLA},
     ),
     **dict.fromkeys(
-        ["cuda-convnet-13pct", "cuda-convnet-11pct"], {"conv1": BANDS, "conv2": WINOGRAD}
+        ["cuda-convnet-13pct", "cuda-convnet-11pct"], {"conv1": BANDS, "conv2": ("xla", "winograd")}
     ),
 }
 
@@ -101,11 +103,12 @@ SAME_3, SAME_5 = ((1, 1), (1, 1)), ((2, 2), (2, 2))
     [
         ((2, 3, 3, 4), (3, 3, 4, 4), ((0, 0), (0, 0)), "dense"),
         ((2, 3, 3, 4), (3, 3, 4, 4), SAME_3, "bands"),
-        ((2, 8, 8, 32), (3, 3, 32, 32), SAME_3, "winograd"),
-        ((2, 8, 8, 31), (3, 3, 31, 32), SAME_3, "xla"),
-        ((2, 8, 8, 64), (5, 5, 64, 64), SAME_5, "winograd"),
-        ((2, 8, 8, 64), (5, 5, 64, 63), SAME_5, "xla"),
-        ((2, 8, 8, 64), (3, 5, 64, 64), (SAME_3[0], SAME_5[0]), "xla"),
+        ((4, 8, 8, 32), (3, 3, 32, 32), SAME_3, "winograd"),
+        ((3, 8, 8, 32), (3, 3, 32, 32), SAME_3, "xla"),
+        ((4, 8, 8, 31), (3, 3, 31, 32), SAME_3, "xla"),
+        ((4, 8, 8, 64), (5, 5, 64, 64), SAME_5, "winograd"),
+        ((4, 8, 8, 64), (5, 5, 64, 63), SAME_5, "xla"),
+        ((4, 8, 8, 64), (3, 5, 64, 64), (SAME_3[0], SAME_5[0]), "xla"),
         ((15, 8, 8, 16), (3, 3, 16, 16), SAME_3, "bands"),
         ((16, 8, 8, 16), (3, 3, 16, 16), SAME_3, "batch_minor"),
         ((16, 8, 8, 16), (3, 3, 16, 17), SAME_3, "xla"),
@@ -173,7 +176,7 @@ def test_many_images_without_channels(strides):
 @pytest.mark.parametrize(
     ("image_shape", "kernel_shape", "padding"),
     [
-        ((2, 6, 6, 32), (3, 3, 32, 32), "SAME"),
+        ((8, 6, 6, 32), (3, 3, 32, 32), "SAME"),
         ((2, 3, 3, 2), (3, 3, 2, 4), "VALID"),
         ((16, 6, 6, 2), (3, 3, 2, 4), "SAME"),
     ],
