@@ -24,7 +24,7 @@ from jaxcnn.data.transforms import RandomCrop
 # The networks with linen's initial values.
 MODELS = ("lenet5", "lenet5-relu", "lenet5-relu:padding=valid")
 SCHEDULES = ("constant", "linear")
-# Fields of a config that the job reads, or that do not change what is learned.
+# Fields that a config may set: the job reads them, or they do not change what is learned.
 FIELDS = {
     *("model", "dataset", "transforms", "pixel_mean", "pixel_std", "batch_size", "epochs", "seed"),
     *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_epochs"),

@@ -110,7 +110,8 @@ class CudaConvnetLocal(nn.Module):
       local3: number of maps of local3.
       activation: elementwise function after each layer; rectified units in the source.
       pool: function `(inputs, factors) -> outputs` of both pools.
-      initial: as in `CudaConvnet`; of the locally connected layers, too.
+      initial: as in `CudaConvnet`. With the choices `linen` and `glorot`, the kernels of locally
+        connected layers are too small, because linen counts their positions as inputs.
       dtype: type of the computation; parameters stay float32.
 
     References:

@@ -18,15 +18,12 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
 from jaxcnn.data import augment
-from jaxcnn.data.datasets import Dataset
-from jaxcnn.data.open import open_dataset
-from jaxcnn.data.splits import split_training_set
 from jaxcnn.data.transforms import Affine
 from jaxcnn.errors import UserError
 from jaxcnn.evaluation import predict
+from jaxcnn.studies.image_measures import dataset_of
 from jaxcnn.training.train import train_and_evaluate
 from jaxcnn.workdir import folder as workdirs
 
@@ -99,7 +96,7 @@ def boost(
       UserError: the run has no `Affine`, a filter leaves no pattern, or as `train_and_evaluate`.
     """
     config = workdirs.read_config(run)
-    dataset = _training_set(config)
+    dataset = dataset_of(config)
     labels = np.tile(dataset.train_labels, copies)
 
     def trained(
@@ -133,18 +130,6 @@ def boost(
         lambda images: disagreements(_answers(first, images), _answers(second, images)),
     )
     return lambda images: sum(np.exp(each.log_probs(images)) for each in (first, second, third))
-
-
-def _training_set(config: TrainConfig) -> Dataset:
-    """Return the dataset of a run, with the images that it was trained on."""
-    dataset = split_training_set(
-        open_dataset(config.dataset, **configs.dataset_options(config)),
-        val_fraction=config.val_fraction,
-        train_examples=config.train_examples,
-        seed=config.seed,
-    )
-    assert isinstance(dataset, Dataset)
-    return dataclasses.replace(dataset, val_images=None, val_labels=None)
 
 
 def _affine(config: TrainConfig) -> Affine:

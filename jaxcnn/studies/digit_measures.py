@@ -1,4 +1,4 @@
-"""What the study of figure 9 of 1998 measures that is not a run, or more than a run.
+"""Measure the bars of figure 9 of 1998: runs, what is built on a run, and what is fitted.
 
 Every function returns `test_error`, and `rejection`: the percentage of the test images to reject,
 those with the smallest difference between the two largest scores, so that 0.5 % of the others are
@@ -11,19 +11,15 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from jaxcnn import config as configs
 from jaxcnn.config import TrainConfig
 from jaxcnn.errors import UserError
-from jaxcnn.studies.image_measures import test_images
+from jaxcnn.studies.image_measures import dataset_of, test_images
 from jaxcnn.studies.study import Measured
 from jaxcnn.workdir import folder as workdirs
-
-if TYPE_CHECKING:
-    from jaxcnn.data.datasets import Dataset
 
 # Modules that import jax are imported late, because listing the studies imports this module.
 
@@ -62,7 +58,7 @@ def _closed_form(name: str, config: TrainConfig) -> Measured:
         "pca_quadratic": quadratic.pca_quadratic,
         "rbf": functools.partial(rbf.rbf, seed=config.seed),
     }
-    dataset = _dataset(config)
+    dataset = dataset_of(config)
     preprocess = evaluation_preprocess(config.transforms, config.pixel_mean, config.pixel_std)
     train_images, test_images = (
         _in_chunks(preprocess, images) for images in (dataset.train_images, dataset.test_images)
@@ -92,7 +88,7 @@ def last_layer_by_neighbors(run: Path) -> Measured:
         raise UserError(
             f"{config.model} does not name its last layer; expected a network with `head`"
         )
-    dataset = _dataset(config)
+    dataset = dataset_of(config)
     train, test = (
         _in_chunks(
             lambda images: layer_inputs(classifier.state, classifier.preprocess(images), head),
@@ -114,14 +110,6 @@ def boosted(run: Path) -> Measured:
 
     images, labels = test_images(run)
     return _measured(boost(run)(images), labels)
-
-
-def _dataset(config: TrainConfig) -> Dataset:
-    from jaxcnn.data.open import open_dataset
-
-    dataset = open_dataset(config.dataset, **configs.dataset_options(config))
-    assert not dataset.is_streamed
-    return dataset  # type: ignore[return-value]
 
 
 def _in_chunks(function: Callable[[Any], Any], images: np.ndarray) -> np.ndarray:

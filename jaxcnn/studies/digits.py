@@ -143,14 +143,15 @@ DIGITS = Study(
     figure=save_figure,
     seconds=25,
     rates=(5e-4, 1e-3, 2e-3),
-    comment="22 of the 27 bars of figure 9; tangent distance, the three support vector machines "
-    "and LeNet-4 / Local are missing. Numbers such as 300-100 are the hidden units of perceptrons. "
-    "Networks are trained with minibatches of 64, Adam and a cosine schedule for 10 epochs, "
-    "LeNet-5 with the paper's criterion, the others with cross-entropy; the paper trained with its "
-    "second-order method and squared errors. The two rows of cross-entropy are linear classifiers "
-    "trained in this way; the other linear ones, the quadratic and the radial units are fitted by "
-    "least squares. Distortions are drawn anew in each epoch. What is fitted depends on no seed, "
-    "but for the centres of the radial units. An answer is rejected if the difference between the "
-    "two largest scores is small. [LeNet-4](../history.md) has more parameters than the paper "
-    "says.",
+    comment="The study has 22 of the 27 bars of figure 9. It leaves out tangent distance, the "
+    "three support vector machines and LeNet-4 / Local. Numbers such as 300-100 are the hidden "
+    "units of perceptrons. Networks are trained with minibatches of 64, Adam and a cosine "
+    "schedule for 10 epochs, LeNet-5 with the paper's criterion, the others with "
+    "cross-entropy; the paper trained with its second-order method and squared errors. The "
+    "two rows of cross-entropy are linear classifiers trained in this way; the other linear "
+    "ones, the quadratic and the radial units are fitted by least squares. Distortions are "
+    "drawn anew in each epoch. A fitted classifier is the same for every seed, except for the"
+    " radial units, whose centres start from random images. An answer is rejected if the "
+    "difference between the two largest scores is small. [LeNet-4](../history.md) has more "
+    "parameters than the paper says.",
 )

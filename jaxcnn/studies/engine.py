@@ -254,7 +254,11 @@ def _measure(
 def _subject(
     arm: Arm, seed: int, runs: dict[tuple[str, int], Path]
 ) -> tuple[str, Path | TrainConfig, str]:
-    """Return what is measured: its name in the file, the argument of the measure, and its state."""
+    """Return the key of an arm and a seed in the file, what is measured, and a text of its state.
+
+    What is measured is the folder of a run, or the config that `Arm.fit` fits. If the text has
+    changed, it is measured again.
+    """
     if arm.fit:
         config = dataclasses.replace(arm.config, seed=seed)
         return f"{arm.name}, seed {seed}", config, configs.to_json(config)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxcnn import config as configs
+from jaxcnn.config import TrainConfig
 from jaxcnn.studies.measures import test_error
 from jaxcnn.studies.study import Measured
 from jaxcnn.workdir import folder as workdirs
+
+if TYPE_CHECKING:
+    from jaxcnn.data.datasets import Dataset
 
 PIXELS = tuple(range(11))
 SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
@@ -203,6 +209,22 @@ def test_images(run: Path) -> tuple[np.ndarray, np.ndarray]:
     split = open_split(config.dataset, None, **configs.dataset_options(config))
     assert isinstance(split.images, np.ndarray) and split.labels is not None
     return split.images, split.labels
+
+
+def dataset_of(config: TrainConfig) -> Dataset:
+    """Return the dataset of a config, with the training images that its run is trained on."""
+    from jaxcnn.data.datasets import Dataset  # late, because these import jax
+    from jaxcnn.data.open import open_dataset
+    from jaxcnn.data.splits import split_training_set
+
+    dataset = split_training_set(
+        open_dataset(config.dataset, **configs.dataset_options(config)),
+        val_fraction=config.val_fraction,
+        train_examples=config.train_examples,
+        seed=config.seed,
+    )
+    assert isinstance(dataset, Dataset)
+    return dataclasses.replace(dataset, val_images=None, val_labels=None)
 
 
 def resized(

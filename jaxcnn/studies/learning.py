@@ -129,10 +129,11 @@ SIZE = Study(
         ),
     ),
     seconds=40,
-    comment="The network of 1998 with minibatches and Adam (`lenet5-1998-minibatch-mnist`), 10 "
-    "passes over each set; subsets are nested. Training errors are counted after the last pass, "
-    "without distortions; the paper's figure has 0.055, 0.31 and 0.35 % for the three sizes "
-    "(digitised), counted during it. Distortions are drawn anew in each pass: shifts by up to 2 "
-    "pixels, scales and squeezes by up to 15 %, shears by up to 10 degrees; the paper draws nine "
-    "of each digit before training and prints no ranges.",
+    comment="The network is that of 1998, trained with minibatches and Adam "
+    "(`lenet5-1998-minibatch-mnist`) for 10 passes over each set. A smaller set is a part of "
+    "a larger one. Training errors are counted after the last pass, without distortions; the "
+    "paper's figure has 0.055, 0.31 and 0.35 % for the three sizes (digitised), counted "
+    "during it. Distortions are drawn anew in each pass: shifts by up to 2 pixels, scales and"
+    " squeezes by up to 15 %, shears by up to 10 degrees; the paper draws nine of each digit "
+    "before training and prints no ranges.",
 )

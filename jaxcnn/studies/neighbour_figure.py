@@ -11,7 +11,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from jaxcnn import report
-from jaxcnn.studies.neighbour_measures import NEIGHBOURS, Space, dataset_of, nearest_images
+from jaxcnn.studies.image_measures import dataset_of
+from jaxcnn.studies.neighbour_measures import NEIGHBOURS, Space, nearest_images
+from jaxcnn.workdir.folder import read_config
 
 PANELS: dict[Space, str] = {"pixels": "in pixels", "features": "in the last hidden layer"}
 WRONG = (214, 39, 40)  # red
@@ -58,7 +60,7 @@ def _nearest(run: Path, result: str) -> tuple[list[str], np.ndarray, list[Any]]:
       run: folder of a run.
       result: its result; with another one, it is another run.
     """
-    data = dataset_of(run)
+    data = dataset_of(read_config(run))
     classes = np.unique(data.test_labels)
     rows = np.array([np.flatnonzero(data.test_labels == label)[0] for label in classes])
     queries, panels = data.test_images[rows], []

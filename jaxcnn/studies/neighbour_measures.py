@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxcnn import config as configs
-from jaxcnn.data.datasets import Dataset
+from jaxcnn.studies.image_measures import dataset_of
 from jaxcnn.studies.study import Measured
 from jaxcnn.workdir import folder as workdirs
 
@@ -34,7 +33,7 @@ def neighbours(run: Path, *, space: Space) -> Measured:
       nearest; `pixel_distance`, the root mean square of their distance in pixels, in percent of
       that of all pairs of a test image and a training image.
     """
-    data = dataset_of(run)
+    data = dataset_of(workdirs.read_config(run))
     rows = nearest_images(run, space, data.train_images, data.test_images)
     labels, truth = data.train_labels[rows], data.test_labels
     votes = labels[..., None] == np.arange(len(data.class_names))  # [queries, neighbours, classes]
@@ -47,22 +46,6 @@ def neighbours(run: Path, *, space: Space) -> Measured:
         "nearest_error": _percent(labels[:, 0] != truth),
         "pixel_distance": round(100 * relative_distance(test, train, rows), 4),
     }
-
-
-def dataset_of(run: Path) -> Dataset:
-    """Return the dataset of a run, with the training images that it was trained on."""
-    from jaxcnn.data.open import open_dataset  # late, because they import jax
-    from jaxcnn.data.splits import split_training_set
-
-    config = workdirs.read_config(run)
-    dataset = split_training_set(
-        open_dataset(config.dataset, **configs.dataset_options(config)),
-        val_fraction=config.val_fraction,
-        train_examples=config.train_examples,
-        seed=config.seed,
-    )
-    assert isinstance(dataset, Dataset)
-    return dataset
 
 
 def nearest_images(run: Path, space: Space, images: np.ndarray, queries: np.ndarray) -> np.ndarray:

@@ -1,8 +1,11 @@
 """Images that are scaled, rotated and moved for the studies, and what is read from networks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from jaxcnn import PRESETS
 from jaxcnn.studies import image_measures as measures
 
 rng = np.random.default_rng(0)
@@ -42,3 +45,11 @@ def test_to_border_moves_the_ink_to_a_side(side):
             assert margins[side] == margin and moved.sum() == image.sum()
     unmoved = measures.to_border(images[:1], side, (8, 8, 9, 9)[side])
     assert (unmoved == images[:1]).all()
+
+
+def test_dataset_of_a_config_has_the_images_that_its_run_is_trained_on():
+    config = PRESETS["lenet5-mnist5k"].config
+    config = dataclasses.replace(config, train_examples=64, val_fraction=0.1)
+    data = measures.dataset_of(config)
+    assert len(data.train_images) == 64 and len(data.test_images) == 1000
+    assert data.val_images is None

@@ -1,7 +1,5 @@
 """The nearest training images in pixels and in the last hidden layer, compared with NumPy."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from helpers import write_run
@@ -72,13 +70,6 @@ def test_neighbours_in_the_trained_layer_are_more_often_of_the_class(run_of_rows
     )
     nearest = measures.nearest_images(run_of_rows, "features", rows.train_images, rows.test_images)
     assert (nearest == brute_force(test, train)).mean() > 0.99
-
-
-def test_dataset_of_a_run_has_the_images_that_it_was_trained_on(tmp_path):
-    config = dataclasses.replace(PRESETS["lenet5-mnist5k"].config, train_examples=64)
-    write_run(tmp_path / "run", config, 0.9)
-    data = measures.dataset_of(tmp_path / "run")
-    assert len(data.train_images) == 64 and len(data.test_images) == 90
 
 
 def test_relative_distance_of_all_pairs_is_one():
