@@ -67,7 +67,9 @@ def _fitted(config):
     return {"test_error": 1.0 + config.seed, "num_test_examples": 500}
 
 
-def test_run_study_measures_arms_that_share_runs_and_arms_without_a_run(trained, monkeypatch):
+def test_run_study_measures_arms_that_share_runs_and_arms_without_a_run(
+    trained, monkeypatch, capsys
+):
     monkeypatch.setattr(runs, "train_jobs", None)  # nothing is trained
     printed = Published(3.0, "a table of this test", "text")
     arms = (
@@ -84,7 +86,9 @@ def test_run_study_measures_arms_that_share_runs_and_arms_without_a_run(trained,
     )
     assert "(published: 3)" in Path("runs/studies/rates/report.md").read_text()
     assert engine.plan(study, range(2)) == []
+    assert capsys.readouterr().out.count("measuring") == 6
     assert run_study(study, seeds=[0, 1]) == record
+    assert "measuring" not in capsys.readouterr().out
 
 
 def test_run_study_uses_the_runs_that_are_there(trained, monkeypatch, capsys):

@@ -41,7 +41,7 @@ def test_errors_by_epoch_weight_the_lines_of_the_log_by_their_steps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("errors", "epochs"), [((0.5, 0.3, 0.2), 2.5), ((0.2, 0.1), 1), ((0.9, 0.26), 2)]
+    ("errors", "epochs"), [((0.5, 0.3, 0.1), 2.25), ((0.2, 0.1), 1), ((0.9, 0.26), 2)]
 )
 def test_epochs_to_quarter_are_interpolated(tmp_path, errors, epochs):
     lines = [
