@@ -1,5 +1,6 @@
 """STUDIES maps the name of each study to it; one file holds each family of claims."""
 
+from jaxcnn.studies.alexnet_layers import LRN, POOLING
 from jaxcnn.studies.answers import ENSEMBLES, NEIGHBOURS, VIEWS
 from jaxcnn.studies.borders import PADDING
 from jaxcnn.studies.calculation import Calculation
@@ -17,6 +18,6 @@ STUDIES: dict[str, Study | Calculation] = {
     study.name: study
     for study in (
         *(SEEDS, COST, PRINTOUT, SIZE, PASSES, PLATEAU, SHIFT, NOISE, PADDING, THEN_AND_NOW),
-        *(DIGITS, RELU, VIEWS, ENSEMBLES, NEIGHBOURS),
+        *(DIGITS, RELU, POOLING, LRN, VIEWS, ENSEMBLES, NEIGHBOURS),
     )
 }

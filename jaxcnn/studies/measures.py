@@ -30,6 +30,12 @@ def train_and_test_error(run: Path) -> Measured:
     return {**test_error(run), "training_error": 100 * (1 - result["train_eval_accuracy"])}
 
 
+def last_errors(run: Path) -> Measured:
+    """Return the test error of a run, and `training_error` during its last epoch, in percent."""
+    accuracy = _by_epoch(run, "train_accuracy")[-1]
+    return {**test_error(run), "training_error": 100 * (1 - accuracy)}
+
+
 def errors_by_epoch(run: Path) -> Measured:
     """Return the errors of a run with `eval_training` after each epoch, in percent.
 
