@@ -28,6 +28,7 @@ class OnlyWith:
 
 COUNT = Bound(lambda value: 1 <= value < 2**31, "in [1, 2^31)")
 FRACTION = Bound(lambda value: 0 <= value < 1, "in [0, 1)")
+PROBABILITY = Bound(lambda value: 0 <= value <= 1, "in [0, 1]")
 POSITIVE = Bound(lambda value: 0 < value < math.inf, "positive and finite")
 NOT_NEGATIVE = Bound(lambda value: 0 <= value < math.inf, "finite and not negative")
 MEAN = Bound(lambda value: abs(value) <= 1e6, "in [-1e6, 1e6]")
@@ -47,7 +48,7 @@ WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 # Format of config.json, and the fields that each format added. A file of an earlier format takes
 # their defaults; any other missing field is an error. Raise FORMAT to add a field. Formats below
 # FIRST_RECORDED did not record their number.
-FORMAT, FIRST_RECORDED = 12, 6
+FORMAT, FIRST_RECORDED = 13, 6
 ADDED: dict[int, tuple[str, ...]] = {
     2: (
         *("transforms", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.rate_steps"),
@@ -67,6 +68,7 @@ ADDED: dict[int, tuple[str, ...]] = {
     10: ("val_fraction", "patience"),
     11: ("on_nonfinite",),
     12: ("train_examples", "eval_training"),
+    13: ("label_noise",),
 }
 
 # Fields that may change from one start of a run to the next without changing its numbers.
@@ -174,6 +176,10 @@ class TrainConfig(_ShortRepr):
     """Number of images to train on. By default all. A subset drawn by the seed, after val_fraction,
     in proportion to the classes as there; with the same seed, a smaller subset is a part of a
     larger one."""
+    label_noise: Annotated[float, PROBABILITY] = 0.0
+    """Probability that a training label is drawn at random. In [0, 1]; drawn once, by the seed,
+    uniformly from all classes, and so sometimes the right one (Zhang et al. 2017). Images to
+    validate and test on keep their labels. Not for streamed datasets."""
     on_bad_image: Annotated[Literal["refuse", "skip"], FREE] = "refuse"
     """Policy for bad streamed images. An image is bad if it is too small or cannot be decoded.
     `refuse` aborts the run; `skip` replaces the image in training and leaves it out in
@@ -226,7 +232,7 @@ class TrainConfig(_ShortRepr):
     average and the optimizer as they were before such a step, and counts it."""
     seed: Annotated[int, SEED] = 0
     """Seed of every random choice. It decides the initial parameters, the order of each epoch,
-    augmentation, dropout, the validation split and the subset of train_examples."""
+    augmentation, dropout, the validation split, the subset of train_examples and label_noise."""
 
     # Evaluation, logs and checkpoints
     log_every_steps: Annotated[int, COUNT] = 100

@@ -25,10 +25,11 @@ ROOMS = {
     ),
     "studies": (
         *("engine", "publish", "catalogue"),
+        *("alexnet_layers", "regularization"),
         *("answers", "borders", "digits", "gradients", "invariance", "ladder", "learning", "relu"),
         *("repeatability", "cifar", "arms", "digits_figure", "neighbour_figure"),
         *("cost", "cost_figure", "cost_1998", "cost_numbers"),
-        *("answer_measures", "neighbour_measures", "digit_measures", "boosting"),
+        *("answer_measures", "crop_measures", "neighbour_measures", "digit_measures", "boosting"),
         *("gradient_measures", "image_measures", "measures"),
         *("publish", "calculation", "report", "summary", "statistics", "rates", "runs", "study"),
     ),

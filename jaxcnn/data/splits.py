@@ -1,4 +1,4 @@
-"""The parts of a training set: images to validate on, and fewer images to train on."""
+"""The parts of a training set: images to validate on, fewer to train on, and random labels."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def split_training_set(
     *,
     val_fraction: float,
     train_examples: int | None,
+    label_noise: float = 0.0,
     seed: int,
 ) -> Dataset | StreamedDataset:
     """Return the dataset with `val_images` from its training set, and a subset of the others.
@@ -31,7 +32,9 @@ def split_training_set(
       val_fraction: fraction of the training images to take for validation, rounded to whole images;
         0 takes none.
       train_examples: number of the other images to train on; None keeps all of them.
-      seed: seed of both choices; the same seed chooses the same images.
+      label_noise: probability that a label of the images to train on is drawn at random; see
+        `noisy_labels`. For a dataset in memory.
+      seed: seed of all choices; the same seed chooses the same images.
 
     Raises:
       UserError: the fraction is less than one image or takes the only image of a class, or there
@@ -58,6 +61,9 @@ def split_training_set(
         train = train[subset_rows(classes[train], train_examples, seed)]
     if len(train) < size:
         fields["train_images"], fields["train_labels"] = take(train)
+    if label_noise and labels is not None:
+        kept, num_classes = fields.get("train_labels", labels), len(dataset.class_names)
+        fields["train_labels"] = noisy_labels(kept, label_noise, num_classes, seed)
     return dataclasses.replace(dataset, **fields) if fields else dataset
 
 
@@ -120,3 +126,25 @@ def subset_rows(
     progress = np.empty(len(labels))
     progress[by_class] = rank / np.repeat(sizes, sizes)
     return np.sort(order[np.argsort(progress, kind="stable")[:count]])
+
+
+def noisy_labels(
+    labels: Int[np.ndarray, " examples"], probability: float, num_classes: int, seed: int
+) -> Int[np.ndarray, " examples"]:
+    """Return labels of which some are replaced by random ones, uniform over the classes.
+
+    With a smaller probability and the same seed, fewer of the same labels are replaced.
+
+    Args:
+      labels: label of each example.
+      probability: probability that a label is replaced, possibly by itself, in [0, 1].
+      num_classes: number of classes.
+      seed: seed of the choice.
+
+    References:
+      Zhang et al., "Understanding deep learning requires rethinking generalization", 2017, section
+      2.1, "partially corrupted labels".
+    """
+    rng = np.random.default_rng((seed, 0, 3))
+    replaced = rng.random(len(labels)) < probability
+    return np.where(replaced, rng.integers(num_classes, size=len(labels)), labels).astype(np.int32)

@@ -253,6 +253,7 @@ def _open_test_set(
             val_fraction=0.0,
             patience=None,
             train_examples=None,
+            label_noise=0.0,
         )
         dataset = None
     config = validated(config, dataset=dataset, model=model)
@@ -262,7 +263,7 @@ def _open_test_set(
             "`split` is validation, but the run has no `val_fraction`, by which training draws "
             "that split; expected train, val or test"
         )
-    is_split = bool(config.val_fraction) or config.train_examples is not None
+    is_split = config.val_fraction or config.label_noise or config.train_examples is not None
     if dataset is None and is_split and split in ("train", "validation"):
         dataset = open_dataset(config.dataset, **options)
     if dataset is None:
@@ -271,6 +272,7 @@ def _open_test_set(
         dataset,
         val_fraction=config.val_fraction,
         train_examples=config.train_examples,
+        label_noise=config.label_noise,
         seed=config.seed,
     )
     return split_of(dataset, config.dataset, split)

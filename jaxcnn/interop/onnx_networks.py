@@ -286,6 +286,6 @@ _FIELDS: dict[type[nn.Module], tuple[str, ...]] = {
     LeNet1998: ("j",),
     AlexNet32: ("dropout",),
     CudaConvnet: ("lrn", "hidden", "activation", "pool"),
-    CudaConvnetLocal: ("lrn_size", "norm1_after_pool1", "local3", "activation", "pool"),
+    CudaConvnetLocal: ("lrn_size", "norm1_after_pool1", "local3", "activation", "pool", "dropout"),
     AlexNet2012: ("initial_bias",),
 }

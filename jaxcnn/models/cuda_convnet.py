@@ -112,6 +112,7 @@ class CudaConvnetLocal(nn.Module):
       pool: function `(inputs, factors) -> outputs` of both pools.
       initial: as in `CudaConvnet`. With the choices `linen` and `glorot`, the kernels of locally
         connected layers are too small, because linen counts their positions as inputs.
+      dropout: fraction of the units of local4 dropped in training, in [0, 1); 0 in the source.
       dtype: type of the computation; parameters stay float32.
 
     References:
@@ -126,6 +127,7 @@ class CudaConvnetLocal(nn.Module):
     activation: Callable[[Array], Array] = nn.relu
     pool: Callable[..., Array] = overlapping_max_pool
     initial: Callable[[int], dict[str, Any]] | None = None
+    dropout: float = 0.0
     dtype: Any = jnp.float32
     head: ClassVar[str] = "fc10"
 
@@ -133,7 +135,7 @@ class CudaConvnetLocal(nn.Module):
     def __call__(
         self, images: Float[Array, "batch 24 24 channels"], *, train: bool = False
     ) -> Float[Array, "batch num_classes"]:
-        """Return the logits of each image; `train` changes nothing in this network.
+        """Return the logits of each image; `train` applies dropout, with the "dropout" key.
 
         Raises:
           ValueError: the images are not [batch, 24, 24, channels].
@@ -158,6 +160,8 @@ class CudaConvnetLocal(nn.Module):
         x = f(local(self.local3, **init(0.04, 9 * 64), name="local3")(x))
         x = f(local(32, **init(0.04, 9 * self.local3), name="local4")(x))  # [batch, 6, 6, 32]
         x = x.reshape(x.shape[0], -1)  # [batch, 1152]
+        if self.dropout:
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
         layer = init(0.01, 1152)
         return nn.Dense(self.num_classes, **layer, dtype=self.dtype, name="fc10")(x)
 

@@ -10,6 +10,7 @@ from jaxcnn.studies.gradients import PLATEAU
 from jaxcnn.studies.invariance import NOISE, SHIFT
 from jaxcnn.studies.ladder import THEN_AND_NOW
 from jaxcnn.studies.learning import PASSES, SIZE
+from jaxcnn.studies.regularization import REGULARIZERS
 from jaxcnn.studies.relu import RELU
 from jaxcnn.studies.repeatability import PRINTOUT, SEEDS
 from jaxcnn.studies.study import Study
@@ -18,6 +19,6 @@ STUDIES: dict[str, Study | Calculation] = {
     study.name: study
     for study in (
         *(SEEDS, COST, PRINTOUT, SIZE, PASSES, PLATEAU, SHIFT, NOISE, PADDING, THEN_AND_NOW),
-        *(DIGITS, RELU, POOLING, LRN, VIEWS, ENSEMBLES, NEIGHBOURS),
+        *(DIGITS, RELU, POOLING, LRN, REGULARIZERS, VIEWS, ENSEMBLES, NEIGHBOURS),
     )
 }

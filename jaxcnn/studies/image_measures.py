@@ -221,6 +221,7 @@ def dataset_of(config: TrainConfig) -> Dataset:
         open_dataset(config.dataset, **configs.dataset_options(config)),
         val_fraction=config.val_fraction,
         train_examples=config.train_examples,
+        label_noise=config.label_noise,
         seed=config.seed,
     )
     assert isinstance(dataset, Dataset)

@@ -24,10 +24,16 @@ def loss_by_epoch(run: Path) -> Measured:
 
 
 def train_and_test_error(run: Path) -> Measured:
-    """Return the test error and the training error of a run with `eval_training`, in percent."""
+    """Return the errors of a run with `eval_training`.
+
+    Returns:
+      `test_error` and `training_error`, in percent; `gap`, the first less the second, in points.
+    """
     result = workdirs.read_result(run)
     assert result is not None
-    return {**test_error(run), "training_error": 100 * (1 - result["train_eval_accuracy"])}
+    training = 100 * (1 - result["train_eval_accuracy"])
+    gap = 100 * (result["train_eval_accuracy"] - result["test_accuracy"])
+    return {**test_error(run), "training_error": training, "gap": gap}
 
 
 def last_errors(run: Path) -> Measured:

@@ -84,6 +84,7 @@ class Experiment:
             dataset,
             val_fraction=config.val_fraction,
             train_examples=config.train_examples,
+            label_noise=config.label_noise,
             seed=config.seed,
         )
         num_examples = len(dataset.train_images)

@@ -42,6 +42,16 @@ def validated(config: TrainConfig, *, dataset: Any = None, model: Any = None) ->
             f"the dataset is {dataset!r:.60}; expected a Dataset; a name or a folder, as "
             "folder:DIR, belongs into the config"
         )
+    is_streamed = (
+        config.dataset.startswith(data.STREAMED)
+        if dataset is None
+        else (getattr(dataset, "is_streamed", False))
+    )
+    if config.label_noise and is_streamed:
+        raise UserError(
+            f"`label_noise` is {config.label_noise}, but {config.dataset} is streamed with its own "
+            "labels; set it to 0 or choose a dataset in memory"
+        )
     if dataset is None:
         data.check_name(config.dataset)
         _check_dataset_fields(config)

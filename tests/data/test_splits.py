@@ -8,7 +8,7 @@ import pytest
 from helpers import open_folder
 
 from jaxcnn.data.datasets import Dataset
-from jaxcnn.data.splits import split_training_set, subset_rows, validation_rows
+from jaxcnn.data.splits import noisy_labels, split_training_set, subset_rows, validation_rows
 from jaxcnn.errors import UserError
 
 LABELS = np.repeat(np.arange(4, dtype=np.int32), [1, 19, 30, 50])
@@ -44,6 +44,19 @@ def test_subset_rows_are_nested_in_proportion_and_begin_with_one_of_each_class()
     assert subset_rows(LABELS, 37, seed=1).tolist() != subsets[36].tolist()
 
 
+def test_noisy_labels_replace_a_share_of_the_labels_uniformly_and_nested():
+    labels = np.repeat(np.arange(10, dtype=np.int32), 1000)
+    half, all_of_them = (noisy_labels(labels, p, 10, seed=1) for p in (0.5, 1.0))
+    assert half.dtype == np.int32
+    changed = half != labels
+    assert np.mean(changed) == pytest.approx(0.5 * 0.9, abs=0.02)
+    np.testing.assert_array_equal(half[changed], all_of_them[changed])
+    np.testing.assert_allclose(np.bincount(all_of_them), 1000, atol=120)
+    assert np.mean(all_of_them == labels) == pytest.approx(0.1, abs=0.01)
+    np.testing.assert_array_equal(noisy_labels(labels, 0.0, 10, seed=1), labels)
+    assert (noisy_labels(labels, 0.5, 10, seed=2) != half).any()
+
+
 def split(whole, val_fraction=0.0, train_examples=None, seed=3):
     return split_training_set(
         whole, val_fraction=val_fraction, train_examples=train_examples, seed=seed
@@ -70,6 +83,20 @@ def test_split_training_set_draws_the_subset_from_what_is_not_for_validation(who
     assert len(rows) == 30 and {*rows} < {*validation.train_images.ravel()}
     np.testing.assert_array_equal(both.train_labels, LABELS[rows])
     assert split(whole) is whole
+
+
+def test_split_training_set_draws_labels_of_training_images_only(whole):
+    options = dict(val_fraction=0.25, train_examples=60, seed=3)
+    clean, noisy = (split_training_set(whole, **options, label_noise=p) for p in (0.0, 1.0))
+    for field in ("train_images", "val_images", "val_labels", "test_labels"):
+        np.testing.assert_array_equal(getattr(noisy, field), getattr(clean, field))
+    expected = noisy_labels(clean.train_labels, 1.0, 4, seed=3)
+    np.testing.assert_array_equal(noisy.train_labels, expected)
+    np.testing.assert_array_equal(whole.train_labels, LABELS)
+    alone = split_training_set(
+        whole, val_fraction=0.0, train_examples=None, label_noise=1.0, seed=3
+    )
+    assert alone.train_images is whole.train_images and (alone.train_labels != LABELS).any()
 
 
 def test_split_training_set_moves_images_of_a_dataset_in_memory(whole):

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
-from helpers import Tiny
+from helpers import Tiny, open_folder
 
 from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.data.datasets import Dataset
@@ -61,6 +61,15 @@ def test_validated_refuses_options_of_other_datasets(fields, message):
         validate.validated(TrainConfig(**fields))
     images = TrainConfig(**(fields | {"dataset": "folder:/images"}))
     assert validate.validated(images) == images
+
+
+def test_validated_refuses_noise_on_labels_of_a_stream(image_folder):
+    noisy = TrainConfig(label_noise=0.1)
+    assert validate.validated(noisy) == noisy
+    with pytest.raises(UserError, match=r"^`label_noise` is 0.1, but folder:/i is streamed with"):
+        validate.validated(TrainConfig(label_noise=0.1, dataset="folder:/i"))
+    with pytest.raises(UserError, match=r"^`label_noise` is 0.1, but mnist is streamed with"):
+        validate.validated(noisy, dataset=open_folder(image_folder))
 
 
 @pytest.mark.parametrize(
