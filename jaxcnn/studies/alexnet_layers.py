@@ -131,7 +131,7 @@ LRN = Study(
     num_seeds=3,
     seconds=170,
     rates=(2e-3, 4e-3, 8e-3),
-    trial_epochs=2,
+    trial_epochs=1,
     comment="The pair of networks behind the claim is found in cuda-convnet's history. The first "
     "revision of its network of 11 % differs from that of 13 % by two layers of response "
     "normalization, over 5 channels, and by a longer training; the second revision also has 64 "

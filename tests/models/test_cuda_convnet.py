@@ -73,6 +73,25 @@ def test_cuda_convnet_takes_another_pool_and_activation(name):
     assert_close(jax.jit(model.apply)({"params": params}, x), by_hand(x), 1e-4)
 
 
+def test_cuda_convnet_drops_units_of_local4_in_training_only():
+    name = "cuda-convnet-13pct"
+    plain, model = constructor(name)(), constructor(f"{name}:dropout=0.5")()
+    params, x = random_params(plain, image_shape(name)), images(name)
+    params = {layer: params[layer] for layer in params if layer != "fc10"}
+    params["fc10"] = {"kernel": jnp.ones((1152, 10)), "bias": jnp.zeros(10)}
+    outputs, layers = plain.apply({"params": params}, x, capture_intermediates=True)
+    np.testing.assert_array_equal(model.apply({"params": params}, x), outputs)
+    units = nn.relu(layers["intermediates"]["local4"]["__call__"][0]).reshape(2, -1)
+    key = jax.random.key(0)
+    dropped, layers = model.apply(
+        {"params": params}, x, train=True, rngs={"dropout": key}, capture_intermediates=True
+    )
+    [kept] = layers["intermediates"]["Dropout_0"]["__call__"]
+    assert_close(kept[kept > 0], 2 * units[kept > 0], 1e-6)
+    assert 0.4 < float((kept > 0).sum() / (units > 0).sum()) < 0.6
+    assert_close(dropped[:, 0], kept.sum(1), 1e-5)
+
+
 @pytest.mark.parametrize("name", ["cuda-convnet-26pct", "cuda-convnet-13pct"])
 def test_cuda_convnet_takes_initial_values_by_fan_in(name):
     model = constructor(f"{name}:initial=lecun-uniform")()

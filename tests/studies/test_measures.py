@@ -36,6 +36,9 @@ def test_errors_by_epoch_weight_the_lines_of_the_log_by_their_steps(tmp_path):
     assert errors["training_errors_after"] == pytest.approx([10, 3])
     assert errors["test_errors"] == pytest.approx([8, 9]) and errors["rise"] == pytest.approx(1)
     assert errors["training_error_during_1"] == pytest.approx(32)
+    assert measures.last_errors(tmp_path / "run") == pytest.approx(
+        {"test_error": 3, "training_error": 6}
+    )
     losses = measures.loss_by_epoch(tmp_path / "run")["train_loss"]
     assert losses == pytest.approx([1.4, 0.42])
 

@@ -24,6 +24,7 @@ CONFIG = TrainConfig(
     val_fraction=0.2,
     patience=3,
     train_examples=48,
+    label_noise=0.5,
     eval_training=True,
 )
 
@@ -87,8 +88,9 @@ def test_train_evaluates_the_training_set_without_augmentation(dataset, tmp_path
     same = dataclasses.replace(
         dataset, test_images=dataset.train_images, test_labels=dataset.train_labels
     )
-    fields = {"val_fraction": 0.0, "patience": None, "train_examples": None, "epochs": 2}
-    config = dataclasses.replace(CONFIG, **fields, transforms=(Cutout(3),), workdir=str(tmp_path))
+    fields = {"val_fraction": 0.0, "patience": None, "train_examples": None, "label_noise": 0.0}
+    fields |= {"epochs": 2, "transforms": (Cutout(3),), "workdir": str(tmp_path)}
+    config = dataclasses.replace(CONFIG, **fields)
     result = train_and_evaluate(config, dataset=same, model=Tiny())
     for line in [*log(tmp_path), result]:
         for name in ("loss", "accuracy"):
