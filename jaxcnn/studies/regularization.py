@@ -68,4 +68,15 @@ REGULARIZERS = Study(
     },
     num_seeds=3,
     seconds=150,
+    comment="The network is cuda-convnet's of 13 % error, with 1,116,490 parameters, which trains "
+    "on 5,000 images for 40 epochs. Without augmentation it sees the central crop of 24x24; "
+    "crops are random, and half of them mirrored. The weight decay is 0.004, which cuda-convnet "
+    "has in the locally connected layers and the output; dropout precedes the output. Random "
+    "labels are drawn once, uniformly. All arms have the rate that the study `relu` chose for this "
+    "network, because with random labels there is nothing to validate on. Training errors are "
+    "those of the labels that are trained on, without augmentation or dropout, after the last "
+    "epoch. Zhang et al. train a small AlexNet of 1,387,786 parameters on all 50,000 images; their "
+    "test errors are 23.93 % without regularization, 22.64 with weight decay, 20.34 with crops and "
+    "18.78 with both. With random labels, the training error is 0.18 % and the test error "
+    "90.14 %.",
 )
