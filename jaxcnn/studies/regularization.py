@@ -54,7 +54,6 @@ REGULARIZERS = Study(
         _arm("crops and mirror images", transforms=CROPS),
         _arm("weight decay", weight_decay=_DECAY),
         _arm("dropout", dropout=0.5),
-        _arm("all three", transforms=CROPS, weight_decay=_DECAY, dropout=0.5),
         _arm("none, random labels", label_noise=1.0),
     ),
     quantity="test_error",
