@@ -103,26 +103,7 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
       NotImplementedError: if the network is not a chain, or has an operation without a rule in
         `trace`.
     """
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    classes: dict[str | None, str] = {}
-
-    def note_class(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        classes[context.module.name] = type(context.module).__name__
-        return next_fun(*args, **kwargs)
-
-    with nn.intercept_methods(note_class):
-        jaxpr = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, image).jaxpr
-
-    parameters: collections.Counter[str] = collections.Counter()
-    values = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        trained = path[0].key == "params"
-        parameters[path[1].key] += leaf.size if trained else 0
-        weights = {jax.tree_util.keystr(path): leaf.size} if trained else {}
-        values.append(Value(leaf.shape, weights=weights))
-
-    segments = cut(jaxpr, values)
+    segments, parameters, classes = _trace(model, image_shape)
     names = name_layers(segments)
     start = next(i for i, name in enumerate(names) if name)  # a frame may precede the layers
     while start and segments[start - 1].only_reshapes:  # a first layer may see flattened images
@@ -159,6 +140,31 @@ def summarize(model: nn.Module, image_shape: Sequence[int]) -> Summary:
             f"{parameters.total()}; expected all; summarize needs a chain of modules"
         )
     return summary
+
+
+def _trace(
+    model: nn.Module, image_shape: Sequence[int]
+) -> tuple[Sequence[Segment], collections.Counter[str], dict[str | None, str]]:
+    """Return the segments of a network, and the parameters and the class of each module by name."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
+    classes: dict[str | None, str] = {}
+
+    def note_class(next_fun: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        classes[context.module.name] = type(context.module).__name__
+        return next_fun(*args, **kwargs)
+
+    with nn.intercept_methods(note_class):
+        jaxpr = jax.make_jaxpr(functools.partial(model.apply, train=False))(variables, image).jaxpr
+
+    parameters: collections.Counter[str] = collections.Counter()
+    values = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        trained = path[0].key == "params"
+        parameters[path[1].key] += leaf.size if trained else 0
+        weights = {jax.tree_util.keystr(path): leaf.size} if trained else {}
+        values.append(Value(leaf.shape, weights=weights))
+    return cut(jaxpr, values), parameters, classes
 
 
 def _window(within: Dependence) -> tuple[int, int] | None:

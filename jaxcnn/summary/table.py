@@ -13,7 +13,7 @@ from rich.table import Table
 from jaxcnn.summary.published import Published, Rounded
 from jaxcnn.summary.summarize import Layer, Summary
 
-WIDE = Console(width=1000)  # measures tables without a limit
+_WIDE = Console(width=1000)  # measures tables without a limit
 
 
 def print_summary(
@@ -44,29 +44,12 @@ def print_summary(
         "multiply_adds": "mult-adds",
         "receptive_field": "field",
     }
-    rows: list[dict[str, str]] = []
-
-    def add(name: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-        cells = {column: _cell(ours.get(column), theirs.get(column)) for column in headings}
-        rows.append({"layer": name, **cells})
-
-    shape = summary.input_shape
-    add("input", {"output": shape, "units": math.prod(shape)}, layers.get("input", {}))
-    for layer in summary.layers:
-        ours = {
-            "operation": layer.operation,
-            "output": layer.output_shape,
-            "units": layer.units,
-            "parameters": layer.parameters,
-            "connections": layer.connections,
-            "multiply_adds": layer.multiply_adds,
-            "receptive_field": layer.receptive_field,
-        }
-        add(layer.name, ours, layers.get(layer.name, {}))
-    totals = {
-        name: getattr(summary, name) for name in ("parameters", "connections", "multiply_adds")
-    }
-    add("total", totals, total)
+    theirs = {**layers, "total": total}
+    rows = [
+        {column: _cell(ours.get(column), theirs.get(name, {}).get(column)) for column in headings}
+        | {"layer": name}
+        for name, ours in _figures(summary)
+    ]
     for table in _tables(title, headings, rows, console):
         console.print(table)
     console.print(
@@ -85,6 +68,27 @@ def print_summary(
             console.print(published.note, highlight=False)
 
 
+def _figures(summary: Summary) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the name of each row, and its figures by column."""
+    shape = summary.input_shape
+    yield "input", {"output": shape, "units": math.prod(shape)}
+    for layer in summary.layers:
+        yield (
+            layer.name,
+            {
+                "operation": layer.operation,
+                "output": layer.output_shape,
+                "units": layer.units,
+                "parameters": layer.parameters,
+                "connections": layer.connections,
+                "multiply_adds": layer.multiply_adds,
+                "receptive_field": layer.receptive_field,
+            },
+        )
+    totals = ("parameters", "connections", "multiply_adds")
+    yield "total", {name: getattr(summary, name) for name in totals}
+
+
 def _tables(
     title: str, headings: Mapping[str, str], rows: Sequence[Mapping[str, str]], console: Console
 ) -> Iterator[Table]:
@@ -93,16 +97,13 @@ def _tables(
     while remaining:
         count = len(remaining)
         while (
-            count > 1 and _width(_table(title, headings, remaining[:count], rows)) > console.width
+            count > 1
+            and _WIDE.measure(_table(title, headings, remaining[:count], rows)).maximum
+            > console.width
         ):
             count -= 1
         yield _table(title, headings, remaining[:count], rows)
         title, remaining = "", remaining[count:]
-
-
-def _width(table: Table) -> int:
-    wide = Console(width=1000)
-    return wide.measure(table).maximum
 
 
 def _table(
