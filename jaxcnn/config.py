@@ -177,9 +177,9 @@ class TrainConfig(_ShortRepr):
     in proportion to the classes as there; with the same seed, a smaller subset is a part of a
     larger one."""
     label_noise: Annotated[float, PROBABILITY] = 0.0
-    """Probability that a training label is drawn at random. In [0, 1]; drawn once, by the seed,
-    uniformly from all classes, and so sometimes the right one (Zhang et al. 2017). Images to
-    validate and test on keep their labels. Not for streamed datasets."""
+    """Probability that a training label is random. In [0, 1]; random labels are drawn once, by the
+    seed, uniformly from all classes, so that some are right (Zhang et al. 2017). Images to validate
+    and test on keep their labels. Not for streamed datasets."""
     on_bad_image: Annotated[Literal["refuse", "skip"], FREE] = "refuse"
     """Policy for bad streamed images. An image is bad if it is too small or cannot be decoded.
     `refuse` aborts the run; `skip` replaces the image in training and leaves it out in
@@ -201,7 +201,8 @@ class TrainConfig(_ShortRepr):
     init_only: tuple[str, ...] = ()
     """Layers to take from it. By default all; the others start from random parameters."""
     new_head: bool = False
-    """Start the last layer from random parameters, even if that of init_from fits."""
+    """Start the last layer from random parameters. That of init_from is not used, even if it
+    fits."""
     freeze: tuple[str, ...] = ()
     """Layers that never change. They keep their initial parameters to the bit."""
 
