@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from jaxcnn import records
+from jaxcnn import records, report
 from jaxcnn.errors import UserError
 from jaxcnn.files import write_atomically
 from jaxcnn.studies.calculation import Calculation
@@ -49,6 +49,7 @@ def publish(study: Study | Calculation, folder: Path) -> None:
     record["claim"] = study.claim
     write_atomically(folder / f"{study.name}.json", json.dumps(record, indent=1) + "\n")
     write_atomically(folder / "index.md", _index(folder))
+    report.say(f"Published: {folder / study.name}.md, and its line in {folder / 'index.md'}")
 
 
 def _index(folder: Path) -> str:
