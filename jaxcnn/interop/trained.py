@@ -20,6 +20,7 @@ from jaxcnn.config import TrainConfig
 from jaxcnn.data.open import open_dataset
 from jaxcnn.data.preprocess import evaluation_preprocess
 from jaxcnn.distributed import mesh
+from jaxcnn.distributed.compilation_cache import use_compilation_cache
 from jaxcnn.errors import UserError
 from jaxcnn.models import network, variants
 from jaxcnn.optim.optimizers import make_optimizer
@@ -85,6 +86,8 @@ def load_run(
 
     workdir = local_path(workdir, "the run")
     config = workdirs.read_config(workdir, data_dir=data_dir, manual_dir=manual_dir)
+    if config.compilation_cache:
+        use_compilation_cache()  # before the program that computes the checkpoint's checksum
     with Checkpoints(workdir / "checkpoints", config) as checkpoints:
         checkpoints.resolve_step(step)  # before the data is opened
         if recorded := dataset_info.read(workdir):
@@ -189,5 +192,5 @@ def _abstract_state(config: TrainConfig, info: DatasetInfo, model: nn.Module) ->
     replicated = mesh.replicated(mesh.device_mesh())
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
-        jax.eval_shape(create, jax.random.key(0)),
+        jax.eval_shape(lambda: create(jax.random.key(0))),  # outside, a key compiles a program
     )

@@ -17,6 +17,7 @@ from jaxcnn.data import datasets
 from jaxcnn.errors import UserError
 from jaxcnn.interop.runs import export_run, import_run
 from jaxcnn.interop.torch_weights import to_torch
+from jaxcnn.interop.trained import load_run
 from jaxcnn.interop.weight_files import read_weights, write_weights
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.progress import start_or_resume
@@ -62,6 +63,18 @@ def test_export_run_gives_the_imported_bits(imported, entries, tmp_path):
     chex.assert_trees_all_equal(read_weights(tmp_path / "lenet5.safetensors"), entries)
     with pytest.raises(UserError, match="no checkpoint of step 7; there are 0"):
         export_run(imported, tmp_path / "lenet5.safetensors", step=7)
+
+
+def test_load_run_keeps_its_compiled_programs(imported, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXCNN_CACHE_DIR", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        load_run(imported)
+        found = jax.config.jax_compilation_cache_dir
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert found == str(tmp_path / "xla")
 
 
 @pytest.mark.slow
