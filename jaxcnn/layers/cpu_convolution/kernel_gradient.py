@@ -51,10 +51,12 @@ def kernel_gradient_by_products(
     shifted = [images[:, :, b : b + columns] for b in range(kernel_shape[1])]
     wide = jnp.concatenate(shifted, axis=-1)  # [batch, height, columns, b and c]
     flat = outputs.reshape(-1, features)
-    products = [
-        wide[:, a : a + rows].reshape(len(flat), -1).T @ flat for a in range(kernel_shape[0])
-    ]
-    return jnp.stack(products).reshape(kernel_shape)
+
+    def product(a: Array) -> Array:
+        return lax.dynamic_slice_in_dim(wide, a, rows, axis=1).reshape(len(flat), -1).T @ flat
+
+    # A loop, because XLA would keep a copy of the images for each row at the same time.
+    return lax.map(product, jnp.arange(kernel_shape[0])).reshape(kernel_shape)
 
 
 def _by_convolution(images: Array, outputs: Array) -> Array:

@@ -46,3 +46,12 @@ def test_gradient_is_the_index_equation(batch, rows, channels, features):
     actual = jax.jit(kernel_gradient_by_products)(images, outputs)
     assert actual.shape == (4, 3, channels, features)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_gradient_keeps_the_copy_of_one_row_at_a_time():
+    shape = jax.ShapeDtypeStruct
+    images = shape((8, 24, 24, MANY), np.float32)
+    outputs = shape((8, 20, 20, MANY), np.float32)
+    program = jax.jit(kernel_gradient_by_products).lower(images, outputs).compile()
+    shifted_bytes = 4 * 8 * 24 * 20 * 5 * MANY  # of the images, shifted by each of 5 columns
+    assert program.memory_analysis().temp_size_in_bytes < 3 * shifted_bytes
