@@ -126,24 +126,19 @@ def _linen_infer(job: Job, model: nn.Module) -> Run:
 def _infer(job: Job, model: nn.Module, apply: Callable[..., Any]) -> Run:
     raw, _ = random_images(job.batch_size, _image_shape(job))
     images = jax.device_put(normalized(raw))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images[:1])
-    numbers = np.random.default_rng(1).standard_normal(2**16, np.float32)
+    rng = np.random.default_rng(1)
 
     def values(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        fan_in = math.prod(leaf.shape[:-1])
-        array = np.resize(numbers / np.float32(math.sqrt(fan_in)), leaf.shape)
-        return jax.block_until_ready(jax.device_put(array))  # one array at a time is held twice
+        array = rng.standard_normal(leaf.shape, np.float32)
+        array /= math.sqrt(math.prod(leaf.shape[:-1]))
+        return jax.device_put(array)
 
-    @functools.cache
-    def loaded() -> tuple[jax.stages.Compiled, Any]:
-        # Compile first: the compiler's memory is free again when the parameters take theirs.
-        executable = jax.jit(apply).lower(shapes, images).compile()
-        memory.trim()
-        # As if read from a file: an initializer's temporary arrays would count as peak memory.
-        return executable, jax.tree.map(values, shapes)
+    # As if read from a file: an initializer's temporary arrays would count as peak memory.
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images[:1])
+    variables = jax.tree.map(values, shapes)
+    forward = jax.jit(apply)
 
     def run(num_steps: int) -> None:
-        forward, variables = loaded()
         for _ in range(num_steps):
             jax.block_until_ready(forward(variables, images))
 
