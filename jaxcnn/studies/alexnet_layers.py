@@ -78,8 +78,9 @@ POOLING = Study(
     "beyond it. It learns from random crops of 24x24 and their mirror images for 6 epochs. The "
     "training error is that of the central crops of the first 10,000 training images, counted "
     "after training. Shifts move the crop of the first 2,000 test images within 32x32 pixels, up, "
-    "down, left and right, so that real pixels enter. On ImageNet, overlapping lowers the top-1 error by 0.4 points and the "
-    'top-5 error by 0.3, and such models are "slightly more difficult to overfit". Others '
+    "down, left and right, so that real pixels enter. On ImageNet, overlapping lowers the top-1 "
+    "error by 0.4 points and the top-5 error by 0.3, and such models are found slightly more "
+    "difficult to overfit. Others "
     "differ: no significant improvement (Scherer et al. 2010), and 2x2 windows are better where "
     "maps are not of equal size (Mishkin et al. 2017). The initial values are by fan-in.",
 )
