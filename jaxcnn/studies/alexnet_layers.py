@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 from jaxcnn.config import OptimizerConfig, TrainConfig
 from jaxcnn.studies.cifar import local
-from jaxcnn.studies.crop_measures import SHIFTS, crops
+from jaxcnn.studies.crop_measures import crops
 from jaxcnn.studies.measures import last_errors
-from jaxcnn.studies.study import Arm, Curve, Derived, Measured, Study
+from jaxcnn.studies.study import Arm, Derived, Measured, Study
 
 _PAPER = "Krizhevsky et al. 2012"
 _LRN_EPOCHS = 5
@@ -49,9 +49,6 @@ POOLING = Study(
     measure=crops,
     falsifier="The paired difference of the overlapping maximum from the maximum of 2x2 includes "
     "0.",
-    curves=(
-        Curve("consistency", SHIFTS, "shift (pixels)", "same answer as for the central crop (%)"),
-    ),
     also={
         "training_error": "error on training images (%)",
         "gap": "test error above it (points)",
@@ -80,9 +77,8 @@ POOLING = Study(
     "after training. Shifts move the crop of the first 2,000 test images within 32x32 pixels, up, "
     "down, left and right, so that real pixels enter. On ImageNet, overlapping lowers the top-1 "
     "error by 0.4 points and the top-5 error by 0.3, and such models are found slightly more "
-    "difficult to overfit. Others "
-    "differ: no significant improvement (Scherer et al. 2010), and 2x2 windows are better where "
-    "maps are not of equal size (Mishkin et al. 2017). The initial values are by fan-in.",
+    "difficult to overfit. Others differ: no significant improvement (Scherer et al. 2010), and "
+    "2x2 windows are better where maps are not of equal size (Mishkin et al. 2017). The initial values are by fan-in.",
 )
 
 

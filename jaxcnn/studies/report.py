@@ -45,7 +45,9 @@ def write_result(
 def print_summary(study: Study, record: dict[str, Any]) -> None:
     """Print the table of a study."""
     title = f"{study.label}, mean ± standard deviation over {len(record['seeds'])} seeds"
-    table = Table("arm", *_columns(study), title=title if len(record["seeds"]) > 1 else study.label)
+    table = Table(title=title if len(record["seeds"]) > 1 else study.label)
+    for column in ("arm", *_columns(study)):
+        table.add_column(column, overflow="fold")
     for name, arm in record["arms"].items():
         table.add_row(*map(escape, _row(study, name, arm)))
     report.console.print(table)
@@ -171,7 +173,8 @@ def _rates(study: Study, tried: dict[str, Any]) -> list[str]:
     """Return the table of the learning rates that were tried."""
     if not tried:
         return []
-    after = f", after {study.trial_epochs} epochs" if study.trial_epochs else ""
+    number = study.trial_epochs
+    after = f", after {number} epoch{'s' if number > 1 else ''}" if number else ""
     names = sorted({name for each in tried.values() for name in each["val_error"]}, key=float)
     lines = [
         "Each arm has the learning rate of the smallest error (%) on a twelfth of the "
