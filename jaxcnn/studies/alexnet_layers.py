@@ -78,7 +78,8 @@ POOLING = Study(
     "down, left and right, so that real pixels enter. On ImageNet, overlapping lowers the top-1 "
     "error by 0.4 points and the top-5 error by 0.3, and such models are found slightly more "
     "difficult to overfit. Others differ: no significant improvement (Scherer et al. 2010), and "
-    "2x2 windows are better where maps are not of equal size (Mishkin et al. 2017). The initial values are by fan-in.",
+    "2x2 windows are better where maps are not of equal size (Mishkin et al. 2017). The initial "
+    "values are by fan-in.",
 )
 
 
