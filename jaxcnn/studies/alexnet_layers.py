@@ -7,7 +7,7 @@ from jaxcnn.config import OptimizerConfig
 from jaxcnn.studies.cifar import local
 from jaxcnn.studies.crop_measures import crops
 from jaxcnn.studies.measures import last_errors
-from jaxcnn.studies.study import Arm, Derived, Measured, Study
+from jaxcnn.studies.study import Arm, Derived, Measured, Study, of_two
 
 _PAPER = "Krizhevsky et al. 2012"
 _LRN_EPOCHS = 5
@@ -19,13 +19,7 @@ def _pooled(name: str, pool: str) -> Arm:
 
 def _difference(first: str, last: str) -> Callable[[Mapping[str, Measured]], float]:
     """Return the function from measurements to the test error of `last` less that of `first`."""
-
-    def compute(arms: Mapping[str, Measured]) -> float:
-        before, after = (arms[name]["test_error"] for name in (first, last))
-        assert not isinstance(before, list) and not isinstance(after, list)
-        return after - before
-
-    return compute
+    return of_two(first, last, "test_error", lambda before, after: after - before)
 
 
 POOLING = Study(

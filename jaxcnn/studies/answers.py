@@ -10,20 +10,19 @@ from jaxcnn.studies.cifar import local
 from jaxcnn.studies.measures import test_error
 from jaxcnn.studies.neighbour_figure import save_neighbours
 from jaxcnn.studies.neighbour_measures import neighbours
-from jaxcnn.studies.study import Arm, Derived, Measured, Study
+from jaxcnn.studies.study import Arm, Derived, Measured, Study, of_two
 
 _PAPER = "Krizhevsky et al. 2012"
 
 
 def _reduction(first: str, last: str) -> Callable[[Mapping[str, Measured]], float]:
     """Return the function from measurements to the relative reduction of the error, in percent."""
-
-    def compute(arms: Mapping[str, Measured]) -> float:
-        before, after = (arms[name]["test_error"] for name in (first, last))
-        assert not isinstance(before, list) and not isinstance(after, list)
-        return 100 * (1 - after / before) if before else math.nan
-
-    return compute
+    return of_two(
+        first,
+        last,
+        "test_error",
+        lambda before, after: 100 * (1 - after / before) if before else math.nan,
+    )
 
 
 def _of_views(number: Literal[1, 2, 5, 10], name: str) -> Arm:

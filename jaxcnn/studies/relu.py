@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import operator
 from collections.abc import Mapping
 
 from jaxcnn.config import OptimizerConfig
@@ -10,7 +10,7 @@ from jaxcnn.data.transforms import CenterCrop
 from jaxcnn.presets import CIFAR10_STD
 from jaxcnn.studies.arms import config
 from jaxcnn.studies.measures import epochs_to_quarter
-from jaxcnn.studies.study import Arm, Curve, Derived, Measured, Published, Study
+from jaxcnn.studies.study import Arm, Curve, Derived, Published, Study, of_two
 
 _PAPER = "Krizhevsky et al. 2012, figure 1"
 
@@ -47,12 +47,6 @@ def _arm(activation: str, epochs: int, published: float | None = None, **fields:
     )
 
 
-def _ratio(suffix: str, arms: Mapping[str, Measured]) -> float:
-    relu, tanh = (arms[f"{name}{suffix}"]["epochs"] for name in ("ReLU", "tanh"))
-    assert not isinstance(tanh, list) and not isinstance(relu, list)
-    return tanh / relu
-
-
 RELU = Study(
     name="relu",
     claim="A network of four layers reaches a training error of 25 % on CIFAR-10 six times faster "
@@ -83,12 +77,12 @@ RELU = Study(
         Derived(
             "ratio",
             "epochs with tanh over epochs with ReLU, with the source's initial values",
-            functools.partial(_ratio, ""),
+            of_two("tanh", "ReLU", "epochs", operator.truediv),
         ),
         Derived(
             "ratio_by_fan_in",
             "the same, with initial values by fan-in",
-            functools.partial(_ratio, ", by fan-in"),
+            of_two("tanh, by fan-in", "ReLU, by fan-in", "epochs", operator.truediv),
         ),
     ),
     num_seeds=3,

@@ -98,6 +98,26 @@ class Derived:
     compute: Callable[[Mapping[str, Measured]], float]
 
 
+def of_two(
+    first: str, last: str, quantity: str, combine: Callable[[float, float], float]
+) -> Callable[[Mapping[str, Measured]], float]:
+    """Return a function for `Derived.compute` that combines a number of two arms.
+
+    Args:
+      first: name of an arm.
+      last: name of another arm.
+      quantity: name of the number in `Measured`.
+      combine: function from the number of the first arm and that of the last to the result.
+    """
+
+    def compute(arms: Mapping[str, Measured]) -> float:
+        one, other = (arms[name][quantity] for name in (first, last))
+        assert not isinstance(one, list) and not isinstance(other, list)
+        return combine(one, other)
+
+    return compute
+
+
 @dataclasses.dataclass(frozen=True)
 class Study:
     """A claim and the experiment that tests it.
