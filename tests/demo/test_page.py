@@ -150,7 +150,7 @@ def test_page_fits_every_width_in_both_themes(open_page):
         page.emulate_media(color_scheme=theme)
         answer(page)
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        page.wait_for_function(f"document.documentElement.dataset.theme == '{theme}'")
+        page.locator(f"html[data-theme={theme}]").wait_for(state="attached")
         for canvas in page.locator(".maps .values").all():
             box, room = canvas.bounding_box(), canvas.locator("..").bounding_box()
             assert box["width"] <= room["width"] and box["height"] > 20
