@@ -84,7 +84,8 @@ ROOMS = {
     ),
     "distributed": ("mesh", "processes", "compilation_cache"),
     "layers": (
-        *("convolution", "cpu_convolution", "normalization", "subsampling", "pooling", "padding"),
+        *("convolution", "normalization", "subsampling", "pooling", "windows", "cpu_convolution"),
+        "padding",
     ),
     "report": (),
     "cli": (),

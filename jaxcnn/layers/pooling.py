@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence, Sized
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,7 +25,14 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from jaxcnn.layers.padding import Padding, output_size, pad, per_dimension, resolve_padding
+from jaxcnn.layers.padding import Padding, pad, per_dimension
+from jaxcnn.layers.windows import (
+    reduce_windows,
+    spatial_axes,
+    take_extremes,
+    window_axes,
+    window_rank,
+)
 
 
 def pool(
@@ -67,12 +73,8 @@ def pool(
       ValueError: if the arguments do not fit the number of dimensions or each other, if no window
         fits into the input, or if some window holds padding only.
     """
-    axes = _window_axes(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
-    outputs = pad(inputs, [a.pads for a in axes], value=init)
-    # The last axis first, so that the elements of a window are combined in row-major order.
-    for a in reversed(axes):
-        outputs = _slide(outputs, reduce_fn, a.axis, a.window, a.stride, a.dilation)
-    return outputs
+    axes = window_axes(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    return reduce_windows(pad(inputs, [a.pads for a in axes], value=init), reduce_fn, axes)
 
 
 def max_pool(
@@ -97,10 +99,9 @@ def max_pool(
     inputs = jnp.asarray(inputs)
     lowest, _ = _limits(inputs)
 
-    def take(a: Array, b: Array) -> Array:
-        return jnp.where((a >= b) | jnp.isnan(a), a, b)
-
-    return pool(inputs, lowest, take, window_shape, strides, padding, window_dilation, ceil_mode)
+    axes = window_axes(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    padded = pad(inputs, [a.pads for a in axes], value=lowest)
+    return take_extremes(padded, lambda a, b: (a >= b) | jnp.isnan(a), axes)
 
 
 def min_pool(
@@ -120,10 +121,9 @@ def min_pool(
     inputs = jnp.asarray(inputs)
     _, highest = _limits(inputs)
 
-    def take(a: Array, b: Array) -> Array:
-        return jnp.where((a <= b) | jnp.isnan(a), a, b)
-
-    return pool(inputs, highest, take, window_shape, strides, padding, window_dilation, ceil_mode)
+    axes = window_axes(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    padded = pad(inputs, [a.pads for a in axes], value=highest)
+    return take_extremes(padded, lambda a, b: (a <= b) | jnp.isnan(a), axes)
 
 
 def avg_pool(
@@ -151,7 +151,7 @@ def avg_pool(
     inputs = jnp.asarray(inputs)
     windows = (window_shape, strides, padding, window_dilation, ceil_mode)
     sums = pool(_accumulator(inputs), 0, jnp.add, *windows)
-    axes = _window_axes(inputs, *windows)
+    axes = window_axes(inputs, *windows)
     counts = functools.reduce(
         np.multiply.outer, [a.num_padded_taps if count_include_pad else a.num_taps for a in axes]
     )
@@ -258,109 +258,17 @@ def adaptive_avg_pool(
     return _adaptive_pool(avg_pool, _accumulator(inputs), output_shape).astype(inputs.dtype)
 
 
-def _slide(
-    x: Array,
-    reduce_fn: Callable[[Array, Array], Array],
-    axis: int,
-    window: int,
-    stride: int,
-    dilation: int,
-) -> Array:
-    """Reduce every window along one axis.
-
-    A window consists of its first half, its second half and, if odd, its last element. All windows
-    share the array of halves, so a window of k elements takes about 2 log2(k) operations.
-    """
-    if window == 1:
-        return lax.slice_in_dim(x, 0, None, stride, axis)
-    half = window // 2
-    last = (window - 1) * dilation
-    extent = x.shape[axis] - last  # number of positions where a window can start
-
-    def from_offset(y: Array, offset: int) -> Array:
-        return lax.slice_in_dim(y, offset, offset + extent, stride, axis)
-
-    halves = _slide(x, reduce_fn, axis, half, 1, dilation)
-    whole = reduce_fn(from_offset(halves, 0), from_offset(halves, half * dilation))
-    return reduce_fn(whole, from_offset(x, last)) if window % 2 else whole
-
-
-class _WindowAxis(NamedTuple):
-    """The windows along one spatial axis of the input."""
-
-    axis: int
-    window: int
-    stride: int
-    dilation: int
-    pads: tuple[int, int]  # as far as windows reach: less than the padding, or more in ceil mode
-    num_taps: np.ndarray  # [num_windows], taps of each window inside the input
-    num_padded_taps: np.ndarray  # [num_windows], taps inside the input or the padding
-
-
-def _window_axes(
-    inputs: Array,
-    window_shape: int | Sequence[int],
-    strides: int | Sequence[int] | None,
-    padding: Padding,
-    window_dilation: int | Sequence[int],
-    ceil_mode: bool,
-) -> list[_WindowAxis]:
-    """Check the arguments and return the windows along every spatial axis."""
-    axes = _spatial_axes(inputs, _length(window_shape))
-    sizes = tuple(inputs.shape[axis] for axis in axes)
-    window = per_dimension("window_shape", window_shape, len(axes))
-    stride = window if strides is None else per_dimension("strides", strides, len(axes))
-    dilation = per_dimension("window_dilation", window_dilation, len(axes))
-    pads = resolve_padding(
-        padding, window, strides=stride, kernel_dilation=dilation, input_size=sizes
-    )
-    counts = output_size(
-        sizes, window, strides=stride, padding=pads, kernel_dilation=dilation, ceil_mode=ceil_mode
-    )
-    window_axes = []
-    for axis, n, k, s, d, (low, high), m in zip(
-        axes, sizes, window, stride, dilation, pads, counts, strict=True
-    ):
-        taps = (np.arange(m) * s - low)[:, None] + np.arange(k) * d  # [num_windows, window]
-        num_taps = ((0 <= taps) & (taps < n)).sum(axis=1)
-        if not num_taps.all():
-            raise ValueError(
-                f"window {num_taps.argmin()} along axis {axis} (size {n}) holds padding only, with "
-                f"window {k}, stride {s}, dilation {d} and padding {(low, high)}; expected at "
-                "least one pixel; pad by less than the window's extent, or use a smaller dilation"
-            )
-        reach = max(0, int(taps.max()) + 1 - n)
-        num_padded_taps = (taps < n + high).sum(axis=1)
-        window_axes.append(_WindowAxis(axis, k, s, d, (low, reach), num_taps, num_padded_taps))
-    return window_axes
-
-
-def _length(shape: int | Sequence[int]) -> int | None:
-    return len(shape) if isinstance(shape, Sized) else None
-
-
-def _spatial_axes(inputs: Array, num_dims: int | None) -> tuple[int, ...]:
-    num_dims = inputs.ndim - 2 if num_dims is None else num_dims
-    if not 1 <= num_dims < inputs.ndim:
-        raise ValueError(
-            f"inputs have shape {inputs.shape}, for {num_dims} spatial dimension(s) before the "
-            "channels; expected at least one, and an axis for each; give a tuple with one int for "
-            "each spatial dimension (a single int stands for all axes but the first and the last)"
-        )
-    return tuple(range(inputs.ndim - 1 - num_dims, inputs.ndim - 1))
-
-
 def _global_pool(
     pool_fn: Callable[..., Array], inputs: Array, num_spatial_dims: int | None
 ) -> Array:
-    axes = _spatial_axes(inputs, num_spatial_dims)
+    axes = spatial_axes(inputs, num_spatial_dims)
     return jnp.squeeze(pool_fn(inputs, tuple(inputs.shape[axis] for axis in axes)), axes)
 
 
 def _adaptive_pool(
     pool_fn: Callable[..., Array], inputs: Array, output_shape: int | Sequence[int]
 ) -> Array:
-    axes = _spatial_axes(inputs, _length(output_shape))
+    axes = spatial_axes(inputs, window_rank(output_shape))
     bins = per_dimension("output_shape", output_shape, len(axes))
     outputs = inputs
     # A bin is a box, so its mean or maximum is computed axis by axis; the last first, as in `pool`.

@@ -1,0 +1,70 @@
+"""The derivative of maxima and minima over many channels, against that over few, from slices."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.layers.cpu_convolution.lowering import MAX_BAND_CHANNELS
+from jaxcnn.layers.pooling import max_pool, min_pool
+
+MANY = MAX_BAND_CHANNELS + 1
+
+WINDOWS = {
+    "AlexNet": ((1, 7, 9), {"window_shape": (3, 3), "strides": 2}),
+    "no overlap": ((2, 4, 6), {"window_shape": (2, 2)}),
+    "gaps": ((1, 8, 6), {"window_shape": (2, 1), "strides": (3, 2)}),
+    "dilated": ((1, 9, 6), {"window_shape": (3, 2), "strides": (2, 1), "window_dilation": (2, 3)}),
+    "padded": (
+        (1, 5, 6),
+        {"window_shape": (3, 3), "strides": 1, "padding": ((1, 2), (0, 1)), "ceil_mode": True},
+    ),
+    "line": ((2, 3, 8), {"window_shape": (4,), "strides": 3, "padding": "SAME"}),
+    "volume": ((3, 4, 5), {"window_shape": (2, 3, 2), "strides": (1, 2, 2)}),
+}
+
+
+def derivatives(pool, x, tangent, weights):
+    outputs, forward = jax.jvp(pool, (x,), (tangent,))
+    _, backward = jax.vjp(pool, x)
+    _, second = jax.jvp(lambda x: jax.vjp(pool, x)[1](weights)[0], (x,), (tangent,))
+    return outputs, forward, backward(weights)[0], second
+
+
+@pytest.mark.parametrize("pool_fn", [max_pool, min_pool])
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_derivatives_of_many_channels_are_those_of_few(pool_fn, windows):
+    space, arguments = WINDOWS[windows]
+    pool = functools.partial(pool_fn, **arguments)
+    rng = np.random.default_rng(0)
+    # Whole numbers, so that sums are exact and many elements are equal.
+    x = rng.integers(0, 4, (*space, 1)).astype(np.float32)
+    x.flat[rng.choice(x.size, 5, replace=False)] = [np.nan, np.nan, np.inf, -np.inf, -np.inf]
+    outputs = jax.eval_shape(pool, x).shape
+    tangent = rng.integers(-9, 9, x.shape).astype(np.float32)
+    weights = rng.integers(-9, 9, outputs).astype(np.float32)
+    arrays = (x, tangent, weights)
+    expected = jax.jit(functools.partial(derivatives, pool))(*arrays)
+    wide = [np.concatenate([a] * MANY, axis=-1) for a in arrays]
+    actual = jax.jit(functools.partial(derivatives, pool))(*wide)
+    chex.assert_trees_all_equal(actual, tuple(jnp.tile(e, MANY) for e in expected))
+
+
+def test_gradient_of_many_channels_is_the_same_called_in_every_way():
+    rng = np.random.default_rng(1)
+    x = jnp.asarray(rng.integers(0, 4, (3, 2, 5, 5, MANY)), jnp.float32)
+    gradient = jax.grad(lambda x: (max_pool(x, (3, 3), 2) ** 2).sum())
+    expected = jax.jit(gradient)(x)
+    chex.assert_trees_all_equal(gradient(x), expected)
+    chex.assert_trees_all_equal(jax.jit(jax.vmap(gradient))(x), expected)
+    chex.assert_trees_all_equal(jax.lax.map(gradient, x), expected)
+    half = jax.jit(gradient)(x.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    chex.assert_trees_all_equal(half.astype(jnp.float32), expected)
+
+
+def test_gradient_of_no_images_is_empty():
+    assert jax.grad(lambda x: max_pool(x, (2, 2)).sum())(jnp.zeros((0, 4, 4, MANY))).size == 0
