@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 from jaxcnn.layers.cpu_convolution.geometry import NHWC
 
 # Largest number of channels and of features at which the gradient is computed as a convolution.
-MAX_GRADIENT_CHANNELS = 32
+MAX_GRADIENT_CHANNELS = 16
 # Largest number of features at which pairs of rows become twice as many features.
 MAX_PHASED_FEATURES = 8
 # Images in each of these convolutions. Of 2 to 128 images, 16 were fastest for LeNet-5's layers.

@@ -6,24 +6,22 @@ form        | when                            | layers of our networks          
 ------------|---------------------------------|----------------------------------|-----------------
 dense       | the kernel is as large as the   | C5 of every LeNet                | one matrix
             | image; no padding               |                                  | product
-winograd    | 3x3 or 5x5 kernel; at least     | conv1 to conv5 of alexnet; conv2 | fewer
-            | MIN_WINOGRAD_CHANNELS channels  | to conv5 of alexnet-32; conv1,   | multiplications
-            | and features, and               | conv3 to conv5 of alexnet-2012;  | than XLA's
-            | MIN_WINOGRAD_OUTPUTS outputs    | conv2 of cuda-convnet-11pct      |
+winograd    | 3x3 or 5x5 kernel; at least     | conv1 to conv5 of alexnet and of | fewer
+            | MIN_WINOGRAD_CHANNELS channels  | alexnet-2012; conv2 to conv5 of  | multiplications
+            | and features, and               | alexnet-32; conv2 and conv3 of   | than XLA's
+            | MIN_WINOGRAD_OUTPUTS outputs    | the cuda-convnets                |
 batch_minor | at most MAX_BAND_CHANNELS       | C1 and C3 of every LeNet except  | vectors run over
             | channels and features; at least | lenet5-modern                    | the images;
             | MIN_BATCH_MINOR images; not for |                                  | twice as fast as
             | `jax.export`                    |                                  | bands
 bands       | at most MAX_BAND_CHANNELS       | the layers of batch_minor with   | one large matrix
             | channels and features; or 3     | fewer images; conv1 of           | product instead
-            | channels and at most            | alexnet-32 and of both           | of XLA's slow
+            | channels and at most            | alexnet-32 and of all            | of XLA's slow
             | MAX_COLOR_FEATURES features     | cuda-convnets                    | convolution
-xla         | otherwise                       | C1 and C3 of lenet5-modern;      | XLA runs at the
-            |                                 | conv2 of alexnet-2012; conv2 and | rate of matrix
-            |                                 | conv3 of cuda-convnet-18pct; of  |
-            |                                 | one image, conv3 to conv5 of     |
-            |                                 | alexnet and conv2 to conv5 of    |
-            |                                 | alexnet-32                       |
+xla         | otherwise                       | C1 and C3 of lenet5-modern; of   | XLA runs at the
+            |                                 | one image, conv3 to conv5 of the | rate of matrix
+            |                                 | AlexNets and the last            | products
+            |                                 | convolution of the cuda-convnets |
 
 A strided convolution becomes one at stride 1: each block of stride x stride pixels becomes one
 pixel with more channels (`images_space_to_depth`). So conv1 of alexnet, 11x11 at stride 4 over 3
@@ -54,7 +52,7 @@ from jaxcnn.layers.cpu_convolution import batch_minor
 from jaxcnn.layers.cpu_convolution.bands import bands
 from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
 from jaxcnn.layers.cpu_convolution.kernel_gradient import kernel_gradient_by_products
-from jaxcnn.layers.cpu_convolution.winograd import winograd, winograd_kernel_gradient
+from jaxcnn.layers.cpu_convolution.winograd import POINTS, winograd, winograd_kernel_gradient
 from jaxcnn.layers.padding import Pads
 
 # Smallest number of images that batch_minor convolves.
@@ -65,9 +63,8 @@ MAX_BAND_CHANNELS = 16
 # batch_minor is slower there: cuda-convnet-18pct's step of 128 images takes 149 ms in bands, 214
 # batch-minor.
 MAX_COLOR_FEATURES = 64
-# Smallest number of channels and of features at which Winograd's convolution is faster than XLA's,
-# for each kernel size.
-MIN_WINOGRAD_CHANNELS = {3: 32, 5: 64}
+# Smallest number of channels and of features at which Winograd's convolution is faster than XLA's.
+MIN_WINOGRAD_CHANNELS = 32
 # Smallest number of outputs of all images, for each feature, at which Winograd's convolution is
 # faster than XLA's. With fewer outputs, most of the time is spent on transforming the kernel.
 MIN_WINOGRAD_OUTPUTS = 256
@@ -192,7 +189,7 @@ def form(
     taps, width, channels, features = kernel_shape
     if geometry.image_size == geometry.kernel_size and not np.any(geometry.pads):
         return "dense"
-    is_wide = taps == width and min(channels, features) >= MIN_WINOGRAD_CHANNELS.get(taps, math.inf)
+    is_wide = taps == width in POINTS and min(channels, features) >= MIN_WINOGRAD_CHANNELS
     if is_wide and num_images * math.prod(geometry.output_size) >= MIN_WINOGRAD_OUTPUTS:
         return "winograd"
     is_narrow = max(channels, features) <= MAX_BAND_CHANNELS

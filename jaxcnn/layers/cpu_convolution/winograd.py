@@ -40,8 +40,8 @@ POINTS = {3: (0, 1, -1), 5: (0, 1, -1, 1 / 2, -1 / 2)}
 # of six tiles make the gradient of a 5x5 kernel twice as slow.
 PRODUCTS = {3: 4, 5: 3}
 
-# Largest size of all tiles and products of a microbatch: 128 MiB.
-MAX_BYTES = 2**27
+# Largest size of all tiles and products of a microbatch: 32 MiB, about the cache that cores share.
+MAX_BYTES = 2**25
 
 
 def winograd(

@@ -42,12 +42,12 @@ FORMS = {
     },
     "alexnet-2012": {
         "conv1": WINOGRAD,
-        "conv2": XLA,
+        "conv2": WINOGRAD,
         **SMALL_MAPS,
     },
     **dict.fromkeys(
         ["cuda-convnet-26pct", "cuda-convnet-19pct", "cuda-convnet-18pct"],
-        {"conv1": BANDS, "conv2": XLA, "conv3": XLA},
+        {"conv1": BANDS, "conv2": WINOGRAD, "conv3": ("xla", "winograd")},
     ),
     **dict.fromkeys(
         ["cuda-convnet-13pct", "cuda-convnet-11pct"], {"conv1": BANDS, "conv2": ("xla", "winograd")}
@@ -106,9 +106,9 @@ SAME_3, SAME_5 = ((1, 1), (1, 1)), ((2, 2), (2, 2))
         ((4, 8, 8, 32), (3, 3, 32, 32), SAME_3, "winograd"),
         ((3, 8, 8, 32), (3, 3, 32, 32), SAME_3, "xla"),
         ((4, 8, 8, 31), (3, 3, 31, 32), SAME_3, "xla"),
-        ((4, 8, 8, 64), (5, 5, 64, 64), SAME_5, "winograd"),
-        ((4, 8, 8, 64), (5, 5, 64, 63), SAME_5, "xla"),
-        ((4, 8, 8, 64), (3, 5, 64, 64), (SAME_3[0], SAME_5[0]), "xla"),
+        ((4, 8, 8, 32), (5, 5, 32, 32), SAME_5, "winograd"),
+        ((4, 8, 8, 32), (5, 5, 32, 31), SAME_5, "xla"),
+        ((4, 8, 8, 32), (3, 5, 32, 32), (SAME_3[0], SAME_5[0]), "xla"),
         ((15, 8, 8, 16), (3, 3, 16, 16), SAME_3, "bands"),
         ((16, 8, 8, 16), (3, 3, 16, 16), SAME_3, "batch_minor"),
         ((16, 8, 8, 16), (3, 3, 16, 17), SAME_3, "xla"),
