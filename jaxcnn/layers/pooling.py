@@ -98,7 +98,6 @@ def max_pool(
     """
     inputs = jnp.asarray(inputs)
     lowest, _ = _limits(inputs)
-
     axes = window_axes(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     padded = pad(inputs, [a.pads for a in axes], value=lowest)
     return take_extremes(padded, lambda a, b: (a >= b) | jnp.isnan(a), axes)
@@ -120,7 +119,6 @@ def min_pool(
     """
     inputs = jnp.asarray(inputs)
     _, highest = _limits(inputs)
-
     axes = window_axes(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
     padded = pad(inputs, [a.pads for a in axes], value=highest)
     return take_extremes(padded, lambda a, b: (a <= b) | jnp.isnan(a), axes)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence, Sized
 from typing import Any, NamedTuple
 
@@ -18,6 +19,10 @@ from jaxtyping import Array, Float, Int, Real
 
 from jaxcnn.layers.cpu_convolution.lowering import MAX_BAND_CHANNELS
 from jaxcnn.layers.padding import Padding, output_size, per_dimension, resolve_padding
+
+# Largest number of windows that an element may belong to for the derivative of `_extremes`, which
+# has a term for each.
+MAX_WINDOWS = 9
 
 
 class WindowAxis(NamedTuple):
@@ -149,7 +154,8 @@ def take_extremes(
     """
     # The derivative of `_extremes` would transpose images that are stored batch-minor.
     may_be_batch_minor = padded.shape[-1] <= MAX_BAND_CHANNELS
-    if may_be_batch_minor or not jnp.issubdtype(padded.dtype, jnp.floating):
+    is_integer = not jnp.issubdtype(padded.dtype, jnp.floating)
+    if may_be_batch_minor or is_integer or _Blocks(axes).windows_of_element > MAX_WINDOWS:
         return _slices(padded, precedes, axes)
     return _extremes(padded, precedes, axes)
 
@@ -213,6 +219,11 @@ class _Blocks:
         self._overlaps = [(a.window - 1) * a.dilation // a.stride for a in axes]
         self._counts = [len(a.num_taps) + n for a, n in zip(axes, self._overlaps, strict=True)]
         self._sizes = [n * a.stride for n, a in zip(self._counts, axes, strict=True)]
+
+    @property
+    def windows_of_element(self) -> int:
+        """Return the largest number of windows that an element may belong to."""
+        return math.prod(n + 1 for n in self._overlaps)
 
     def positions(self, shape: tuple[int, ...]) -> Int[Array, "*ones_and_space 1"]:
         """Return a number of each element of a window, that no other element of a window has."""
