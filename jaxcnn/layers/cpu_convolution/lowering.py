@@ -11,16 +11,18 @@ winograd    | 3x3 or 5x5 kernel; at least     | conv1 to conv5 of alexnet and of
             | and features, and               | alexnet-32; conv2 and conv3 of   | than XLA's
             | MIN_WINOGRAD_OUTPUTS outputs    | the cuda-convnets                |
 batch_minor | at most MAX_BAND_CHANNELS       | C1 and C3 of every LeNet except  | vectors run over
-            | channels and features; at least | lenet5-modern                    | the images;
-            | MIN_BATCH_MINOR images; not for |                                  | twice as fast as
-            | `jax.export`                    |                                  | bands
-bands       | at most MAX_BAND_CHANNELS       | the layers of batch_minor with   | one large matrix
-            | channels and features; or 3     | fewer images; conv1 of           | product instead
-            | channels and at most            | alexnet-32 and of all            | of XLA's slow
-            | MAX_COLOR_FEATURES features     | cuda-convnets                    | convolution
+            | channels and features, and at   | lenet5-modern; of fewer images,  | the images;
+            | least MIN_BATCH_MINOR images or | C1                               | twice as fast as
+            | outputs that are short sums;    |                                  | bands
+            | not for `jax.export`            |                                  |
+bands       | at most MAX_BAND_CHANNELS       | C3 of 2 to 15 images; conv1 of   | one large matrix
+            | channels and features, and two  | alexnet-32 and of all            | product instead
+            | images or more; or 3 channels   | cuda-convnets                    | of XLA's slow
+            | and at most MAX_COLOR_FEATURES  |                                  | convolution
+            | features                        |                                  |
 xla         | otherwise                       | C1 and C3 of lenet5-modern; of   | XLA runs at the
-            |                                 | one image, conv3 to conv5 of the | rate of matrix
-            |                                 | AlexNets and the last            | products
+            |                                 | one image, C3, conv3 to conv5 of | rate of matrix
+            |                                 | the AlexNets and the last        | products
             |                                 | convolution of the cuda-convnets |
 
 A strided convolution becomes one at stride 1: each block of stride x stride pixels becomes one
@@ -193,9 +195,10 @@ def form(
     if is_wide and num_images * math.prod(geometry.output_size) >= MIN_WINOGRAD_OUTPUTS:
         return "winograd"
     is_narrow = max(channels, features) <= MAX_BAND_CHANNELS
-    if is_narrow and num_images >= MIN_BATCH_MINOR and constrain_layouts:
+    is_short_sum = taps * width * channels <= batch_minor.MAX_STENCIL_TAPS
+    if is_narrow and constrain_layouts and (num_images >= MIN_BATCH_MINOR or is_short_sum):
         return "batch_minor"
-    if is_narrow or (channels == 3 and features <= MAX_COLOR_FEATURES):
+    if (is_narrow and num_images > 1) or (channels == 3 and features <= MAX_COLOR_FEATURES):
         return "bands"
     return "xla"
 
