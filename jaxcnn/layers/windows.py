@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType
 from jaxtyping import Array, Float, Int, Real
 
 from jaxcnn.layers.cpu_convolution.lowering import MAX_BAND_CHANNELS
@@ -152,10 +153,14 @@ def take_extremes(
       precedes: whether each element of its first argument is taken rather than that of the second.
       axes: the windows along each spatial axis.
     """
-    # The derivative of `_extremes` would transpose images that are stored batch-minor.
-    may_be_batch_minor = padded.shape[-1] <= MAX_BAND_CHANNELS
-    is_integer = not jnp.issubdtype(padded.dtype, jnp.floating)
-    if may_be_batch_minor or is_integer or _Blocks(axes).windows_of_element > MAX_WINDOWS:
+    if (
+        not jnp.issubdtype(padded.dtype, jnp.floating)
+        # The derivative of `_extremes` would transpose images that are stored batch-minor.
+        or padded.shape[-1] <= MAX_BAND_CHANNELS
+        or _Blocks(axes).windows_of_element > MAX_WINDOWS
+        # Its condition would slice an axis that may be sharded.
+        or AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
+    ):
         return _slices(padded, precedes, axes)
     return _extremes(padded, precedes, axes)
 
@@ -204,8 +209,8 @@ def _apart(fun: Callable[[Array], Any], x: Array) -> Any:
     if x.size == 0:
         return fun(x)
     first = x[(0,) * x.ndim]
-    zeros = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), jax.eval_shape(fun, x))
-    return lax.cond((first == first) | (first != first), fun, lambda _: zeros, x)
+    is_true = (first == first) | (first != first)
+    return lax.cond(is_true, fun, lambda x: jax.tree.map(jnp.zeros_like, fun(x)), x)
 
 
 class _Blocks:

@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcnn.layers.cpu_convolution.lowering import MAX_BAND_CHANNELS
 from jaxcnn.layers.pooling import max_pool, min_pool
 
 MANY = MAX_BAND_CHANNELS + 1
+SYMBOLIC = export.symbolic_shape(f"b, 2, 5, 5, {MANY}")
 
 WINDOWS = {
     "AlexNet": ((1, 7, 9), {"window_shape": (3, 3), "strides": 2}),
@@ -56,15 +59,33 @@ def test_derivatives_of_many_channels_are_those_of_few(pool_fn, windows):
 
 def test_gradient_of_many_channels_is_the_same_called_in_every_way():
     rng = np.random.default_rng(1)
-    x = jnp.asarray(rng.integers(0, 4, (3, 2, 5, 5, MANY)), jnp.float32)
-    gradient = jax.grad(lambda x: (max_pool(x, (3, 3), 2) ** 2).sum())
+    x = jnp.asarray(rng.integers(0, 4, (4, 2, 5, 5, MANY)), jnp.float32)
+    loss = lambda x: (max_pool(x, (3, 3), 2) ** 2).sum()  # noqa: E731
+    gradient = jax.grad(loss)
     expected = jax.jit(gradient)(x)
     chex.assert_trees_all_equal(gradient(x), expected)
     chex.assert_trees_all_equal(jax.jit(jax.vmap(gradient))(x), expected)
     chex.assert_trees_all_equal(jax.lax.map(gradient, x), expected)
+    chex.assert_trees_all_equal(jax.grad(jax.checkpoint(lambda x: loss(x)))(x), expected)
+    exported = export.export(jax.jit(gradient))(jax.ShapeDtypeStruct(SYMBOLIC, jnp.float32))
+    chex.assert_trees_all_equal(exported.call(x), expected)
     half = jax.jit(gradient)(x.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     chex.assert_trees_all_equal(half.astype(jnp.float32), expected)
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_gradient_of_many_channels_is_the_same_on_two_devices(axis_type):
+    x = np.random.default_rng(2).integers(0, 4, (4, 5, 5, MANY)).astype(np.float32)
+    gradient = jax.grad(lambda x: (max_pool(x, (3, 3), 2) ** 2).sum())
+    expected = jax.jit(gradient)(x)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(axis_type,), devices=jax.devices()[:2])
+    images = PartitionSpec("data")
+    with jax.set_mesh(mesh):
+        shards = jax.device_put(x, NamedSharding(mesh, images))
+        chex.assert_trees_all_equal(jax.device_get(jax.jit(gradient)(shards)), expected)
+        by_device = jax.shard_map(gradient, in_specs=images, out_specs=images)
+        chex.assert_trees_all_equal(jax.device_get(jax.jit(by_device)(shards)), expected)
 
 
 def test_gradient_of_no_images_is_empty():
