@@ -63,7 +63,7 @@ HOST_ONLY = {
 # Each example draws for itself, so a batch of batches draws otherwise.
 RANDOM = {"random_crop", "horizontal_flip", "affine", "invert", "pca_color", "cutout"}
 # One of each kind.
-BY_DEFAULT = {"random_crop", "resize", "conv_general_dilated", "pad", "global_min_pool"}
+BY_DEFAULT = {"random_crop", "resize", "conv_general_dilated", "pad", "max_pool"}
 
 
 def test_public_functions_are_all_here():

@@ -59,13 +59,8 @@ def test_outputs_of_100_digits_equal_those_of_jax(name, page, digits):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "gelu, 3-norm",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in [*FAMILY, *CUSTOM][:-1]),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*FAMILY, *CUSTOM])
 def test_outputs_of_every_network_equal_those_of_jax(name, page, digits):
     is_1998 = name.startswith("lenet5-1998")
     trained = load_pretrained("lenet5-1998-mnist" if is_1998 else "lenet5-mnist")

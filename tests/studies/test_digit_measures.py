@@ -37,6 +37,7 @@ def test_error_and_rejection_of_a_run(run_of_rows, rows):
     assert 0 < measured["rejection"] < 100 and measured["num_test_examples"] == 90
 
 
+@pytest.mark.slow
 def test_closed_form_preprocesses_the_images_of_both_splits(rows):
     transforms = (Affine(degrees=90.0), Deslant(), CenterCrop(20))
     pixels = {"pixel_mean": (0.2,), "pixel_std": (0.5,)}
