@@ -74,7 +74,7 @@ def test_conv_general_dilated_equals_xla_for_our_layers(layer):
     assert_agrees_with_xla(*LAYERS[layer])
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.data())
 def test_conv_general_dilated_equals_xla_for_any_arguments(data):
     batch, height, width = (data.draw(st.integers(1, most)) for most in (18, 10, 10))

@@ -111,7 +111,7 @@ def test_strides_dilation_and_padding_by_eye():
         chex.assert_trees_all_equal(pooled, jnp.array(expected, jnp.float32))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=80)
 @given(
     pool_name=st.sampled_from(["min", "max", "avg", "avg without padding", "lp"]),
     size=st.integers(1, 9),

@@ -57,7 +57,7 @@ from jaxcnn.layers.cpu_convolution.kernel_gradient import kernel_gradient_by_pro
 from jaxcnn.layers.cpu_convolution.winograd import POINTS, winograd, winograd_kernel_gradient
 from jaxcnn.layers.padding import Pads
 
-# Smallest number of images that batch_minor convolves.
+# Smallest number of images that batch_minor convolves, unless outputs are short sums.
 MIN_BATCH_MINOR = 16
 # Largest number of channels and of features at which batch_minor and bands are faster than XLA.
 MAX_BAND_CHANNELS = 16

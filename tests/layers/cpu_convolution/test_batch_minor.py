@@ -53,7 +53,7 @@ def test_to_batch_minor_and_back():
     np.testing.assert_array_equal(batch_minor.from_batch_minor(rows), images)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_agrees_with_xla(data):
     batch, channels, features = (data.draw(st.integers(1, 7)) for _ in range(3))
