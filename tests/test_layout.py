@@ -84,7 +84,15 @@ ROOMS = {
     ),
     "distributed": ("mesh", "processes", "compilation_cache"),
     "layers": (
-        *("convolution", "normalization", "subsampling", "pooling", "windows", "cpu_convolution"),
+        *(
+            "convolution",
+            "convolution_primitives",
+            "normalization",
+            "subsampling",
+            "pooling",
+            "windows",
+        ),
+        "cpu_convolution",
         "padding",
     ),
     "report": (),

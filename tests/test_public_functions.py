@@ -41,6 +41,7 @@ CALLS = {
     "conv_general_dilated": lambda x: convolution.conv_general_dilated(
         x, KERNEL, (1, 1), "SAME", dimension_numbers=NHWC
     ),
+    "store_gradient": lambda x: convolution.store_gradient(x, 3),
     "pad": lambda x: padding.pad(x, ((1, 1), (2, 2)), value=1),
     "pool": lambda x: pooling.pool(x, 0, jnp.add, (3, 3), 2, "SAME"),
     "max_pool": lambda x: pooling.max_pool(x, (3, 3), 2, "SAME"),
@@ -58,7 +59,7 @@ CALLS = {
 HOST_ONLY = {
     *("color_components", "output_size", "per_dimension", "resolve_padding", "sum_dtype"),
     *("padding_for_output_size", "receptive_field"),
-    *("same", "xla_convolution", "xla_images_gradient", "xla_kernel_gradient"),
+    *("same", "linen_conv"),
 }
 # Each example draws for itself, so a batch of batches draws otherwise.
 RANDOM = {"random_crop", "horizontal_flip", "affine", "invert", "pca_color", "cutout"}

@@ -10,12 +10,11 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.convolution import linen_conv
 from jaxcnn.layers.normalization import cuda_convnet_lrn, paper_lrn
 from jaxcnn.layers.pooling import adaptive_avg_pool, max_pool
 from jaxcnn.models.checks import check_images
 
-_conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 _normal = nn.initializers.normal
 
 # The two layers with most of the parameters are split over devices: fc6 by columns and fc7 by rows,
@@ -68,7 +67,7 @@ class AlexNet(nn.Module):
         """
         fits = images.ndim == 4 and min(images.shape[1:3]) >= 63
         check_images(images, fits, "AlexNet", "[batch, >= 63, >= 63, channels]")
-        conv = partial(_conv, dtype=self.dtype)
+        conv = partial(linen_conv, dtype=self.dtype)
         dense = partial(nn.Dense, dtype=self.dtype)
         pool = partial(max_pool, window_shape=(3, 3), strides=2)
         dropout = partial(nn.Dropout, 0.5, deterministic=not train)
@@ -127,7 +126,7 @@ class AlexNet32(nn.Module):
         check_images(images, fits, "AlexNet32", "[batch, 32, 32, channels]")
         he_normal = nn.initializers.he_normal()
         conv = partial(
-            _conv, kernel_size=(3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype
+            linen_conv, kernel_size=(3, 3), padding=1, kernel_init=he_normal, dtype=self.dtype
         )
         dense = partial(nn.Dense, kernel_init=he_normal, dtype=self.dtype)
         dropout = partial(nn.Dropout, self.dropout, deterministic=not train)
@@ -190,7 +189,7 @@ class AlexNet2012(nn.Module):
         fits = images.ndim == 4 and images.shape[1:3] in ((224, 224), (227, 227))
         expected = "[batch, 224, 224, channels] or [batch, 227, 227, channels]"
         check_images(images, fits, "AlexNet2012", expected)
-        conv = partial(_conv, kernel_init=_normal(0.01), dtype=self.dtype)
+        conv = partial(linen_conv, kernel_init=_normal(0.01), dtype=self.dtype)
         dense = partial(nn.Dense, kernel_init=_normal(0.01), dtype=self.dtype)
         bias = nn.initializers.constant(self.initial_bias)
         pool = partial(max_pool, window_shape=(3, 3), strides=2)

@@ -10,12 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.convolution import linen_conv
 from jaxcnn.layers.normalization import cuda_convnet_lrn
 from jaxcnn.layers.subsampling import overlapping_avg_pool, overlapping_max_pool
 from jaxcnn.models.checks import check_images
-
-_conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
 
 
 class CudaConvnet(nn.Module):
@@ -67,7 +65,7 @@ class CudaConvnet(nn.Module):
         """
         fits = images.ndim == 4 and images.shape[1:3] == (32, 32)
         check_images(images, fits, "CudaConvnet", "[batch, 32, 32, channels]")
-        conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
+        conv = partial(linen_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
         dense, init = partial(nn.Dense, dtype=self.dtype), partial(_initializers, self.initial)
         f, std = self.activation, 0.1 if self.hidden else 0.01
         max_pool, avg_pool = self.pool or overlapping_max_pool, self.pool or overlapping_avg_pool
@@ -143,7 +141,7 @@ class CudaConvnetLocal(nn.Module):
         """
         fits = images.ndim == 4 and images.shape[1:3] == (24, 24)
         check_images(images, fits, "CudaConvnetLocal", "[batch, 24, 24, channels]")
-        conv = partial(_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
+        conv = partial(linen_conv, kernel_size=(5, 5), padding=2, dtype=self.dtype)
         local = partial(nn.ConvLocal, kernel_size=(3, 3), padding=1, dtype=self.dtype)
         f, pool, init = self.activation, self.pool, partial(_initializers, self.initial)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.convolution import linen_conv
 from jaxcnn.layers.padding import Padding
 from jaxcnn.layers.pooling import adaptive_avg_pool, avg_pool, max_pool
 from jaxcnn.models import initializers
@@ -65,10 +65,9 @@ class LeNet5(nn.Module):
         fits = images.ndim == 4 and images.shape[1:3] == (28, 28)
         check_images(images, fits, "LeNet5", "[batch, 28, 28, channels]")
         conv = partial(
-            nn.Conv,
+            linen_conv,
             kernel_size=(5, 5),
             dtype=self.dtype,
-            conv_general_dilated=conv_general_dilated,
         )
         c1_padding, c3_padding = (self.padding or "SAME", self.padding or "VALID")
         x = conv(6, padding=c1_padding, **self.initial(25 * images.shape[-1]), name="C1")(images)
@@ -121,11 +120,10 @@ class LeNet5Modern(nn.Module):
         fits = images.ndim == 4 and images.shape[1:3] == (28, 28)
         check_images(images, fits, "LeNet5Modern", "[batch, 28, 28, channels]")
         conv = partial(
-            nn.Conv,
+            linen_conv,
             kernel_size=(5, 5),
             kernel_init=nn.initializers.he_normal(),
             dtype=self.dtype,
-            conv_general_dilated=conv_general_dilated,
         )
         x = conv(24, padding="SAME", name="C1")(images)  # [batch, 28, 28, 24]
         x = nn.relu(max_pool(x, (2, 2)))  # S2: [batch, 14, 14, 24]

@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.convolution import conv_general_dilated, linen_conv, store_gradient
 from jaxcnn.layers.pooling import pool
 from jaxcnn.models.checks import check_images
 from jaxcnn.models.initializers import uniform_by_fan_in
@@ -121,9 +121,14 @@ class TableConv(nn.Module):
         kernel = jnp.zeros((5, 5, maps_in, features), weights.dtype)
         kernel = kernel.at[:, :, source, target].set(weights)
         sums = conv_general_dilated(
-            inputs, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            inputs,
+            kernel,
+            (1, 1),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            gradient_is_stored=True,
         )
-        return sums + bias.reshape(1, 1, 1, -1)
+        return store_gradient(sums + bias.reshape(1, 1, 1, -1), maps_in)
 
 
 class EuclideanRBF(nn.Module):
@@ -210,11 +215,10 @@ class LeNet1998(nn.Module):
         fits = images.ndim == 4 and images.shape[1:] == (28, 28, 1)
         check_images(images, fits, "LeNet1998", "[batch, 28, 28, 1]")
         conv = partial(
-            nn.Conv,
+            linen_conv,
             kernel_size=(5, 5),
             padding="VALID",
             dtype=self.dtype,
-            conv_general_dilated=conv_general_dilated,
         )
         frame = ((0, 0), (2, 2), (2, 2), (0, 0))
         x = jnp.pad(images, frame, constant_values=BACKGROUND)  # [batch, 32, 32, 1]

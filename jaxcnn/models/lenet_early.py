@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.convolution import linen_conv
 from jaxcnn.models.checks import check_images
 from jaxcnn.models.initializers import lecun_layer, lecun_uniform
 from jaxcnn.models.lenet_1998 import BACKGROUND, Subsampling, TableConv, squash
@@ -29,11 +29,9 @@ LENET4_TABLE = tuple(
 )
 
 
-def _layers(dtype: Any) -> list[Callable[..., nn.Module]]:
+def _layers(dtype: Any) -> list[Callable[..., Callable[[Array], Array]]]:
     """Return constructors: a 5x5 convolution, one by a table, subsampling, a dense layer."""
-    conv = partial(
-        nn.Conv, kernel_size=(5, 5), padding="VALID", conv_general_dilated=conv_general_dilated
-    )
+    conv = partial(linen_conv, kernel_size=(5, 5), padding="VALID")
     table_conv = partial(TableConv, by_fan_in=lecun_uniform)
     subsampling = partial(Subsampling, by_fan_in=lecun_uniform)
     return [partial(layer, dtype=dtype) for layer in (conv, table_conv, subsampling, nn.Dense)]

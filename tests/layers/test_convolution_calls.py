@@ -4,17 +4,20 @@ By default every way meets one or two layers; `pytest -m slow` tries all.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from flax import linen as nn
+from jax import Array, lax
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxcnn.layers.convolution import conv_general_dilated
+from jaxcnn.layers.convolution import conv_general_dilated, linen_conv
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -275,7 +278,7 @@ def exported_with_symbolic_batch(conv, x, k):
     return jax.export.export(everything)(images, k).call(x, k)
 
 
-def compare(way, layer):
+def compare(way, layer, convolutions=(conv_general_dilated, lax.conv_general_dilated)):
     image_shape, kernel_shape, stride, padding, groups = LAYERS[layer]
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=image_shape), jnp.float32)
@@ -292,7 +295,7 @@ def compare(way, layer):
             images,
             kernel,
         )
-        for conv in (conv_general_dilated, lax.conv_general_dilated)
+        for conv in convolutions
     )
     tolerance = 1e-3 if layer == "64 channels, 5x5" else 1e-4  # Winograd's 5x5 costs a digit
 
@@ -322,6 +325,42 @@ def test_conv_general_dilated_equals_lax_however_called(way, layer):
 @pytest.mark.parametrize("way", WAYS)
 def test_conv_general_dilated_equals_lax_in_every_way_for_every_layer(way, layer):
     compare(way, layer)
+
+
+class Layer(nn.Module):
+    module: Callable[..., Callable[[Array], Array]]
+    kwargs: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, inputs):
+        return self.module(name="conv", **self.kwargs)(inputs)
+
+
+def layer_of(module):
+    """Return a convolution by `module` whose bias depends on the kernel."""
+
+    def conv(x, k, *, window_strides, padding, dimension_numbers, feature_group_count):
+        kwargs = {"features": k.shape[3], "kernel_size": k.shape[:2], "padding": padding}
+        kwargs |= {"strides": window_strides, "feature_group_count": feature_group_count}
+        params = {"conv": {"kernel": k, "bias": k.sum((0, 1, 2))}}
+        return Layer(module, kwargs).apply({"params": params}, x)
+
+    return conv
+
+
+MOST_WAYS = "eager", "grad", "grad_of_grad", "jvp", "vmap_of_grad", "grad_of_scan", "exported"
+
+
+@pytest.mark.parametrize("way", [*MOST_WAYS, "shard_map", "two_devices_under_jit"])
+def test_linen_conv_equals_linen_conv_however_called(way):
+    compare(way, "16 images", (layer_of(linen_conv), layer_of(nn.Conv)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("way", WAYS)
+def test_linen_conv_equals_linen_conv_in_every_way_for_every_layer(way, layer):
+    compare(way, layer, (layer_of(linen_conv), layer_of(nn.Conv)))
 
 
 # The bug of JAX that made eager calls wrong, see docs/layout_constraint.md

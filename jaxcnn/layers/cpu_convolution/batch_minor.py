@@ -40,9 +40,10 @@ def to_batch_minor(
 ) -> Float[Array, "channels height width batch"]:
     """Return the images with the batch as the last dimension, stored in that order."""
     images = with_layout_constraint(images, Layout((3, 1, 2, 0)))
+    rows = with_layout_constraint(images.transpose(3, 1, 2, 0), Layout((0, 1, 2, 3)))
     # Without the barrier XLA computes the images again for each operation that reads them.
-    rows = lax.optimization_barrier(images.transpose(3, 1, 2, 0))
-    # The second constraint is needed because XLA may choose another layout after a barrier.
+    rows = lax.optimization_barrier(rows)
+    # XLA may choose another layout on either side of a barrier.
     return with_layout_constraint(rows, Layout((0, 1, 2, 3)))
 
 
@@ -61,7 +62,8 @@ def store_batch_minor(
     images: Float[Array, "batch height width channels"],
 ) -> Float[Array, "batch height width channels"]:
     """Return the same images, stored batch-minor."""
-    return from_batch_minor(to_batch_minor(images))
+    # Without a second constraint, XLA cancels this transposition and one that follows.
+    return to_batch_minor(images).transpose(3, 1, 2, 0)
 
 
 def convolve(
@@ -98,7 +100,7 @@ def images_gradient(
     batch, height, width, channels = image_shape
     geometry = _Tiles(image_shape, kernel.shape)
     missing = [(0, n - m) for n, m in zip(geometry.padded_outputs, geometry.outputs, strict=True)]
-    gradient_rows = jnp.pad(to_batch_minor(gradient), ((0, 0), *missing, (0, 0)))
+    gradient_rows = jnp.pad(gradient.transpose(3, 1, 2, 0), ((0, 0), *missing, (0, 0)))
     rows = jax.ShapeDtypeStruct((channels, *geometry.padded_images, batch), gradient.dtype)
     products = functools.partial(
         _tile_products, matrices=geometry.matrices(kernel), tiles=geometry.tiles

@@ -72,19 +72,20 @@ def _by_convolution(images: Array, outputs: Array) -> Array:
     chunks = -(-batch // GRADIENT_IMAGES)
 
     def split(array: Array, axes: tuple[int, ...]) -> Array:
-        missing = chunks * GRADIENT_IMAGES - batch, -array.shape[1] % phases
-        array = jnp.pad(array, (*((0, n) for n in missing), (0, 0), (0, 0)))
-        array = array.reshape(chunks, GRADIENT_IMAGES, -1, phases, *array.shape[2:])
-        return array.transpose(0, *axes)
+        array = array.transpose(3, 1, 2, 0)
+        missing = -array.shape[1] % phases, chunks * GRADIENT_IMAGES - batch
+        array = jnp.pad(array, ((0, 0), (0, missing[0]), (0, 0), (0, missing[1])))
+        array = array.reshape(len(array), -1, phases, array.shape[2], chunks, GRADIENT_IMAGES)
+        return array.transpose(4, *axes)
 
     def add(total: Array, arrays: tuple[Array, Array]) -> tuple[Array, None]:
         # The dimensions are in NHWC order because XLA is slow at any other order.
         chunk = lax.conv_general_dilated(*arrays, (1, 1), "VALID", dimension_numbers=NHWC)
         return total + chunk, None
 
-    lhs = split(images, (5, 3, 2, 4, 1))  # [chunks, channels, phases, rows, columns, images]
+    lhs = split(images, (0, 2, 1, 3, 5))  # [chunks, channels, phases, rows, columns, images]
     lhs = lhs.reshape(chunks, channels * phases, *lhs.shape[3:])
-    rhs = split(outputs, (2, 4, 1, 3, 5))  # [chunks, rows, columns, images, phases, features]
+    rhs = split(outputs, (1, 3, 5, 2, 0))  # [chunks, rows, columns, images, phases, features]
     rhs = rhs.reshape(*rhs.shape[:4], phases * features)
     blocks = lhs.shape[2] - rhs.shape[1] + 1
     shape = channels * phases, blocks, kernel_width, phases * features

@@ -206,11 +206,7 @@ def form(
 def _convolve(images: Array, kernel: Array, geometry: Geometry, constrain_layouts: bool) -> Array:
     match form(len(images), kernel.shape, geometry, constrain_layouts):
         case "dense":
-            is_narrow = images.shape[3] <= MAX_BAND_CHANNELS
-            if is_narrow and len(images) >= MIN_BATCH_MINOR and constrain_layouts:
-                # The activations and the pool before this layer stay batch-minor. Otherwise XLA
-                # computes them in the order of this product, several times as slowly.
-                images = batch_minor.store_batch_minor(images)
+            images = _store_narrow(images, constrain_layouts)
             outputs = images.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
             return outputs.reshape(len(images), 1, 1, -1)
         case "winograd":
@@ -236,9 +232,7 @@ def _images_gradient(
             return flat.reshape(images[0])
         case "batch_minor":
             padded = jax.eval_shape(pad, jax.ShapeDtypeStruct(*images)).shape
-            gradient = batch_minor.images_gradient(
-                batch_minor.store_batch_minor(outputs), kernel, padded
-            )
+            gradient = batch_minor.images_gradient(outputs, kernel, padded)
             return _transpose(pad, *images)(gradient)
         case "bands":
             return _transpose(lambda images: bands(pad(images), kernel), *images)(outputs)
@@ -258,15 +252,25 @@ def _kernel_gradient(
     shape = geometry.kernel_shape(images, outputs)
     match form(len(images), shape, geometry, constrain_layouts):
         case "dense":
+            images = _store_narrow(images, constrain_layouts)
             flat = images.reshape(len(images), -1).T @ outputs.reshape(len(outputs), -1)
             return flat.reshape(shape)
         case "winograd":
             return winograd_kernel_gradient(_pad(images, geometry.pads), outputs, shape)
         case "batch_minor":
-            outputs = batch_minor.store_batch_minor(outputs)
             return kernel_gradient_by_products(_pad(images, geometry.pads), outputs)
         case _:
             return kernel_gradient_by_products(_pad(images, geometry.pads), outputs)
+
+
+def _store_narrow(images: Array, constrain_layouts: bool) -> Array:
+    """Store images of few channels batch-minor, so that the layers before stay batch-minor.
+
+    Otherwise XLA computes their activations and pools in the order of the matrix product, several
+    times as slowly.
+    """
+    is_narrow = images.shape[3] <= MAX_BAND_CHANNELS and len(images) >= MIN_BATCH_MINOR
+    return batch_minor.store_batch_minor(images) if is_narrow and constrain_layouts else images
 
 
 def _pad(images: Array, pads: Pads) -> Array:

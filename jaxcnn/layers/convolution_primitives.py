@@ -1,0 +1,235 @@
+"""The primitives of a convolution, their lowerings, derivatives and batching.
+
+The convolution and its two gradients are bilinear in their two operands:
+
+    outputs         = convolution(images, kernel)
+    images_gradient = convolution_images_gradient(outputs, kernel)
+    kernel_gradient = convolution_kernel_gradient(images, outputs)
+
+They share one trilinear form, <outputs, convolution(images, kernel)>, so each is the transpose of
+the other two. From those six rules JAX derives forward mode, reverse mode and every higher
+derivative. Each operand may have leading axes before the four of a convolution. A primitive then
+computes one convolution for each index along them, as `vmap` requires.
+
+`store_p` returns its operand. On a CPU, with `of="values"` the operand is stored batch-minor (see
+`cpu_convolution/batch_minor.py`), and with `of="gradient"` the gradient is: each is the transpose
+of the other. Three sums read the gradient of a convolution's outputs: the gradients of the images,
+of the kernel and of the bias. If it is not stored once, XLA computes it again for each of them, and
+rearranges it for the bias, which takes longer than the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+from jaxcnn.layers.cpu_convolution import lowering
+from jaxcnn.layers.cpu_convolution.batch_minor import store_batch_minor
+from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
+
+# Each primitive in XLA's own operations. Operands have four axes.
+
+
+def xla_convolution(
+    images: Float[Array, "batch height width channels"],
+    kernel: Float[Array, "kernel_height kernel_width channels_per_group features"],
+    *,
+    geometry: Geometry,
+) -> Float[Array, "batch rows columns features"]:
+    """Convolve images with a kernel."""
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        geometry.strides,
+        geometry.pads,
+        dimension_numbers=NHWC,
+        feature_group_count=geometry.groups,
+    )
+
+
+def xla_images_gradient(
+    outputs: Float[Array, "batch rows columns features"],
+    kernel: Float[Array, "kernel_height kernel_width channels_per_group features"],
+    *,
+    geometry: Geometry,
+) -> Float[Array, "batch height width channels"]:
+    """Return the gradient of <outputs, convolution(images, kernel)> by the images."""
+    convolve = lambda images: xla_convolution(images, kernel, geometry=geometry)  # noqa: E731
+    images = jax.ShapeDtypeStruct(geometry.image_shape(outputs, kernel), outputs.dtype)
+    return jax.linear_transpose(convolve, images)(outputs)[0]
+
+
+def xla_kernel_gradient(
+    images: Float[Array, "batch height width channels"],
+    outputs: Float[Array, "batch rows columns features"],
+    *,
+    geometry: Geometry,
+) -> Float[Array, "kernel_height kernel_width channels_per_group features"]:
+    """Return the gradient of <outputs, convolution(images, kernel)> by the kernel."""
+    convolve = lambda kernel: xla_convolution(images, kernel, geometry=geometry)  # noqa: E731
+    kernel = jax.ShapeDtypeStruct(geometry.kernel_shape(images, outputs), images.dtype)
+    return jax.linear_transpose(convolve, kernel)(outputs)[0]
+
+
+# The primitives
+
+
+def _primitive(
+    name: str,
+    result_shape: Callable[[Geometry, Any, Any], tuple[int, ...]],
+    xla: Callable[..., Array],
+    cpu: Callable[..., Array],
+) -> Primitive:
+    """Build a primitive with two operands, without its derivatives and its batching."""
+    primitive = Primitive(name)
+
+    @primitive.def_abstract_eval
+    def _(first: Any, second: Any, *, geometry: Geometry) -> Any:
+        return first.update(shape=result_shape(geometry, first, second), weak_type=False)
+
+    compiled = jax.jit(primitive.bind, static_argnames="geometry")
+
+    @primitive.def_impl
+    def _(*operands: Array, geometry: Geometry) -> Array:
+        # Eager use compiles a program, even under `jax_disable_jit`, where `bind` calls itself.
+        with jax.disable_jit(False):
+            return compiled(*operands, geometry=geometry)
+
+    def lower(
+        fun: Callable[..., Array],
+        context: mlir.LoweringRuleContext,
+        *operands: Any,
+        geometry: Geometry,
+    ) -> Any:
+        # Drop the axes of a `shard_map` over which operands vary, because loops check them.
+        operand_types: list[Any] = list(context.avals_in)
+        avals = [jax.core.ShapedArray(aval.shape, aval.dtype) for aval in operand_types]
+        fun = partial(fun, geometry=geometry)
+        for _ in avals[0].shape[:-4]:
+            fun = jax.vmap(fun)
+        return mlir.lower_fun(fun, multiple_results=False)(
+            context.replace(avals_in=avals), *operands
+        )
+
+    def lower_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, geometry: Geometry) -> Any:
+        fun, operand_types = xla, list[Any](context.avals_in)
+        sizes = [size for operand_type in operand_types for size in operand_type.shape]
+        # XLA alone handles symbolic sizes, and size 0: no channels, or `vmap` over no images.
+        if all(isinstance(size, int) and size > 0 for size in sizes):
+            # An exported program must not contain layout constraints, because JAX does not
+            # guarantee that a later version can read them.
+            for_export = context.module_context.lowering_parameters.for_export
+            fun = partial(cpu, constrain_layouts=not for_export)
+        return lower(fun, context, *operands, geometry=geometry)
+
+    mlir.register_lowering(primitive, partial(lower, xla))
+    mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
+    return primitive
+
+
+convolution_p = _primitive(
+    "convolution", Geometry.output_shape, xla_convolution, lowering.convolution
+)
+images_gradient_p = _primitive(
+    "convolution_images_gradient",
+    Geometry.image_shape,
+    xla_images_gradient,
+    lowering.images_gradient,
+)
+kernel_gradient_p = _primitive(
+    "convolution_kernel_gradient",
+    Geometry.kernel_shape,
+    xla_kernel_gradient,
+    lowering.kernel_gradient,
+)
+
+# Each rule takes the cotangent of a primitive's result and the two operands (the one to
+# differentiate by is a placeholder), and returns the gradient of <result, cotangent>.
+ad.defbilinear(
+    convolution_p,
+    lambda outputs, _, kernel, **p: images_gradient_p.bind(outputs, kernel, **p),
+    lambda outputs, images, _, **p: kernel_gradient_p.bind(images, outputs, **p),
+)
+ad.defbilinear(
+    images_gradient_p,
+    lambda images, _, kernel, **p: convolution_p.bind(images, kernel, **p),
+    lambda images, outputs, _, **p: kernel_gradient_p.bind(images, outputs, **p),
+)
+ad.defbilinear(
+    kernel_gradient_p,
+    lambda kernel, _, outputs, **p: images_gradient_p.bind(outputs, kernel, **p),
+    lambda kernel, images, _, **p: convolution_p.bind(images, kernel, **p),
+)
+
+
+def _batch(
+    primitive: Primitive,
+    operands: Sequence[Array],
+    axes: Sequence[int | None],
+    *,
+    geometry: Geometry,
+) -> tuple[Array, int]:
+    """Apply a primitive to operands that `vmap` batched along `axes`, None for not batched."""
+    first, second = (
+        operand if axis is None else jnp.moveaxis(operand, axis, 0)
+        for operand, axis in zip(operands, axes, strict=True)
+    )
+    if axes[1] is None and primitive is not kernel_gradient_p:
+        # With one kernel for all, merge the new batch axis into that of the images.
+        size, num_images = first.shape[0], first.shape[-4]
+        first = jnp.moveaxis(first, 0, -5)
+        first = first.reshape(*first.shape[:-5], size * num_images, *first.shape[-3:])
+        result = primitive.bind(first, second, geometry=geometry)
+        shape = *result.shape[:-4], size, num_images, *result.shape[-3:]
+        return jnp.moveaxis(result.reshape(shape), -5, 0), 0
+    size = second.shape[0] if axes[0] is None else first.shape[0]
+    if axes[0] is None:
+        first = jnp.broadcast_to(first, (size, *first.shape))
+    if axes[1] is None:
+        second = jnp.broadcast_to(second, (size, *second.shape))
+    return primitive.bind(first, second, geometry=geometry), 0
+
+
+for _primitive_ in (convolution_p, images_gradient_p, kernel_gradient_p):
+    batching.primitive_batchers[_primitive_] = partial(_batch, _primitive_)
+
+
+Stored = Literal["values", "gradient"]
+
+store_p = Primitive("store")
+store_p.def_impl(lambda array, of: array)
+store_p.def_abstract_eval(lambda array, of: array)
+
+
+def _lower_store_on_cpu(context: mlir.LoweringRuleContext, operand: Any, *, of: Stored) -> Any:
+    # An exported program must not contain layout constraints.
+    if of == "gradient" or context.module_context.lowering_parameters.for_export:
+        return [operand]
+    store = store_batch_minor
+    [aval] = context.avals_in
+    for _ in aval.shape[:-4]:  # type: ignore[attr-defined]
+        store = jax.vmap(store)
+    return mlir.lower_fun(store, multiple_results=False)(context, operand)
+
+
+def _transpose_store(cotangent: Any, _: Any, *, of: Stored) -> list[Any]:
+    return [store_p.bind(cotangent, of="values" if of == "gradient" else "gradient")]
+
+
+def _batch_store(operands: Any, axes: Any, *, of: Stored) -> tuple[Array, int]:
+    [operand], [axis] = operands, axes
+    return store_p.bind(jnp.moveaxis(operand, axis, 0), of=of), 0
+
+
+mlir.register_lowering(store_p, lambda context, operand, of: [operand])
+mlir.register_lowering(store_p, _lower_store_on_cpu, platform="cpu")
+ad.deflinear2(store_p, _transpose_store)
+batching.primitive_batchers[store_p] = _batch_store
