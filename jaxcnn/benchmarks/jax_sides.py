@@ -149,9 +149,9 @@ def _our_train(job: Job, model: nn.Module) -> Run:
     one_device = jax.make_mesh(
         (1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1]
     )
-    images, labels = random_images(NUM_BATCHES * job.batch_size, _image_shape(job))
-    preprocess = make_preprocess((), lambda: images, (0.5,), (0.5,)).train
     place = functools.partial(mesh.replicate, mesh=one_device)
+    images, labels = place(random_images(NUM_BATCHES * job.batch_size, _image_shape(job)))
+    preprocess = make_preprocess((), lambda: images, (0.5,), (0.5,)).train
     program = jax.jit(
         functools.partial(
             train_steps,
@@ -164,7 +164,7 @@ def _our_train(job: Job, model: nn.Module) -> Run:
     )
     order = np.random.default_rng(1).permutation(len(labels)).astype(np.int32)
     state, metrics = place((initial_state(job, model), zero_metrics()))
-    data = place((images, labels, order))
+    data = images, labels, place(order)
     keys = place((jax.random.key(1), jax.random.key(2)))
     done = 0
 
