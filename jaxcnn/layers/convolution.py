@@ -123,8 +123,8 @@ def linen_conv(*args: Any, **kwargs: Any) -> Callable[[Array], Array]:
 
     Call it within a compact method. Arguments, parameters and values are those of linen's module.
     """
-    kwargs["conv_general_dilated"] = partial(conv_general_dilated, gradient_is_stored=True)
-    module = nn.Conv(*args, **kwargs)
+    convolve = partial(conv_general_dilated, gradient_is_stored=True)
+    module = nn.Conv(*args, conv_general_dilated=convolve, **kwargs)  # type: ignore[misc]
     return lambda inputs: store_gradient(module(inputs), inputs.shape[-1])
 
 

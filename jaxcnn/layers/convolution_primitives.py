@@ -202,6 +202,8 @@ for _primitive_ in (convolution_p, images_gradient_p, kernel_gradient_p):
     batching.primitive_batchers[_primitive_] = partial(_batch, _primitive_)
 
 
+# The primitive that stores an array or its gradient
+
 Stored = Literal["values", "gradient"]
 
 store_p = Primitive("store")
