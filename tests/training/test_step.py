@@ -72,8 +72,9 @@ def test_train_step_weights_the_loss_of_a_class_and_eval_step_does_not():
     assert weighted.loss_fn is create(class_weights=(3.0, 1.0, 0.0)).loss_fn  # jit's key
     # As if the first example were there three times, and the last not at all.
     repeated = jax.tree.map(lambda x: x[np.array([0, 0, 0, 1, 2])], batch)
-    expected, expected_metrics = step.train_step(plain, repeated, KEY)
-    actual, metrics = step.train_step(weighted, batch, KEY)
+    train_step, eval_step = jax.jit(step.train_step), jax.jit(step.eval_step)
+    expected, expected_metrics = train_step(plain, repeated, KEY)
+    actual, metrics = train_step(weighted, batch, KEY)
     updates = [
         jax.tree.map(jnp.subtract, state.params, plain.params) for state in (actual, expected)
     ]
@@ -81,7 +82,7 @@ def test_train_step_weights_the_loss_of_a_class_and_eval_step_does_not():
     chex.assert_trees_all_close(updates[0], scaled, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(metrics["loss"], expected_metrics["loss"], rtol=1e-5)
     masked = batch | {"mask": jnp.ones(BATCH_SIZE, bool)}
-    chex.assert_trees_all_equal(step.eval_step(plain, masked), step.eval_step(weighted, masked))
+    chex.assert_trees_all_equal(eval_step(plain, masked), eval_step(weighted, masked))
 
 
 def test_train_step_smooths_labels_and_eval_step_does_not():
@@ -101,14 +102,15 @@ def test_eval_step_uses_the_averaged_parameters():
     batch = a_batch() | {"mask": jnp.ones(BATCH_SIZE, bool)}
     state = new_state(Tiny(), tx)
     chex.assert_trees_all_equal(state.eval_params, state.params)
+    train_step, eval_step = jax.jit(step.train_step), jax.jit(step.eval_step)
     for _ in range(3):
-        state, _ = jax.jit(step.train_step)(state, batch, KEY)
+        state, _ = train_step(state, batch, KEY)
     mean = optax.tree_utils.tree_get(state.opt_state, "ema_params")
     chex.assert_trees_all_equal(state.eval_params, mean)
     alone = new_state(Tiny()).replace(params=mean)
     assert alone.eval_params is mean
-    assert step.eval_step(state, batch)["loss"] == step.eval_step(alone, batch)["loss"]
-    assert step.eval_step(state, batch)["loss"] != step.train_step(state, batch, KEY)[1]["loss"]
+    assert eval_step(state, batch)["loss"] == eval_step(alone, batch)["loss"]
+    assert eval_step(state, batch)["loss"] != train_step(state, batch, KEY)[1]["loss"]
 
 
 def test_train_step_is_the_update_of_optax_by_the_mean_loss():
