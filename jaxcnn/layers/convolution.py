@@ -140,9 +140,9 @@ def store_gradient(
     is_batch_minor = (
         outputs.ndim == 4
         and outputs.dtype == jnp.float32
+        and all(isinstance(size, int) for size in outputs.shape)  # symbolic, for `jax.export`
         and max(num_channels, outputs.shape[3]) <= lowering.MAX_BAND_CHANNELS
         and outputs.shape[1:3] != (1, 1)  # a dense layer
-        and isinstance(outputs.shape[0], int)
         and outputs.shape[0] >= lowering.MIN_BATCH_MINOR
     )
     mesh = jax.sharding.get_abstract_mesh()
