@@ -84,16 +84,8 @@ ROOMS = {
     ),
     "distributed": ("mesh", "processes", "compilation_cache"),
     "layers": (
-        *(
-            "convolution",
-            "convolution_primitives",
-            "normalization",
-            "subsampling",
-            "pooling",
-            "windows",
-        ),
-        "cpu_convolution",
-        "padding",
+        *("convolution", "convolution_primitives", "normalization", "subsampling", "pooling"),
+        *("windows", "cpu_convolution", "padding"),
     ),
     "report": (),
     "cli": (),

@@ -10,7 +10,7 @@ parameters and checkpoints are those of `flax.linen`:
 In a compact method, `linen_conv(...)` is the same layer. It trains faster if it has few channels,
 because `store_gradient` follows its bias.
 
-`convolution_primitives.py` holds the convolution and its two gradients.
+`convolution_primitives.py` holds the primitives of both.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def conv_general_dilated(
     `precision`, `preferred_element_type` or `batch_group_count`, one within
     `jax.default_matmul_precision`, and one under a mesh with explicit axes.
 
-    The outputs pass through `store_gradient`. A caller that adds a bias to them, and passes the sum
-    through `store_gradient`, sets `gradient_is_stored` to leave out the first of both.
+    The outputs pass through `store_gradient`. A caller that adds a bias and passes the sum through
+    `store_gradient` itself sets `gradient_is_stored`, so that the gradient is stored once.
 
     On a CPU an infinity or NaN in an operand may spread beyond the kernel's window, over all
     outputs or the whole gradient of the same image.

@@ -64,11 +64,7 @@ class LeNet5(nn.Module):
         """
         fits = images.ndim == 4 and images.shape[1:3] == (28, 28)
         check_images(images, fits, "LeNet5", "[batch, 28, 28, channels]")
-        conv = partial(
-            linen_conv,
-            kernel_size=(5, 5),
-            dtype=self.dtype,
-        )
+        conv = partial(linen_conv, kernel_size=(5, 5), dtype=self.dtype)
         c1_padding, c3_padding = (self.padding or "SAME", self.padding or "VALID")
         x = conv(6, padding=c1_padding, **self.initial(25 * images.shape[-1]), name="C1")(images)
         x = self.activation(x)  # [batch, 28, 28, 6]

@@ -214,12 +214,7 @@ class LeNet1998(nn.Module):
         """Return the outputs of F6, which the output layer compares with the bitmaps."""
         fits = images.ndim == 4 and images.shape[1:] == (28, 28, 1)
         check_images(images, fits, "LeNet1998", "[batch, 28, 28, 1]")
-        conv = partial(
-            linen_conv,
-            kernel_size=(5, 5),
-            padding="VALID",
-            dtype=self.dtype,
-        )
+        conv = partial(linen_conv, kernel_size=(5, 5), padding="VALID", dtype=self.dtype)
         frame = ((0, 0), (2, 2), (2, 2), (0, 0))
         x = jnp.pad(images, frame, constant_values=BACKGROUND)  # [batch, 32, 32, 1]
 
