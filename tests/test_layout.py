@@ -84,7 +84,14 @@ ROOMS = {
     ),
     "distributed": ("mesh", "processes", "compilation_cache"),
     "layers": (
-        *("convolution", "convolution_primitives", "normalization", "subsampling", "pooling"),
+        *(
+            "convolution",
+            "convolution_primitives",
+            "gpu_convolution",
+            "normalization",
+            "subsampling",
+            "pooling",
+        ),
         *("windows", "cpu_convolution", "padding"),
     ),
     "report": (),

@@ -30,6 +30,9 @@ from jaxcnn.layers.convolution_primitives import convolution_p, store_p
 from jaxcnn.layers.cpu_convolution import lowering
 from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
 
+# Types of images and kernel that the primitives compute with; on a CPU, only float32 is fast.
+TYPES = tuple(map(jnp.dtype, ("float32", "bfloat16", "float16")))
+
 # Strided convolutions of more input channels stay with XLA.
 MAX_STRIDED_CHANNELS = 4
 
@@ -94,7 +97,8 @@ def conv_general_dilated(
     if (
         not all(isinstance(size, int) for size in sizes)  # symbolic, for `jax.export`
         or any(set(dilation) != {1} for dilation in dilations)
-        or {lhs.dtype, rhs.dtype} != {jnp.dtype(jnp.float32)}
+        or lhs.dtype != rhs.dtype
+        or lhs.dtype not in TYPES
         or batch_group_count != 1
         or any(value is not None for value in (precision, preferred_element_type, *kwargs.values()))
         # lax reads the setting when a call is traced; a primitive reads it later, at lowering.

@@ -31,6 +31,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from jaxcnn.layers import gpu_convolution
 from jaxcnn.layers.cpu_convolution import lowering
 from jaxcnn.layers.cpu_convolution.batch_minor import store_batch_minor
 from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
@@ -55,28 +56,26 @@ def xla_convolution(
     )
 
 
-def xla_images_gradient(
-    outputs: Float[Array, "batch rows columns features"],
-    kernel: Float[Array, "kernel_height kernel_width channels_per_group features"],
-    *,
-    geometry: Geometry,
-) -> Float[Array, "batch height width channels"]:
-    """Return the gradient of <outputs, convolution(images, kernel)> by the images."""
-    convolve = lambda images: xla_convolution(images, kernel, geometry=geometry)  # noqa: E731
-    images = jax.ShapeDtypeStruct(geometry.image_shape(outputs, kernel), outputs.dtype)
-    return jax.linear_transpose(convolve, images)(outputs)[0]
+def _by_images(convolve: Callable[..., Array]) -> Callable[..., Array]:
+    """Return the gradient of <outputs, convolve(images, kernel)> by the images."""
+
+    def gradient(outputs: Array, kernel: Array, *, geometry: Geometry) -> Array:
+        images = jax.ShapeDtypeStruct(geometry.image_shape(outputs, kernel), outputs.dtype)
+        of_images = lambda images: convolve(images, kernel, geometry=geometry)  # noqa: E731
+        return jax.linear_transpose(of_images, images)(outputs)[0]
+
+    return gradient
 
 
-def xla_kernel_gradient(
-    images: Float[Array, "batch height width channels"],
-    outputs: Float[Array, "batch rows columns features"],
-    *,
-    geometry: Geometry,
-) -> Float[Array, "kernel_height kernel_width channels_per_group features"]:
-    """Return the gradient of <outputs, convolution(images, kernel)> by the kernel."""
-    convolve = lambda kernel: xla_convolution(images, kernel, geometry=geometry)  # noqa: E731
-    kernel = jax.ShapeDtypeStruct(geometry.kernel_shape(images, outputs), images.dtype)
-    return jax.linear_transpose(convolve, kernel)(outputs)[0]
+def _by_kernel(convolve: Callable[..., Array]) -> Callable[..., Array]:
+    """Return the gradient of <outputs, convolve(images, kernel)> by the kernel."""
+
+    def gradient(images: Array, outputs: Array, *, geometry: Geometry) -> Array:
+        kernel = jax.ShapeDtypeStruct(geometry.kernel_shape(images, outputs), images.dtype)
+        of_kernel = lambda kernel: convolve(images, kernel, geometry=geometry)  # noqa: E731
+        return jax.linear_transpose(of_kernel, kernel)(outputs)[0]
+
+    return gradient
 
 
 # The primitives
@@ -87,8 +86,17 @@ def _primitive(
     result_shape: Callable[[Geometry, Any, Any], tuple[int, ...]],
     xla: Callable[..., Array],
     cpu: Callable[..., Array],
+    gpu: Callable[..., Array],
 ) -> Primitive:
-    """Build a primitive with two operands, without its derivatives and its batching."""
+    """Build a primitive with two operands, without its derivatives and its batching.
+
+    Args:
+      name: name of the primitive.
+      result_shape: function of the geometry and both operands that returns the result's shape.
+      xla: the primitive in XLA's own operations.
+      cpu: the primitive for float32 on a CPU.
+      gpu: the primitive on an NVIDIA GPU.
+    """
     primitive = Primitive(name)
 
     @primitive.def_abstract_eval
@@ -120,35 +128,51 @@ def _primitive(
         )
 
     def lower_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, geometry: Geometry) -> Any:
-        fun, operand_types = xla, list[Any](context.avals_in)
-        sizes = [size for operand_type in operand_types for size in operand_type.shape]
-        # XLA alone handles symbolic sizes, and size 0: no channels, or `vmap` over no images.
-        if all(isinstance(size, int) and size > 0 for size in sizes):
+        fun = xla
+        if _has_fixed_sizes(context) and context.avals_in[0].dtype == jnp.float32:  # type: ignore
             # An exported program must not contain layout constraints, because JAX does not
             # guarantee that a later version can read them.
             for_export = context.module_context.lowering_parameters.for_export
             fun = partial(cpu, constrain_layouts=not for_export)
         return lower(fun, context, *operands, geometry=geometry)
 
+    def lower_on_gpu(context: mlir.LoweringRuleContext, *operands: Any, geometry: Geometry) -> Any:
+        fun = gpu if _has_fixed_sizes(context) else xla
+        return lower(fun, context, *operands, geometry=geometry)
+
     mlir.register_lowering(primitive, partial(lower, xla))
     mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
+    mlir.register_lowering(primitive, lower_on_gpu, platform="cuda")
     return primitive
 
 
+def _has_fixed_sizes(context: mlir.LoweringRuleContext) -> bool:
+    """Return whether no size is symbolic or 0 (no channels, or `vmap` over no images)."""
+    operand_types: list[Any] = list(context.avals_in)
+    sizes = [size for operand_type in operand_types for size in operand_type.shape]
+    return all(isinstance(size, int) and size > 0 for size in sizes)
+
+
 convolution_p = _primitive(
-    "convolution", Geometry.output_shape, xla_convolution, lowering.convolution
+    "convolution",
+    Geometry.output_shape,
+    xla=xla_convolution,
+    cpu=lowering.convolution,
+    gpu=gpu_convolution.convolution,
 )
 images_gradient_p = _primitive(
     "convolution_images_gradient",
     Geometry.image_shape,
-    xla_images_gradient,
-    lowering.images_gradient,
+    xla=_by_images(xla_convolution),
+    cpu=lowering.images_gradient,
+    gpu=_by_images(gpu_convolution.convolution),
 )
 kernel_gradient_p = _primitive(
     "convolution_kernel_gradient",
     Geometry.kernel_shape,
-    xla_kernel_gradient,
-    lowering.kernel_gradient,
+    xla=_by_kernel(xla_convolution),
+    cpu=lowering.kernel_gradient,
+    gpu=_by_kernel(gpu_convolution.convolution),
 )
 
 # Each rule takes the cotangent of a primitive's result and the two operands (the one to

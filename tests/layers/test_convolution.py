@@ -130,6 +130,27 @@ def test_conv_general_dilated_has_the_second_derivatives_of_xla(features):
         assert_close(actual, expected, 1e-4)
 
 
+@pytest.mark.parametrize("layer", ["LeNet-5's C3", "AlexNet's conv1", "AlexNet's conv3"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_conv_general_dilated_of_two_bytes_is_xlas(layer, dtype):
+    image_shape, kernel_shape, strides, padding, _ = LAYERS[layer]
+    images, kernel = (normal(s).astype(dtype) for s in (image_shape, kernel_shape))
+
+    def output_and_gradients(conv):
+        output, pullback = jax.vjp(lambda x, k: conv(x, k, strides, padding), images, kernel)
+        return output, *pullback(jnp.cos(output))
+
+    actual, expected = (jax.jit(output_and_gradients, static_argnums=0)(f) for f in (ours, xla))
+    chex.assert_trees_all_equal_dtypes(actual, expected)
+    chex.assert_trees_all_equal(actual, expected)
+
+
+def test_conv_general_dilated_of_two_types_raises_laxs_error():
+    images, kernel = normal(IMAGES).astype(jnp.bfloat16), normal(KERNEL)
+    with pytest.raises(TypeError, match="same dtypes"):
+        ours(images, kernel, (1, 1), "SAME")
+
+
 # Inside transformations
 
 
@@ -197,14 +218,18 @@ def exported(model, image_shape, platform):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
-def test_conv_general_dilated_is_xlas_on_gpu(name):
-    # One forward, one for the kernel and, except in the first layer, one for the images.
-    layers = {"lenet1": 2, "alexnet": 5, "alexnet-32": 5, "alexnet-2012": 5}
+def test_convolutions_on_gpu(name):
     program = exported(name, IMAGE_SHAPES[name], "cuda")
-    if name in ("cuda-convnet-13pct", "cuda-convnet-11pct"):  # their local layers contain some, too
+    # One forward, one for the kernel and, except in the first layer, one for the images.
+    layers = {"lenet5-modern": 2, "alexnet": 5, "alexnet-32": 5, "alexnet-2012": 5}
+    if name.startswith("lenet") and name not in layers:
+        assert "stablehlo.convolution" not in program  # all are products
+    elif name in ("cuda-convnet-13pct", "cuda-convnet-11pct"):  # their local layers contain some
         assert program.count("stablehlo.convolution") >= 3 * 2 - 1
     else:
         assert program.count("stablehlo.convolution") == 3 * layers.get(name, 3) - 1
+    has_blocks = "3x3x48x" in program
+    assert has_blocks == (name in ("alexnet", "alexnet-2012"))  # conv1
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -259,7 +284,6 @@ def traced(conv, image_shape, kernel_shape, dtype=jnp.float32, **arguments):
         (IMAGES, KERNEL, {"batch_group_count": 2}),
         (IMAGES, KERNEL, {"precision": lax.Precision.HIGHEST}),
         (IMAGES, KERNEL, {"preferred_element_type": jnp.float32}),
-        (IMAGES, KERNEL, {"dtype": jnp.bfloat16}),
         ((2, 4, 8, 8), (4, 4, 3, 3), {"dimension_numbers": None}),
         (IMAGES, KERNEL, {"dimension_numbers": ("NHWC", "HWIO", "NCHW")}),
         (
