@@ -11,7 +11,9 @@ from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcnn.layers.cpu_convolution.lowering import MAX_BAND_CHANNELS
+from jaxcnn.layers.padding import pad
 from jaxcnn.layers.pooling import max_pool, min_pool
+from jaxcnn.layers.windows import reduce_taps, reduce_windows, window_axes
 
 MANY = MAX_BAND_CHANNELS + 1
 SYMBOLIC = export.symbolic_shape(f"b, 2, 5, 5, {MANY}")
@@ -56,6 +58,29 @@ def test_derivatives_of_many_channels_are_those_of_few(pool_fn, windows):
     wide = [np.concatenate([a] * MANY, axis=-1) for a in arrays]
     actual = jax.jit(functools.partial(derivatives, pool))(*wide)
     chex.assert_trees_all_equal(actual, tuple(jnp.tile(e, MANY) for e in expected))
+
+
+@pytest.mark.parametrize("windows", WINDOWS)
+def test_windows_are_reduced_alike_tap_by_tap(windows):
+    space, arguments = WINDOWS[windows]
+    x = np.random.default_rng(3).integers(0, 4, (*space, 2)).astype(np.float32)
+    x.flat[0] = np.nan
+    arguments = {"strides": None, "padding": "VALID", "window_dilation": 1, "ceil_mode": False} | (
+        arguments
+    )
+    axes = window_axes(x, **arguments)
+    padded = pad(x, [a.pads for a in axes], value=-np.inf)
+    numbers = np.arange(padded.size, dtype=np.int32).reshape(padded.shape)
+
+    def last_of_the_largest(a, b):
+        first = (a[0] > b[0]) | np.isnan(a[0])
+        return jnp.where(first, a[0], b[0]), jnp.where(first, a[1], b[1])
+
+    actual, expected = (
+        reduce((padded, numbers), last_of_the_largest, axes)
+        for reduce in (reduce_taps, reduce_windows)
+    )
+    chex.assert_trees_all_equal(actual, expected)
 
 
 def test_gradient_of_many_channels_is_the_same_called_in_every_way():
