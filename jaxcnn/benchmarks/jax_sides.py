@@ -169,9 +169,9 @@ def _our_train(job: Job, model: nn.Module) -> Run:
     done = 0
 
     @functools.cache
-    def compiled() -> jax.stages.Compiled:
+    def compiled() -> Callable[..., Any]:
         arrays = state, metrics, *data, place(np.int32(0)), keys
-        executable = program.lower(*arrays).compile()
+        executable = mesh.compile_loop(program, *arrays)
         memory.trim()
         return executable
 

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxcnn.errors import UserError
 
 Tree = TypeVar("Tree")
+
+# Compiler options that make a loop over steps, with the host's launches, one CUDA graph, whose
+# independent operations run concurrently. By default XLA leaves convolutions out, because not all
+# can be captured (openxla/xla#34572), and therefore the loops around them.
+GRAPH_OPTIONS = {
+    "xla_gpu_enable_command_buffer": (
+        "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE,CONVOLUTION"
+    ),
+    "xla_gpu_command_buffer_scheduling_mode": "CONCURRENT",
+    "xla_gpu_graph_min_graph_size": "1",  # a program with little besides its loop is small
+}
 
 
 def device_mesh(model_axis: int = 1) -> Mesh:
@@ -98,6 +111,41 @@ def compile_for(function: Any, *args: Any) -> Callable[..., Any]:
     if jax.config.values["jax_disable_jit"]:
         return function
     return function.lower(*args).compile()
+
+
+def compile_loop(function: Any, state: Any, metrics: Any, *args: Any) -> Callable[..., Any]:
+    """Compile a jitted loop over steps; do nothing under `jax_disable_jit`.
+
+    On one NVIDIA GPU the loop becomes one CUDA graph (GRAPH_OPTIONS), if it runs as one.
+
+    Args:
+      function: program that donates its first two arguments.
+      state: training state.
+      metrics: metric sums.
+      *args: other arguments, with which the loop takes no step.
+    """
+    if not _may_be_graph(state):
+        return compile_for(function, state, metrics, *args)
+    lowered = function.lower(state, metrics, *args)
+    try:
+        program = lowered.compile(compiler_options=GRAPH_OPTIONS)
+        for _ in range(2):  # the graph may be captured in the second run
+            jax.block_until_ready(program(*jax.tree.map(jnp.copy, (state, metrics)), *args))
+    except jax.errors.JaxRuntimeError:
+        program = lowered.compile()
+    return program
+
+
+def _may_be_graph(state: Any) -> bool:
+    """Return whether a state is on one NVIDIA GPU and XLA knows GRAPH_OPTIONS."""
+    devices = set().union(*(leaf.devices() for leaf in jax.tree.leaves(state)))
+    return (
+        [device.platform for device in devices] == ["gpu"]
+        and "cuda" in devices.pop().client.platform_version
+        and jax.__version_info__ >= (0, 11)
+        and "xla_gpu_enable_command_buffer" not in os.environ.get("XLA_FLAGS", "")
+        and not jax.config.values["jax_disable_jit"]
+    )
 
 
 def shardings(tree: Any) -> Any:

@@ -133,7 +133,7 @@ class ResidentFeed:
             skip_nonfinite=self._skip_nonfinite,
         )
         out = mesh.shardings(self._state), mesh.replicated(self._devices)
-        return mesh.compile_for(
+        return mesh.compile_loop(
             mesh.jit(program, self._devices, out, donate_argnums=(0, 1)),
             self._state,
             mesh.replicate(zero_metrics(), self._devices),

@@ -71,3 +71,36 @@ def test_state_sharding_refuses_what_cannot_be_split(state):
 def test_device_mesh_refuses_devices_that_do_not_divide():
     with pytest.raises(UserError, match="`model_axis` is 3; expected a divisor of the 2"):
         mesh.device_mesh(model_axis=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "is_graph"),
+    [({}, True), ({"xla_gpu_enable_command_buffer": "NONSENSE"}, False)],
+)
+def test_compile_loop_tries_a_graph_and_keeps_the_state(options, is_graph, monkeypatch):
+    monkeypatch.setattr(mesh, "_may_be_graph", lambda state: True)
+    monkeypatch.setattr(mesh, "GRAPH_OPTIONS", options)
+    calls = []
+
+    def steps(state, metrics, stop):
+        jax.debug.callback(lambda stop: calls.append(int(stop)), stop)
+        add = lambda carry: (carry[0] + 1, carry[1] + 2.0)  # noqa: E731
+        return jax.lax.while_loop(lambda carry: carry[0] < stop, add, (state, metrics))
+
+    state, metrics = jnp.int32(3), jnp.float32(0)
+    program = mesh.compile_loop(jax.jit(steps, donate_argnums=(0, 1)), state, metrics, jnp.int32(0))
+    jax.effects_barrier()
+    assert calls == ([0, 0] if is_graph else [])
+    assert not state.is_deleted() and state == 3
+    state, metrics = program(state, metrics, jnp.int32(5))
+    assert (state, metrics) == (5, 4.0)
+
+
+def test_compile_loop_makes_no_graph_on_a_cpu():
+    assert not mesh._may_be_graph({"step": jnp.int32(0)})
+
+
+def test_xla_knows_the_options_of_a_graph():
+    if jax.__version_info__ < (0, 11):
+        pytest.skip("graphs are made from jax 0.11 on")
+    jax.jit(lambda x: x + 1, compiler_options=mesh.GRAPH_OPTIONS)(1)
