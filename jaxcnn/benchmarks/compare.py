@@ -30,6 +30,10 @@ AGAINST: dict[str, Sequence[str]] = {
     **{f"torch-{variant}": (variant,) for variant in VARIANTS},
 }
 
+# Smallest number of cores at which all sides start at once, because half of them wait for one core
+# while they import and compile.
+MIN_CORES_TO_START_TOGETHER = 16
+
 # Pause before each turn, because idle threads of some libraries spin for a while.
 PAUSE_SECONDS = 0.3
 
@@ -67,13 +71,19 @@ def compare(
     if job.batch_size < 1:
         raise UserError(f"`batch_size` is {job.batch_size}; expected at least 1; give a larger one")
     left_out: dict[str, str] = {}
+    sides = dict.fromkeys(("jaxcnn", *against, *yardsticks))
+    jobs = [
+        dataclasses.replace(job, side=side, variant=variant)
+        for side in sides
+        for variant in AGAINST.get(side, ("",))
+    ]
+    together = cpu_count() >= MIN_CORES_TO_START_TOGETHER
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
-        for side in dict.fromkeys(("jaxcnn", *against, *yardsticks)):
-            say(f"starting {side}")
-            job = dataclasses.replace(job, side=side)
-            if worker := _fastest(job, seconds, stack, left_out):
-                workers[side] = worker
+        for group in [jobs] if together else [[job] for job in jobs]:
+            say(f"starting {', '.join(full_name(job.side, job.variant) for job in group)}")
+            _start(group, seconds, stack, workers, left_out)
+        workers = {side: workers[side] for side in sides if side in workers}
         turns = []
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
@@ -88,12 +98,17 @@ def compare(
         "seconds_per_turn": seconds,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "device": report.device_name(workers["jaxcnn"].facts["device"]),
-        "cpu_count": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cpu_count": cpu_count(),
         "python": platform.python_version(),
         "sides": {side: worker.facts for side, worker in workers.items()},
         "left_out": left_out,
         "rounds": turns,
     }
+
+
+def cpu_count() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def check_turns(rounds: int, seconds: float) -> None:
@@ -193,35 +208,44 @@ class Worker:
         return answer
 
 
-def _fastest(
-    job: Job, seconds: float, stack: contextlib.ExitStack, left_out: dict[str, str]
-) -> Worker | None:
-    """Return the fastest variant in a first turn, which also warms up; None if all fail.
+def _start(
+    jobs: Sequence[Job],
+    seconds: float,
+    stack: contextlib.ExitStack,
+    fastest: dict[str, Worker],
+    left_out: dict[str, str],
+) -> None:
+    """Start jobs together, and keep each side's fastest variant in a first turn, which warms up.
 
     Raises:
       UserError: jaxcnn or a yardstick cannot do the job.
       RunError: jaxcnn or a yardstick failed.
     """
-    workers: list[Worker] = []
-    rates: dict[str, float] = {}
-    for variant in AGAINST.get(job.side, ("",)):
-        worker = Worker(dataclasses.replace(job, variant=variant))
-        stack.callback(worker.stop)
-        try:
-            worker.wait()
-            turn = worker.measure(seconds)
-        except (UserError, RunError) as error:
-            if job.side not in AGAINST:
-                raise
-            left_out[full_name(job.side, variant)] = str(error)
-            worker.stop()
-            continue
-        rates[variant] = turn["steps"] / turn["seconds"]
-        workers.append(worker)
-        workers.sort(key=lambda worker: rates[worker.facts["variant"]])
-        if len(workers) > 1:
-            workers.pop(0).stop()  # now, to free memory
-    if not workers:
-        return None
-    workers[0].facts["first_turns"] = rates
-    return workers[0]
+    workers: dict[Job, Worker] = {}
+    for job in jobs:
+        workers[job] = Worker(job)
+        stack.callback(workers[job].stop)
+
+    def for_each(act: Callable[[Job, Worker], None]) -> None:
+        for job, worker in list(workers.items()):
+            try:
+                act(job, worker)
+            except (UserError, RunError) as error:
+                if job.side not in AGAINST:
+                    raise
+                left_out[full_name(job.side, job.variant)] = str(error)
+                workers.pop(job).stop()
+
+    def compete(job: Job, worker: Worker) -> None:
+        turn = worker.measure(seconds)
+        best = fastest.get(job.side, worker)
+        rates = {**best.facts.get("first_turns", {}), job.variant: turn["steps"] / turn["seconds"]}
+        slower = worker
+        if rates[job.variant] == max(rates.values()):
+            fastest[job.side], slower = worker, best
+        fastest[job.side].facts["first_turns"] = rates
+        if slower is not fastest[job.side]:
+            slower.stop()  # now, to free memory
+
+    for_each(lambda _, worker: worker.wait())  # all, before the first is measured
+    for_each(compete)

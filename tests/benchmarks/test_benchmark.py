@@ -340,6 +340,7 @@ class FakeWorker:
 
 
 def test_compare_takes_turns_with_the_fastest_torch(monkeypatch):
+    monkeypatch.setattr(comparing, "MIN_CORES_TO_START_TOGETHER", 1000)
     monkeypatch.setattr(comparing, "Worker", FakeWorker)
     monkeypatch.setattr(FakeWorker, "log", log := [], raising=False)
     found = compare(train_job(), ["torch", "linen"], rounds=2, seconds=1, say=lambda line: None)
@@ -365,7 +366,22 @@ def test_compare_takes_turns_with_the_fastest_torch(monkeypatch):
     assert found["rounds"][1]["torch"]["steps"] == 4 and found["device"] == "a GPU"
 
 
+def test_compare_starts_all_sides_at_once_on_many_cores(monkeypatch):
+    monkeypatch.setattr(comparing, "Worker", FakeWorker)
+    monkeypatch.setattr(comparing, "MIN_CORES_TO_START_TOGETHER", 1)
+    monkeypatch.setattr(FakeWorker, "log", log := [], raising=False)
+    found = compare(train_job(), ["torch"], rounds=1, seconds=1, say=lambda line: None)
+    assert log[:11] == [
+        *("start jaxcnn", "start torch eager", "start torch channels-last", "start torch compile"),
+        *("start matmul", "stop torch compile", "jaxcnn", "torch", "torch", "stop torch eager"),
+        "matmul",
+    ]
+    assert log[11:14] == ["jaxcnn", "torch", "matmul"]
+    assert found["sides"]["torch"]["first_turns"] == {"eager": 3, "channels-last": 4}
+
+
 def test_compare_raises_when_our_side_fails(monkeypatch):
+    monkeypatch.setattr(comparing, "MIN_CORES_TO_START_TOGETHER", 1000)
     monkeypatch.setattr(comparing, "Worker", FakeWorker)
     monkeypatch.setattr(FakeWorker, "log", log := [], raising=False)
     monkeypatch.setitem(FakeWorker.RATES, ("jaxcnn", ""), None)
