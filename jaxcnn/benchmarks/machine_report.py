@@ -127,10 +127,11 @@ def to_markdown(name: str, results: Mapping[str, Any]) -> str:
       name: machine, rounds and versions.
       results: command -> result, in the order of the rows.
     """
-    rows, scale, others, failed = [], [], [], []
+    rows, scale, others = [], [], []
+    failed: dict[str, list[str]] = {}  # reason -> commands
     for command, result in results.items():
         if "error" in result:
-            failed.append(f"- `{command}`: {result['error']}")
+            failed.setdefault(result["error"], []).append(f"`{command}`")
         elif result["what"] == "scale":
             here, ours = result["here"], result["here"]["measured"]["jaxcnn"]
             scale.append(
@@ -154,7 +155,8 @@ def to_markdown(name: str, results: Mapping[str, Any]) -> str:
     if others:
         parts.append("\n".join(others))
     if failed:
-        parts.append("Not measured:\n\n" + "\n".join(failed))
+        lines = (f"- {', '.join(commands)}: {reason}" for reason, commands in failed.items())
+        parts.append("Not measured:\n\n" + "\n".join(lines))
     return "\n\n".join(parts)
 
 

@@ -1,9 +1,10 @@
 """A drop-in `lax.conv_general_dilated` that is fast on a CPU and differentiates in every mode.
 
 XLA is slow at several kinds of float32 convolution on a CPU, more so inside a loop over training
-steps. `cpu_convolution/` computes the same sums in another order. GPU and TPU programs contain
-XLA's own convolution. The choice is made when a program is lowered for a platform, so modules,
-parameters and checkpoints are those of `flax.linen`:
+steps. `cpu_convolution/` computes the same sums in another order. On an NVIDIA GPU,
+`gpu_convolution.py` does so for a few layers; TPU programs contain XLA's own convolution. The
+choice is made when a program is lowered for a platform, so modules, parameters and checkpoints are
+those of `flax.linen`:
 
     nn.Conv(..., conv_general_dilated=conv_general_dilated)
 
@@ -30,7 +31,7 @@ from jaxcnn.layers.convolution_primitives import convolution_p, store_p
 from jaxcnn.layers.cpu_convolution import lowering
 from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
 
-# Types of images and kernel that the primitives compute with; on a CPU, only float32 is fast.
+# Types that the primitives compute with. On a CPU, only float32 has fast lowerings.
 TYPES = tuple(map(jnp.dtype, ("float32", "bfloat16", "float16")))
 
 # Strided convolutions of more input channels stay with XLA.
@@ -53,14 +54,15 @@ def conv_general_dilated(
     gradient_is_stored: bool = False,
     **kwargs: Any,
 ) -> Float[Array, "batch *output_space features"]:
-    """Convolve `lhs` with `rhs` as `jax.lax.conv_general_dilated`, with fast lowerings on a CPU.
+    """Convolve `lhs` with `rhs` as `jax.lax.conv_general_dilated`, with fast lowerings.
 
     Arguments, values and errors are those of `jax.lax.conv_general_dilated`. The fast lowerings
-    apply to undilated float32 convolutions of [batch, height, width, channels] whose padding is
-    smaller than the kernel and, with a stride, that have at most MAX_STRIDED_CHANNELS channels,
-    grouped or not. Any other call is `jax.lax.conv_general_dilated`, including one that sets
-    `precision`, `preferred_element_type` or `batch_group_count`, one within
-    `jax.default_matmul_precision`, and one under a mesh with explicit axes.
+    apply to undilated convolutions of [batch, height, width, channels] in float32, on a GPU also in
+    bfloat16 and float16, whose padding is smaller than the kernel and, with a stride, that have at
+    most MAX_STRIDED_CHANNELS channels, grouped or not. Any other call is
+    `jax.lax.conv_general_dilated`, including one that sets `precision`, `preferred_element_type` or
+    `batch_group_count`, one within `jax.default_matmul_precision`, and one under a mesh with
+    explicit axes.
 
     The outputs pass through `store_gradient`. A caller that adds a bias and passes the sum through
     `store_gradient` itself sets `gradient_is_stored`, so that the gradient is stored once.

@@ -147,7 +147,7 @@ def reduce_taps(
     """Reduce each window as `reduce_windows`, element by element if they are at most MAX_TAPS.
 
     On a GPU that is one kernel, and nothing is written between two axes: AlexNet's step of 512
-    images in bfloat16 reads and writes 1.3 GB less (of 8.5 GB).
+    images in bfloat16 reads and writes 0.7 GB less, of 7.9 GB.
     """
     if math.prod(a.window for a in axes) > MAX_TAPS:
         return reduce_windows(padded, reduce_fn, axes)
