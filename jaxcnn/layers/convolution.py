@@ -92,36 +92,46 @@ def conv_general_dilated(
     # With explicit axes, lax's own rules derive the shardings of the outputs and gradients.
     if not _is_nhwc(lhs, rhs, dimension_numbers) or AxisType.Explicit in mesh.axis_types:
         return xla(lhs, rhs)
-    sizes = *lhs.shape, *rhs.shape
-    dilations = [
-        tuple(dilation) for dilation in (lhs_dilation, rhs_dilation) if dilation is not None
-    ]
-    if (
-        not all(isinstance(size, int) for size in sizes)  # symbolic, for `jax.export`
-        or any(set(dilation) != {1} for dilation in dilations)
-        or lhs.dtype != rhs.dtype
-        or lhs.dtype not in TYPES
-        or batch_group_count != 1
-        or any(value is not None for value in (precision, preferred_element_type, *kwargs.values()))
+    dilations = [tuple(each) for each in (lhs_dilation, rhs_dilation) if each is not None]
+    is_plain = (
+        0 not in output_shape
+        and all({*dilation} == {1} for dilation in dilations)
+        and batch_group_count == 1
+        and all(value is None for value in (precision, preferred_element_type, *kwargs.values()))
         # lax reads the setting when a call is traced; a primitive reads it later, at lowering.
-        or jax.config.jax_default_matmul_precision is not None  # type: ignore[attr-defined]
-        or 0 in output_shape
-        or (set(window_strides) != {1} and lhs.shape[-1] > MAX_STRIDED_CHANNELS)
-    ):
-        return _by_device(xla, lhs, rhs)
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    pads = tuple((int(low), int(high)) for low, high in padding)
-    # Wider padding is left to XLA, because a gradient would have to crop.
-    if any(not 0 <= p < k for k, pair in zip(rhs.shape, pads, strict=False) for p in pair):
-        return _by_device(xla, lhs, rhs)
-    geometry = Geometry(
-        lhs.shape[1:3], rhs.shape[:2], tuple(window_strides), pads, feature_group_count
+        and jax.config.jax_default_matmul_precision is None  # type: ignore[attr-defined]
     )
+    geometry = _geometry(lhs, rhs, window_strides, padding, feature_group_count)
+    if not is_plain or geometry is None:
+        return _by_device(xla, lhs, rhs)
     outputs = _by_device(
         lambda lhs, rhs: convolution_p.bind(*_vary_alike(lhs, rhs), geometry=geometry), lhs, rhs
     )
     return outputs if gradient_is_stored else store_gradient(outputs, lhs.shape[-1])
+
+
+def _geometry(
+    lhs: Array,
+    rhs: Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    groups: int,
+) -> Geometry | None:
+    """Return the sizes of an undilated convolution, or None if the primitives do not compute it."""
+    if (
+        not all(isinstance(size, int) for size in (*lhs.shape, *rhs.shape))  # for `jax.export`
+        or lhs.dtype != rhs.dtype
+        or lhs.dtype not in TYPES
+        or ({*strides} != {1} and lhs.shape[-1] > MAX_STRIDED_CHANNELS)
+    ):
+        return None
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+    pads = tuple((int(low), int(high)) for low, high in padding)
+    # Wider padding is left to XLA, because a gradient would have to crop.
+    if any(not 0 <= p < k for k, pair in zip(rhs.shape, pads, strict=False) for p in pair):
+        return None
+    return Geometry(lhs.shape[1:3], rhs.shape[:2], tuple(strides), pads, groups)
 
 
 def linen_conv(*args: Any, **kwargs: Any) -> Callable[[Array], Array]:
