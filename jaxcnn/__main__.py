@@ -1,7 +1,6 @@
 """The command line: jaxcnn train|evaluate|..., or python -m jaxcnn."""
 
 import importlib
-import importlib.metadata
 import shutil
 import sys
 import textwrap
@@ -41,7 +40,9 @@ def main() -> None:
             print(help_page())
             return
         if name == "--version":
-            print(f"jaxcnn {importlib.metadata.version('jaxcnn')}")
+            from jaxcnn.report import package_version  # late: it imports rich
+
+            print(f"jaxcnn {package_version('jaxcnn')}")
             return
         if name == "--completion":
             from jaxcnn.commands.completion import script  # late: it imports jax

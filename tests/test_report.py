@@ -1,5 +1,6 @@
 """The console, and figures as files."""
 
+import importlib.metadata
 import io
 import time
 
@@ -16,6 +17,11 @@ def test_say_prints_brackets_and_long_lines_as_they_are(monkeypatch):
     line = "run [1] of [bold] " + "x" * 40
     report.say(line)
     assert console.file.getvalue() == line + "\n"
+
+
+def test_package_version_of_a_checkout_that_is_not_installed():
+    assert report.package_version("jaxcnn") == importlib.metadata.version("jaxcnn")
+    assert report.package_version("no-such-package") == "not installed"
 
 
 def test_save_figure_writes_a_png_whatever_the_name(tmp_path):

@@ -9,7 +9,6 @@ References:
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import json
 import math
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn import report
 from jaxcnn.data.transforms import CenterCrop, Deslant, RandomCrop, Resize
 from jaxcnn.errors import UserError
 from jaxcnn.interop.onnx_graph import Graph, Value
@@ -94,7 +94,7 @@ def _to_model(
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="jaxcnn",
-        producer_version=importlib.metadata.version("jaxcnn"),
+        producer_version=report.package_version("jaxcnn"),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import logging
 import math
 import platform
@@ -285,7 +284,7 @@ def _result(experiment: Experiment, run: Run) -> Result:
         ],
         "versions": {
             "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in packages},
+            **{package: report.package_version(package) for package in packages},
         },
     }
     if config.on_nonfinite == "skip" or run.skipped_steps:
