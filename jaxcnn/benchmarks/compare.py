@@ -30,8 +30,7 @@ AGAINST: dict[str, Sequence[str]] = {
     **{f"torch-{variant}": (variant,) for variant in VARIANTS},
 }
 
-# Smallest number of cores at which all sides start at once, because half of them wait for one core
-# while they import and compile.
+# Number of cores from which all sides start at once; importing and compiling mostly use one core.
 MIN_CORES_TO_START_TOGETHER = 16
 
 # Pause before each turn, because idle threads of some libraries spin for a while.
@@ -184,7 +183,8 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()  # asks the process to exit
         try:
-            self._process.wait(timeout=10)
+            # While it starts, it does not read its input.
+            self._process.wait(timeout=10 if hasattr(self, "facts") else 0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -215,7 +215,7 @@ def _start(
     fastest: dict[str, Worker],
     left_out: dict[str, str],
 ) -> None:
-    """Start jobs together, and keep each side's fastest variant in a first turn, which warms up.
+    """Start jobs together, measure one warm-up turn of each, and keep each side's fastest variant.
 
     Raises:
       UserError: jaxcnn or a yardstick cannot do the job.

@@ -49,7 +49,7 @@ COMMANDS = (
     "alexnet --batch-size 64 --image-size 160",
     "lenet5 --what startup",
 )
-# A GPU's first: 64 images of AlexNet do not fill one.
+# Commands that run first on a GPU. AlexNet has 512 images there, because 64 do not fill a GPU.
 GPU_COMMANDS = (
     "lenet5 --what epoch",
     "alexnet --batch-size 512 --dtype bfloat16",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -15,9 +16,11 @@ from jaxcnn.errors import UserError
 
 Tree = TypeVar("Tree")
 
-# Compiler options that make a loop over steps, with the host's launches, one CUDA graph, whose
-# independent operations run concurrently. By default XLA leaves convolutions out, because not all
-# can be captured (openxla/xla#34572), and therefore the loops around them.
+log = logging.getLogger(__name__)
+
+# Compiler options that turn a loop over steps into one CUDA graph. The host launches it once, and
+# independent operations run concurrently. By default XLA leaves convolutions out of graphs, because
+# not all can be captured (openxla/xla#34572), and therefore the loops around them.
 GRAPH_OPTIONS = {
     "xla_gpu_enable_command_buffer": (
         "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE,CONVOLUTION"
@@ -114,34 +117,41 @@ def compile_for(function: Any, *args: Any) -> Callable[..., Any]:
 
 
 def compile_loop(function: Any, state: Any, metrics: Any, *args: Any) -> Callable[..., Any]:
-    """Compile a jitted loop over steps; do nothing under `jax_disable_jit`.
+    """Compile a jitted loop over steps; return it unchanged under `jax_disable_jit`.
 
-    On one NVIDIA GPU the loop becomes one CUDA graph (GRAPH_OPTIONS), if it runs as one.
+    On one NVIDIA GPU the program is one CUDA graph (GRAPH_OPTIONS). It is tried with zeros; if that
+    fails, the usual program is returned.
 
     Args:
-      function: program that donates its first two arguments.
-      state: training state.
-      metrics: metric sums.
-      *args: other arguments, with which the loop takes no step.
+      function: program of a loop; it donates its first two arguments.
+      state: training state, of which only shapes, types and shardings are read.
+      metrics: metric sums, likewise.
+      *args: other arguments; with them, no step follows a state of zeros.
     """
-    if not _may_be_graph(state):
+    devices = {device for leaf in jax.tree.leaves(state) for device in leaf.sharding.device_set}
+    if not _may_be_graph(devices):
         return compile_for(function, state, metrics, *args)
+
+    def zeros(leaf: jax.Array) -> jax.Array:
+        return jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+
     lowered = function.lower(state, metrics, *args)
     try:
         program = lowered.compile(compiler_options=GRAPH_OPTIONS)
         for _ in range(2):  # the graph may be captured in the second run
-            jax.block_until_ready(program(*jax.tree.map(jnp.copy, (state, metrics)), *args))
-    except jax.errors.JaxRuntimeError:
+            jax.block_until_ready(program(*jax.tree.map(zeros, (state, metrics)), *args))
+    except jax.errors.JaxRuntimeError as error:
+        reason = (str(error).splitlines() or ["no message"])[0]
+        log.warning("steps are not one CUDA graph, and may be slower: %s", reason)
         program = lowered.compile()
     return program
 
 
-def _may_be_graph(state: Any) -> bool:
-    """Return whether a state is on one NVIDIA GPU and XLA knows GRAPH_OPTIONS."""
-    devices = set().union(*(leaf.devices() for leaf in jax.tree.leaves(state)))
+def _may_be_graph(devices: Collection[jax.Device]) -> bool:
+    """Return whether the devices are one NVIDIA GPU, and XLA knows GRAPH_OPTIONS."""
     return (
         [device.platform for device in devices] == ["gpu"]
-        and "cuda" in devices.pop().client.platform_version
+        and all("cuda" in device.client.platform_version for device in devices)
         and jax.__version_info__ >= (0, 11)
         and "xla_gpu_enable_command_buffer" not in os.environ.get("XLA_FLAGS", "")
         and not jax.config.values["jax_disable_jit"]

@@ -2,9 +2,9 @@
 
 XLA is slow at several kinds of float32 convolution on a CPU, more so inside a loop over training
 steps. `cpu_convolution/` computes the same sums in another order. On an NVIDIA GPU,
-`gpu_convolution.py` does so for a few layers; TPU programs contain XLA's own convolution. The
-choice is made when a program is lowered for a platform, so modules, parameters and checkpoints are
-those of `flax.linen`:
+`gpu_convolution.py` rewrites a few layers; TPU programs contain XLA's own convolution. The choice
+is made when a program is lowered for a platform, so modules, parameters and checkpoints are those
+of `flax.linen`:
 
     nn.Conv(..., conv_general_dilated=conv_general_dilated)
 
@@ -68,7 +68,7 @@ def conv_general_dilated(
     `store_gradient` itself sets `gradient_is_stored`, so that the gradient is stored once.
 
     On a CPU an infinity or NaN in an operand may spread beyond the kernel's window, over all
-    outputs or the whole gradient of the same image.
+    outputs or the whole gradient of the same image; on a GPU, to the windows beside its own.
     """
 
     def xla(lhs: Array, rhs: Array) -> Array:

@@ -137,7 +137,9 @@ def _primitive(
         return lower(fun, context, *operands, geometry=geometry)
 
     def lower_on_gpu(context: mlir.LoweringRuleContext, *operands: Any, geometry: Geometry) -> Any:
-        fun = gpu if _has_fixed_sizes(context) else xla
+        # With leading axes there is a kernel for each index, and `gpu` would copy its patches.
+        has_one_kernel = len(context.avals_in[0].shape) == 4  # type: ignore[attr-defined]
+        fun = gpu if has_one_kernel and _has_fixed_sizes(context) else xla
         return lower(fun, context, *operands, geometry=geometry)
 
     mlir.register_lowering(primitive, partial(lower, xla))

@@ -1,17 +1,20 @@
-"""The convolution on an NVIDIA GPU: cuDNN's, except where a change of shape makes it faster.
+"""The convolution on an NVIDIA GPU. A few shapes are rewritten; cuDNN computes the others.
 
 A strided convolution becomes one at stride 1 if a block of stride x stride pixels has at least
 MIN_BLOCK_CHANNELS channels: each block becomes one pixel. So conv1 of AlexNet, 11x11 at stride 4
-over 3 channels, is a 3x3 kernel over 48 channels, which suit the tensor cores.
+over 3 channels, is a 3x3 kernel over 48 channels. The kernel is padded with zeros to whole blocks,
+so an infinity or NaN of an image may spread beyond the kernel's window.
 
 One matrix product replaces a convolution of one group at stride 1 in two cases:
 
 - The kernel is as large as the image, without padding: C5 of LeNet-5.
-- The convolution has at most MAX_NARROW channels and features, and the patches of all images take
-  at most PATCH_BYTES: C1 and C3 of LeNet-5 for 64 images. cuDNN is faster for 512.
+- The convolution is in float32 with at most MAX_NARROW channels and features, and the patches of
+  all images take at most PATCH_BYTES: C1 and C3 of LeNet-5 for 64 images. It is as fast as cuDNN
+  there, and slower for 512.
+  In two bytes, the gradient of the images would add up 25 rounded terms.
 
 The gradients are the transposes of `convolution`; see `convolution_primitives.py`. The times are in
-docs/performance.md.
+docs/design/gpu.md.
 """
 
 from __future__ import annotations
@@ -61,6 +64,7 @@ def convolution(
 
 def _patches_are_small(images: Array, kernel: Array, geometry: Geometry) -> bool:
     is_narrow = max(images.shape[3], kernel.shape[3]) <= MAX_NARROW
+    is_narrow &= images.dtype == jnp.float32
     values = len(images) * math.prod(geometry.output_size) * math.prod(kernel.shape[:3])
     return is_narrow and values * images.dtype.itemsize <= PATCH_BYTES
 

@@ -144,10 +144,10 @@ def _slide(
 def reduce_taps(
     padded: Any, reduce_fn: Callable[[Any, Any], Any], axes: Sequence[WindowAxis]
 ) -> Any:
-    """Reduce each window as `reduce_windows`, element by element if they are at most MAX_TAPS.
+    """Reduce each window as `reduce_windows` does.
 
-    On a GPU that is one kernel, and nothing is written between two axes: AlexNet's step of 512
-    images in bfloat16 reads and writes 0.7 GB less, of 7.9 GB.
+    Windows of at most MAX_TAPS elements are reduced element by element, which is one kernel on a
+    GPU: no array is written between two axes.
     """
     if math.prod(a.window for a in axes) > MAX_TAPS:
         return reduce_windows(padded, reduce_fn, axes)

@@ -1,6 +1,7 @@
 """Where arrays lie on the devices."""
 
 import re
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -77,27 +78,47 @@ def test_device_mesh_refuses_devices_that_do_not_divide():
     ("options", "is_graph"),
     [({}, True), ({"xla_gpu_enable_command_buffer": "NONSENSE"}, False)],
 )
-def test_compile_loop_tries_a_graph_and_keeps_the_state(options, is_graph, monkeypatch):
-    monkeypatch.setattr(mesh, "_may_be_graph", lambda state: True)
+def test_compile_loop_tries_a_graph_and_keeps_the_state(options, is_graph, monkeypatch, caplog):
+    monkeypatch.setattr(mesh, "_may_be_graph", lambda devices: True)
     monkeypatch.setattr(mesh, "GRAPH_OPTIONS", options)
     calls = []
 
     def steps(state, metrics, stop):
-        jax.debug.callback(lambda stop: calls.append(int(stop)), stop)
+        jax.debug.callback(lambda state, stop: calls.append((int(state), int(stop))), state, stop)
         add = lambda carry: (carry[0] + 1, carry[1] + 2.0)  # noqa: E731
         return jax.lax.while_loop(lambda carry: carry[0] < stop, add, (state, metrics))
 
     state, metrics = jnp.int32(3), jnp.float32(0)
-    program = mesh.compile_loop(jax.jit(steps, donate_argnums=(0, 1)), state, metrics, jnp.int32(0))
+    donated = jnp.int32(7)
+    jax.jit(lambda x: x, donate_argnums=0)(donated)  # the state of a feed may be used up
+    program = mesh.compile_loop(
+        jax.jit(steps, donate_argnums=(0, 1)), donated, metrics, jnp.int32(0)
+    )
     jax.effects_barrier()
-    assert calls == ([0, 0] if is_graph else [])
-    assert not state.is_deleted() and state == 3
+    assert calls == ([(0, 0), (0, 0)] if is_graph else [])
+    assert ("steps are not one CUDA graph" in caplog.text) == (not is_graph)
     state, metrics = program(state, metrics, jnp.int32(5))
     assert (state, metrics) == (5, 4.0)
 
 
-def test_compile_loop_makes_no_graph_on_a_cpu():
-    assert not mesh._may_be_graph({"step": jnp.int32(0)})
+def device(platform="gpu", version="PJRT C API\ncuda 13000"):
+    return SimpleNamespace(platform=platform, client=SimpleNamespace(platform_version=version))
+
+
+def test_graphs_are_for_one_nvidia_gpu(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(jax, "__version_info__", (0, 11, 0))
+    assert mesh._may_be_graph([device()])
+    assert not mesh._may_be_graph([device(), device()])
+    assert not mesh._may_be_graph([device(version="rocm 60400")])
+    assert not mesh._may_be_graph(jax.devices()[:1])
+    with jax.disable_jit():
+        assert not mesh._may_be_graph([device()])
+    monkeypatch.setattr(jax, "__version_info__", (0, 10, 9))
+    assert not mesh._may_be_graph([device()])
+    monkeypatch.setattr(jax, "__version_info__", (0, 11, 0))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_command_buffer=")
+    assert not mesh._may_be_graph([device()])
 
 
 def test_xla_knows_the_options_of_a_graph():

@@ -83,6 +83,25 @@ def test_windows_are_reduced_alike_tap_by_tap(windows):
     chex.assert_trees_all_equal(actual, expected)
 
 
+@pytest.mark.parametrize(("window", "is_one_by_one"), [((4, 4), True), ((1, 17), False)])
+def test_at_most_max_taps_are_reduced_one_by_one(window, is_one_by_one):
+    x = np.zeros((1, 20, 20, 1), np.float32)
+    axes = window_axes(x, window, 1, "VALID", 1, ceil_mode=False)
+    taps, halves = (
+        str(jax.make_jaxpr(lambda x, reduce=reduce: reduce(x, jnp.maximum, axes))(x))
+        for reduce in (reduce_taps, reduce_windows)
+    )
+    assert (taps != halves) == is_one_by_one
+
+
+def test_maxima_are_found_one_by_one_on_a_gpu():
+    x = jax.ShapeDtypeStruct((1, 7, 7, MANY), jnp.float32)
+    gradient = jax.jit(jax.grad(lambda x: max_pool(x, (3, 3), 2).sum()))
+    cuda, tpu = (export.export(gradient, platforms=[name])(x) for name in ("cuda", "tpu"))
+    slices = [program.mlir_module().count("stablehlo.slice") for program in (cuda, tpu)]
+    assert slices[0] > 2 * 9 >= slices[1]  # of the values and of the positions
+
+
 def test_gradient_of_many_channels_is_the_same_called_in_every_way():
     rng = np.random.default_rng(1)
     x = jnp.asarray(rng.integers(0, 4, (4, 2, 5, 5, MANY)), jnp.float32)

@@ -135,6 +135,13 @@ def test_train_steps_is_train_step_over_the_order(program):
     chex.assert_trees_all_close((state, metrics), (expected, expected_metrics), atol=1e-5)
 
 
+def test_train_steps_stores_the_images_of_a_step_on_a_cpu(program):
+    text = program.lower(
+        *(new_state(Tiny()), no_metrics(), *tiny_train_set(), ORDER, jnp.int32(1), KEYS)
+    ).as_text()
+    assert text.count("stablehlo.optimization_barrier") == 1
+
+
 def test_train_steps_traces_chunks_of_any_length_once():
     program = jitted_steps(chex.assert_max_traces(noisy, n=1))
     carry = new_state(Tiny()), no_metrics()
