@@ -36,14 +36,14 @@ def operands(num_images, channels, features, geometry, dtype=jnp.float32):
     return jnp.asarray(images, dtype), jnp.asarray(kernel, dtype)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
 def outputs_and_gradients(convolve, images, kernel, geometry):
     outputs, pullback = jax.vjp(functools.partial(convolve, geometry=geometry), images, kernel)
     return outputs, *pullback(jnp.cos(outputs))
 
 
 def program(convolve, images, kernel, geometry):
-    run = functools.partial(outputs_and_gradients, convolve, geometry=geometry)
-    return jax.jit(run).lower(images, kernel).as_text()
+    return outputs_and_gradients.lower(convolve, images, kernel, geometry).as_text()
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -51,7 +51,7 @@ def test_convolution_and_gradients_equal_xlas_for_our_layers(layer):
     *shapes, geometry = LAYERS[layer]
     arrays = operands(*shapes, geometry)
     actual, expected = (
-        jax.jit(functools.partial(outputs_and_gradients, convolve, geometry=geometry))(*arrays)
+        outputs_and_gradients(convolve, *arrays, geometry)
         for convolve in (gpu_convolution.convolution, xla_convolution)
     )
     for value, expected_value, tolerance in zip(actual, expected, (1e-5, 1e-4, 1e-4), strict=True):

@@ -73,11 +73,13 @@ def test_windows_are_reduced_alike_tap_by_tap(windows):
     numbers = np.arange(padded.size, dtype=np.int32).reshape(padded.shape)
 
     def last_of_the_largest(a, b):
-        first = (a[0] > b[0]) | np.isnan(a[0])
+        first = (a[0] > b[0]) | jnp.isnan(a[0])
         return jnp.where(first, a[0], b[0]), jnp.where(first, a[1], b[1])
 
     actual, expected = (
-        reduce((padded, numbers), last_of_the_largest, axes)
+        jax.jit(lambda *arrays, reduce=reduce: reduce(arrays, last_of_the_largest, axes))(
+            padded, numbers
+        )
         for reduce in (reduce_taps, reduce_windows)
     )
     chex.assert_trees_all_equal(actual, expected)
