@@ -60,7 +60,7 @@ def duration(seconds: float) -> str:
 
 
 def package_version(package: str) -> str:
-    """Return the version of a package, "not installed" for a checkout on the PYTHONPATH."""
+    """Return the version of a package, or "not installed" for a checkout on the PYTHONPATH."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

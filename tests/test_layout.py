@@ -92,7 +92,7 @@ ROOMS = {
             "subsampling",
             "pooling",
         ),
-        *("windows", "cpu_convolution", "padding"),
+        *("windows", "xla_convolution", "cpu_convolution", "padding"),
     ),
     "report": (),
     "cli": (),

@@ -16,7 +16,7 @@ from jaxcnn.errors import UserError
 
 Tree = TypeVar("Tree")
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 # Compiler options that turn a loop over steps into one CUDA graph. The host launches it once, and
 # independent operations run concurrently. By default XLA leaves convolutions out of graphs, because
@@ -124,8 +124,8 @@ def compile_loop(function: Any, state: Any, metrics: Any, *args: Any) -> Callabl
 
     Args:
       function: program of a loop; it donates its first two arguments.
-      state: training state, of which only shapes, types and shardings are read.
-      metrics: metric sums, likewise.
+      state: training state; only its shapes, types and shardings are read.
+      metrics: metric sums; only their shapes, types and shardings are read.
       *args: other arguments; with them, no step follows a state of zeros.
     """
     devices = {device for leaf in jax.tree.leaves(state) for device in leaf.sharding.device_set}
@@ -142,7 +142,7 @@ def compile_loop(function: Any, state: Any, metrics: Any, *args: Any) -> Callabl
             jax.block_until_ready(program(*jax.tree.map(zeros, (state, metrics)), *args))
     except jax.errors.JaxRuntimeError as error:
         reason = (str(error).splitlines() or ["no message"])[0]
-        log.warning("steps are not one CUDA graph, and may be slower: %s", reason)
+        _log.warning("steps are not one CUDA graph, and may be slower: %s", reason)
         program = lowered.compile()
     return program
 

@@ -26,34 +26,17 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxcnn.layers import gpu_convolution
 from jaxcnn.layers.cpu_convolution import lowering
 from jaxcnn.layers.cpu_convolution.batch_minor import store_batch_minor
-from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
+from jaxcnn.layers.cpu_convolution.geometry import Geometry
+from jaxcnn.layers.xla_convolution import xla_convolution
 
-# Each primitive in XLA's own operations. Operands have four axes.
-
-
-def xla_convolution(
-    images: Float[Array, "batch height width channels"],
-    kernel: Float[Array, "kernel_height kernel_width channels_per_group features"],
-    *,
-    geometry: Geometry,
-) -> Float[Array, "batch rows columns features"]:
-    """Convolve images with a kernel."""
-    return lax.conv_general_dilated(
-        images,
-        kernel,
-        geometry.strides,
-        geometry.pads,
-        dimension_numbers=NHWC,
-        feature_group_count=geometry.groups,
-    )
+# The gradients of a convolution are its transposes. Operands have four axes.
 
 
 def _by_images(convolve: Callable[..., Array]) -> Callable[..., Array]:

@@ -9,9 +9,9 @@ One matrix product replaces a convolution of one group at stride 1 in two cases:
 
 - The kernel is as large as the image, without padding: C5 of LeNet-5.
 - The convolution is in float32 with at most MAX_NARROW channels and features, and the patches of
-  all images take at most PATCH_BYTES: C1 and C3 of LeNet-5 for 64 images. It is as fast as cuDNN
-  there, and slower for 512.
-  In two bytes, the gradient of the images would add up 25 rounded terms.
+  all images take at most PATCH_BYTES: C1 and C3 of LeNet-5 for 64 images. The product is as fast
+  as cuDNN there, and slower for 512. In two bytes, the gradient of the images would be a sum of 25
+  rounded terms.
 
 The gradients are the transposes of `convolution`; see `convolution_primitives.py`. The times are in
 docs/design/gpu.md.
@@ -24,11 +24,11 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
-from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
+from jaxcnn.layers.cpu_convolution.geometry import Geometry
 from jaxcnn.layers.cpu_convolution.lowering import images_space_to_depth, kernel_space_to_depth
+from jaxcnn.layers.xla_convolution import xla_convolution
 
 MIN_BLOCK_CHANNELS = 32
 MAX_NARROW = 16
@@ -42,24 +42,17 @@ def convolution(
     geometry: Geometry,
 ) -> Float[Array, "batch rows columns features"]:
     """Convolve images with a kernel."""
-    if geometry.groups == 1 and math.prod(geometry.strides) > 1:
-        if math.prod(geometry.strides) * images.shape[3] >= MIN_BLOCK_CHANNELS:
-            images = images_space_to_depth(images, geometry)
-            kernel = kernel_space_to_depth(kernel, geometry)
-            geometry = geometry.unit_stride()
+    block_channels = math.prod(geometry.strides) * images.shape[3]
+    if geometry.groups == 1 and block_channels >= MIN_BLOCK_CHANNELS:
+        images = images_space_to_depth(images, geometry)  # at stride 1, these change nothing
+        kernel = kernel_space_to_depth(kernel, geometry)
+        geometry = geometry.unit_stride()
     if geometry.groups == 1 and geometry.strides == (1, 1):
         if geometry.image_size == geometry.kernel_size and not np.any(geometry.pads):
             return _product(images.reshape(len(images), 1, 1, -1), kernel)
         if _patches_are_small(images, kernel, geometry):
             return _product(_patches(images, geometry), kernel)
-    return lax.conv_general_dilated(
-        images,
-        kernel,
-        geometry.strides,
-        geometry.pads,
-        dimension_numbers=NHWC,
-        feature_group_count=geometry.groups,
-    )
+    return xla_convolution(images, kernel, geometry=geometry)
 
 
 def _patches_are_small(images: Array, kernel: Array, geometry: Geometry) -> bool:

@@ -46,7 +46,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from jaxcnn.layers.convolution_primitives import convolution_p, xla_convolution
+from jaxcnn.layers.convolution_primitives import convolution_p
+from jaxcnn.layers.xla_convolution import xla_convolution
 from jaxcnn.summary.dependence import Dependence, Interval
 
 _CALLS = ("jit", "pjit", "closed_call", "checkpoint", "custom_jvp_call", "custom_vjp_call", "cond")
