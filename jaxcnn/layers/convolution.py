@@ -1,10 +1,9 @@
 """A drop-in `lax.conv_general_dilated` that is fast on a CPU and differentiates in every mode.
 
-XLA is slow at several kinds of float32 convolution on a CPU, more so inside a loop over training
-steps. `cpu_convolution/` computes the same sums in another order. On an NVIDIA GPU,
-`gpu_convolution.py` rewrites a few layers; TPU programs contain XLA's own convolution. The choice
-is made when a program is lowered for a platform, so modules, parameters and checkpoints are those
-of `flax.linen`:
+XLA is slow at several kinds of convolution on a CPU, more so inside a loop over training steps.
+`cpu_convolution/` computes the same sums in another order. On an NVIDIA GPU, `gpu_convolution.py`
+rewrites a few layers; TPU programs contain XLA's own convolution. The choice is made when a program
+is lowered for a platform, so modules, parameters and checkpoints are those of `flax.linen`:
 
     nn.Conv(..., conv_general_dilated=conv_general_dilated)
 
@@ -31,7 +30,7 @@ from jaxcnn.layers.convolution_primitives import convolution_p, store_p
 from jaxcnn.layers.cpu_convolution import lowering
 from jaxcnn.layers.cpu_convolution.geometry import NHWC, Geometry
 
-# Types that the primitives compute with. On a CPU, only float32 has fast lowerings.
+# Types of the primitives. On a CPU they compute in float32, and round the result.
 TYPES = tuple(map(jnp.dtype, ("float32", "bfloat16", "float16")))
 
 # Strided convolutions of more input channels stay with XLA.
@@ -57,12 +56,11 @@ def conv_general_dilated(
     """Convolve `lhs` with `rhs` as `jax.lax.conv_general_dilated`, with fast lowerings.
 
     Arguments, values and errors are those of `jax.lax.conv_general_dilated`. The fast lowerings
-    apply to undilated convolutions of [batch, height, width, channels] in float32, on a GPU also in
-    bfloat16 and float16, whose padding is smaller than the kernel and, with a stride, that have at
-    most MAX_STRIDED_CHANNELS channels, grouped or not. Any other call is
-    `jax.lax.conv_general_dilated`, including one that sets `precision`, `preferred_element_type` or
-    `batch_group_count`, one within `jax.default_matmul_precision`, and one under a mesh with
-    explicit axes.
+    apply to undilated convolutions of [batch, height, width, channels] in a type of TYPES whose
+    padding is smaller than the kernel and, with a stride, that have at most MAX_STRIDED_CHANNELS
+    channels, grouped or not. Any other call is `jax.lax.conv_general_dilated`, including one that
+    sets `precision`, `preferred_element_type` or `batch_group_count`, one within
+    `jax.default_matmul_precision`, and one under a mesh with explicit axes.
 
     The outputs pass through `store_gradient`. A caller that adds a bias and passes the sum through
     `store_gradient` itself sets `gradient_is_stored`, so that the gradient is stored once.
@@ -155,7 +153,7 @@ def store_gradient(
     """
     is_batch_minor = (
         outputs.ndim == 4
-        and outputs.dtype == jnp.float32
+        and outputs.dtype in TYPES
         and all(isinstance(size, int) for size in outputs.shape)  # symbolic, for `jax.export`
         and max(num_channels, outputs.shape[3]) <= lowering.MAX_BAND_CHANNELS
         and outputs.shape[1:3] != (1, 1)  # a dense layer

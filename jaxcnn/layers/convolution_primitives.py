@@ -77,7 +77,7 @@ def _primitive(
       name: name of the primitive.
       result_shape: function of the geometry and both operands that returns the result's shape.
       xla: the primitive in XLA's own operations.
-      cpu: the primitive for float32 on a CPU.
+      cpu: the primitive on a CPU, called with float32.
       gpu: the primitive on an NVIDIA GPU.
     """
     primitive = Primitive(name)
@@ -112,11 +112,11 @@ def _primitive(
 
     def lower_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, geometry: Geometry) -> Any:
         fun = xla
-        if _has_fixed_sizes(context) and context.avals_in[0].dtype == jnp.float32:  # type: ignore
+        if _has_fixed_sizes(context):
             # An exported program must not contain layout constraints, because JAX does not
             # guarantee that a later version can read them.
             for_export = context.module_context.lowering_parameters.for_export
-            fun = partial(cpu, constrain_layouts=not for_export)
+            fun = partial(_in_float32, cpu, constrain_layouts=not for_export)
         return lower(fun, context, *operands, geometry=geometry)
 
     def lower_on_gpu(context: mlir.LoweringRuleContext, *operands: Any, geometry: Geometry) -> Any:
@@ -129,6 +129,12 @@ def _primitive(
     mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
     mlir.register_lowering(primitive, lower_on_gpu, platform="cuda")
     return primitive
+
+
+def _in_float32(fun: Callable[..., Array], first: Array, second: Array, **kwargs: Any) -> Array:
+    """Return `fun` of the operands, computed in float32 and rounded to their type."""
+    result = fun(first.astype(jnp.float32), second.astype(jnp.float32), **kwargs)
+    return result.astype(first.dtype)
 
 
 def _has_fixed_sizes(context: mlir.LoweringRuleContext) -> bool:

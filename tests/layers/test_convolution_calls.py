@@ -278,7 +278,9 @@ def exported_with_symbolic_batch(conv, x, k):
     return jax.export.export(everything)(images, k).call(x, k)
 
 
-def compare(way, layer, convolutions=(conv_general_dilated, lax.conv_general_dilated)):
+def compare(
+    way, layer, convolutions=(conv_general_dilated, lax.conv_general_dilated), tolerance=None
+):
     image_shape, kernel_shape, stride, padding, groups = LAYERS[layer]
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=image_shape), jnp.float32)
@@ -297,7 +299,8 @@ def compare(way, layer, convolutions=(conv_general_dilated, lax.conv_general_dil
         )
         for conv in convolutions
     )
-    tolerance = 1e-3 if layer == "64 channels, 5x5" else 1e-4  # Winograd's 5x5 costs a digit
+    if tolerance is None:
+        tolerance = 1e-3 if layer == "64 channels, 5x5" else 1e-4  # Winograd's 5x5 costs a digit
 
     def close(actual, expected):
         assert actual.dtype == expected.dtype and actual.shape == expected.shape
@@ -325,6 +328,32 @@ def test_conv_general_dilated_equals_lax_however_called(way, layer):
 @pytest.mark.parametrize("way", WAYS)
 def test_conv_general_dilated_equals_lax_in_every_way_for_every_layer(way, layer):
     compare(way, layer)
+
+
+def in_bfloat16(conv):
+    def convolve(x, k, **kwargs):
+        # With larger outputs, their rounding would decide the sign of the gradients of `loss`.
+        x, k = x.astype(jnp.bfloat16), (k / 16).astype(jnp.bfloat16)
+        return conv(x, k, **kwargs).astype(jnp.float32)
+
+    return convolve
+
+
+BFLOAT16 = [in_bfloat16(conv) for conv in (conv_general_dilated, lax.conv_general_dilated)]
+
+
+@pytest.mark.parametrize(
+    "way", ["eager", "vjp_then_more", "grad_of_grad", "vmap_of_grad", "scan", "exported"]
+)
+def test_conv_general_dilated_in_bfloat16_equals_lax_however_called(way):
+    compare(way, "16 images", BFLOAT16, tolerance=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("way", WAYS)
+def test_conv_general_dilated_in_bfloat16_equals_lax_in_every_way_for_every_layer(way, layer):
+    compare(way, layer, BFLOAT16, tolerance=0.02)
 
 
 class Layer(nn.Module):
