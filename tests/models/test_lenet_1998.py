@@ -233,16 +233,15 @@ def test_loss_fn_ignores_far_classes():
     assert near[0] > 0.9 and near[1] < -0.5  # descent pulls in the right one
 
 
-@pytest.mark.parametrize("layer", FAN_IN)
 @pytest.mark.parametrize("name", ["lenet5-1998", "lenet5-1998-lecun-uniform"])
-def test_lenet_1998_starts_with_uniform_parameters(name, layer):
+def test_lenet_1998_starts_with_uniform_parameters(name):
     params = jit(MODELS[name]().init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
-    paper = name == "lenet5-1998"
-    limit = 2.4 / FAN_IN[layer] if paper else np.sqrt(3 / FAN_IN[layer])
-    for leaf in jax.tree.leaves(params[layer]):
-        assert np.abs(leaf).max() <= limit
-    values = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params[layer])])
-    assert values.min() < -0.4 * limit and values.max() > 0.4 * limit
+    for layer, fan_in in FAN_IN.items():
+        limit = 2.4 / fan_in if name == "lenet5-1998" else np.sqrt(3 / fan_in)
+        for leaf in jax.tree.leaves(params[layer]):
+            assert np.abs(leaf).max() <= limit, layer
+        values = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params[layer])])
+        assert values.min() < -0.4 * limit and values.max() > 0.4 * limit, layer
 
 
 def test_table_conv_starts_by_the_maps_seen(params):

@@ -146,7 +146,7 @@ def test_double_softmax_returns_the_probabilities():
 )
 def test_initial_values_of_c5_fill_their_range(name, kernel, bias):
     model = constructor(f"lenet5:initial={name}")()
-    params = model.init(jax.random.key(0), IMAGES)["params"]["C5"]
+    params = jax.jit(model.init)(jax.random.key(0), IMAGES)["params"]["C5"]
     for values, limit in ((params["kernel"], kernel), (params["bias"], bias)):
         largest = float(jnp.abs(values).max())
         assert largest <= limit and (largest > 0.7 * limit or limit == 0)
