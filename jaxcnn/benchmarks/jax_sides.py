@@ -146,21 +146,24 @@ def _infer(job: Job, model: nn.Module, apply: Callable[..., Any]) -> Run:
 
 
 def _our_train(job: Job, model: nn.Module) -> Run:
-    one_device = jax.make_mesh(
-        (1,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:1]
+    # One accelerator, or all CPU devices (JAX_NUM_CPU_DEVICES).
+    devices = jax.devices()[: None if jax.default_backend() == "cpu" else 1]
+    over_images = jax.make_mesh(
+        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
     )
-    place = functools.partial(mesh.replicate, mesh=one_device)
+    mesh.check_batch_size(job.batch_size, over_images)
+    place = functools.partial(mesh.replicate, mesh=over_images)
     images, labels = place(random_images(NUM_BATCHES * job.batch_size, _image_shape(job)))
     preprocess = make_preprocess((), lambda: images, (0.5,), (0.5,)).train
-    program = jax.jit(
+    program = mesh.jit(
         functools.partial(
             train_steps,
             preprocess=preprocess,
             batch_size=job.batch_size,
-            sharding=mesh.batch_sharding(one_device),
+            sharding=mesh.batch_sharding(over_images),
         ),
+        over_images,
         donate_argnums=(0, 1),
-        out_shardings=mesh.replicated(one_device),
     )
     order = np.random.default_rng(1).permutation(len(labels)).astype(np.int32)
     state, metrics = place((initial_state(job, model), zero_metrics()))

@@ -29,6 +29,9 @@ GRAPH_OPTIONS = {
     "xla_gpu_graph_min_graph_size": "1",  # a program with little besides its loop is small
 }
 
+# Compiler options of a program for several CPU devices. By default each would use all cores.
+CORE_OPTIONS = {"xla_cpu_multi_thread_eigen": False}
+
 
 def device_mesh(model_axis: int = 1) -> Mesh:
     """Return a mesh of all devices with axes `data` and `model`, the second of size `model_axis`.
@@ -110,10 +113,14 @@ def jit(function: Callable[..., Any], mesh: Mesh, out_shardings: Any = None, **o
 
 
 def compile_for(function: Any, *args: Any) -> Callable[..., Any]:
-    """Compile a jitted function for such arguments; do nothing under `jax_disable_jit`."""
+    """Compile a jitted function for such arguments; do nothing under `jax_disable_jit`.
+
+    Several CPU devices have one thread each.
+    """
     if jax.config.values["jax_disable_jit"]:
         return function
-    return function.lower(*args).compile()
+    by_core = len(devices := _devices(args)) > 1 and {d.platform for d in devices} == {"cpu"}
+    return function.lower(*args).compile(compiler_options=CORE_OPTIONS if by_core else None)
 
 
 def compile_loop(function: Any, state: Any, metrics: Any, *args: Any) -> Callable[..., Any]:
@@ -128,8 +135,7 @@ def compile_loop(function: Any, state: Any, metrics: Any, *args: Any) -> Callabl
       metrics: metric sums; only their shapes, types and shardings are read.
       *args: other arguments; with them, no step follows a state of zeros.
     """
-    devices = {device for leaf in jax.tree.leaves(state) for device in leaf.sharding.device_set}
-    if not _may_be_graph(devices):
+    if not _may_be_graph(_devices(state)):
         return compile_for(function, state, metrics, *args)
 
     def zeros(leaf: jax.Array) -> jax.Array:
@@ -145,6 +151,11 @@ def compile_loop(function: Any, state: Any, metrics: Any, *args: Any) -> Callabl
         _log.warning("steps are not one CUDA graph, and may be slower: %s", reason)
         program = lowered.compile()
     return program
+
+
+def _devices(tree: Any) -> set[jax.Device]:
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if hasattr(leaf, "sharding")]
+    return {device for leaf in arrays for device in leaf.sharding.device_set}
 
 
 def _may_be_graph(devices: Collection[jax.Device]) -> bool:

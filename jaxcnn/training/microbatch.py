@@ -16,7 +16,8 @@ import jax
 
 Tree = TypeVar("Tree")
 
-MICROBATCH_BYTES = 6 * 2**20  # bytes of layer outputs: about the private cache of a core
+# For a program on two cores; that of a single core has half of both.
+MICROBATCH_BYTES = 6 * 2**20  # bytes of layer outputs: about the private caches
 MIN_MICROBATCH = 32  # images; with fewer, matrix products are slow
 MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the cache saves
 
@@ -26,21 +27,25 @@ def choose_number(
     params: Any,
     images: jax.Array | jax.ShapeDtypeStruct,
     devices: Set[jax.Device],
+    *,
+    on_one_core: bool = False,
 ) -> int:
     """Return the number of microbatches: 1 except on a single CPU device.
 
-    Several devices keep the batch whole: their shares are smaller, and gradients are reduced once.
+    Several devices keep the batch whole, because gradients are reduced after each microbatch.
 
     Args:
       apply_fn: `apply` of a module.
       params: parameters of the module.
       images: batch of images [batch, ...], or its shape and type.
       devices: devices that share the batch.
+      on_one_core: whether the device is one core of several.
     """
-    batch_size = images.shape[0]
-    if batch_size <= MIN_MICROBATCH or [device.platform for device in devices] != ["cpu"]:
+    batch_size, cores = images.shape[0], 1 if on_one_core else 2
+    min_images, max_bytes = MIN_MICROBATCH * cores // 2, MICROBATCH_BYTES * cores / 2
+    if batch_size <= min_images or [device.platform for device in devices] != ["cpu"]:
         return 1
-    if _num_bytes(params) > MAX_PARAMS_BYTES:
+    if not has_few_parameters(params):
         return 1
 
     def outputs_of_layers(params: Any, images: jax.Array) -> Any:
@@ -48,10 +53,15 @@ def choose_number(
         return apply_fn({"params": params}, images, train=False, **options)[1]
 
     outputs = jax.eval_shape(outputs_of_layers, params, images)
-    largest = max(MIN_MICROBATCH, MICROBATCH_BYTES * batch_size / _num_bytes(outputs))
+    largest = max(min_images, max_bytes * batch_size / _num_bytes(outputs))
     divisors = (n for n in range(1, batch_size + 1) if batch_size % n == 0)
     number = next(n for n in divisors if n * largest >= batch_size)
-    return number if 2 * batch_size >= number * MIN_MICROBATCH else 1
+    return number if 2 * batch_size >= number * min_images else 1
+
+
+def has_few_parameters(params: Any) -> bool:
+    """Return whether adding up gradients costs less than a cache saves."""
+    return _num_bytes(params) <= MAX_PARAMS_BYTES
 
 
 def split(tree: Tree, number: int) -> Tree:

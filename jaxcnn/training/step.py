@@ -19,8 +19,10 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
+from flax.errors import InvalidRngError
 from flax.training import train_state
-from jax.sharding import NamedSharding
+from jax.flatten_util import ravel_pytree
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxcnn.errors import RunError
@@ -191,7 +193,12 @@ def undo_nonfinite(
 
 
 def train_step(
-    state: TrainState, batch: Batch, key: jax.Array, *, num_microbatches: int = 1
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    *,
+    num_microbatches: int = 1,
+    axes: tuple[str, ...] = (),
 ) -> tuple[TrainState, Metrics]:
     """Update the state by the gradient of the mean loss of a batch.
 
@@ -203,6 +210,8 @@ def train_step(
       key: random key of the run.
       num_microbatches: number of equal microbatches, processed one after the other. Dropout draws
         again for each; otherwise the number changes the result by rounding only.
+      axes: within `shard_map`, the axes over which the batch is split; dropout would draw the same
+        for each share.
 
     Returns:
       The state after the step, and the metric sums of the batch before it.
@@ -222,7 +231,7 @@ def train_step(
         return jax.grad(mean_loss, has_aux=True)(state.params)
 
     if num_microbatches == 1:
-        grads, metrics = gradients(batch, dropout_key)
+        grads, metrics = _reduce(*gradients(batch, dropout_key), axes)
         return state.apply_gradients(grads=grads), metrics
 
     def add_part(sums: tuple[Any, Metrics], part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
@@ -235,7 +244,21 @@ def train_step(
     )
     (sums, metrics), _ = jax.lax.scan(add_part, zeros, in_parts)
     grads = jax.tree.map(lambda leaf: leaf / num_microbatches, sums)
+    grads, metrics = _reduce(grads, metrics, axes)
     return state.apply_gradients(grads=grads), metrics
+
+
+def _reduce(grads: Any, metrics: Metrics, axes: tuple[str, ...]) -> tuple[Any, Metrics]:
+    """Return the mean of gradients and the sum of metrics over axes of a `shard_map`.
+
+    All are reduced at once: LeNet-5's step of 64 images takes 1.4 ms on two CPU devices, and 2.0 ms
+    with a reduction for each array.
+    """
+    if not axes:
+        return grads, metrics
+    flat, unravel = ravel_pytree((grads, metrics))
+    grads, metrics = unravel(jax.lax.psum(flat, axes))
+    return jax.tree.map(lambda leaf: leaf / jax.lax.psum(1, axes), grads), metrics
 
 
 def raw_train_step(
@@ -258,11 +281,68 @@ def raw_train_step(
         # a GPU the barrier would write float32 images that AlexNet reads in bfloat16.
         image = jax.lax.optimization_barrier(image)
     batch = jax.lax.with_sharding_constraint(batch | {"image": image}, sharding)
-    num_microbatches = microbatch.choose_number(state.apply_fn, state.params, image, devices)
-    after, step_metrics = train_step(state, batch, step_key, num_microbatches=num_microbatches)
+    step = _step_by_core if _is_by_core(state, image, sharding) else _step_at_once
+    after, step_metrics = step(state, batch, step_key, sharding)
     if skip_nonfinite:
         after, step_metrics = undo_nonfinite(state, after, step_metrics)
     return after, jax.tree.map(jnp.add, metrics, step_metrics)
+
+
+def _step_at_once(
+    state: TrainState, batch: Batch, key: jax.Array, sharding: NamedSharding
+) -> tuple[TrainState, Metrics]:
+    """Compute a step in one program for all devices, which XLA partitions."""
+    devices: set[Any] = sharding.device_set
+    number = microbatch.choose_number(state.apply_fn, state.params, batch["image"], devices)
+    return train_step(state, batch, key, num_microbatches=number)
+
+
+def _is_by_core(state: TrainState, image: jax.Array, sharding: NamedSharding) -> bool:
+    """Return whether each of several CPU devices computes the gradients of its own images.
+
+    Not for dropout, which has the same masks on any number of devices.
+    """
+    devices: set[Any] = sharding.device_set
+    return (
+        sharding.mesh.size > 1
+        and {device.platform for device in devices} == {"cpu"}
+        and sharding.mesh.shape.get("model", 1) == 1
+        and microbatch.has_few_parameters(state.params)
+        and not _has_dropout(state, image)
+    )
+
+
+def _has_dropout(state: TrainState, image: jax.Array) -> bool:
+    try:
+        apply = functools.partial(state.apply_fn, train=True)
+        jax.eval_shape(apply, {"params": state.params}, image)  # without a key
+    except InvalidRngError:
+        return True
+    return False
+
+
+def _step_by_core(
+    state: TrainState, batch: Batch, key: jax.Array, sharding: NamedSharding
+) -> tuple[TrainState, Metrics]:
+    """Compute a step whose gradients each CPU device computes for its own images.
+
+    The images of a core stay in its cache from layer to layer. Only gradients are exchanged, once.
+    """
+    axes = sharding.mesh.axis_names
+    image = batch["image"]
+    share = jax.ShapeDtypeStruct((len(image) // sharding.mesh.size, *image.shape[1:]), image.dtype)
+    number = microbatch.choose_number(
+        state.apply_fn, state.params, share, {jax.devices("cpu")[0]}, on_one_core=True
+    )
+    step = functools.partial(train_step, num_microbatches=number, axes=axes)
+    whole, split = PartitionSpec(), PartitionSpec(axes)
+    return jax.shard_map(
+        step,
+        mesh=sharding.mesh,
+        in_specs=(whole, split, whole),
+        out_specs=whole,
+        check_vma=False,
+    )(state, batch, key)
 
 
 def _answers(outputs: Float[Array, "batch classes"]) -> Int[Array, " batch"]:

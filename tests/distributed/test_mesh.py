@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxcnn.distributed import mesh
@@ -125,3 +126,21 @@ def test_xla_knows_the_options_of_a_graph():
     if jax.__version_info__ < (0, 11):
         pytest.skip("graphs are made from jax 0.11 on")
     jax.jit(lambda x: x + 1, compiler_options=mesh.GRAPH_OPTIONS)(1)
+
+
+def test_compile_for_gives_each_of_several_cpu_devices_one_thread():
+    options = []
+
+    class Function:
+        def lower(self, *_):
+            return self
+
+        def compile(self, compiler_options):
+            options.append(compiler_options)
+
+    for devices in (jax.devices()[:1], jax.devices()):
+        both = jax.make_mesh((len(devices),), ("data",), devices=devices)
+        arrays = jax.device_put((jnp.ones(2), jnp.ones(4)), mesh.batch_sharding(both))
+        mesh.compile_for(Function(), *arrays, np.int32(0))
+    assert options == [None, mesh.CORE_OPTIONS]
+    jax.jit(jnp.sin, compiler_options=mesh.CORE_OPTIONS)(1.0)  # XLA knows them

@@ -1,6 +1,7 @@
 """Loops over a resident dataset: chunks of steps, exact evaluation, predictions in order."""
 
 import functools
+import re
 
 import chex
 import jax
@@ -156,7 +157,7 @@ def poison(_, images):
 
 @pytest.mark.parametrize("num_microbatches", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_train_steps_skips_a_step_that_is_not_finite(num_microbatches, monkeypatch):
-    monkeypatch.setattr(microbatch, "choose_number", lambda *_: num_microbatches)
+    monkeypatch.setattr(microbatch, "choose_number", lambda *_, **__: num_microbatches)
     images, labels = tiny_train_set()
     images[ORDER[9]] = 255  # in the third step
     rule = optax.chain(optax.adam(0.1), average_parameters(0.9))
@@ -184,12 +185,24 @@ def test_train_steps_stops_at_a_loss_that_is_not_finite():
     chex.assert_trees_all_equal(again, carry)
 
 
-def test_train_steps_is_the_same_on_two_devices():
-    carry = jax.device_get((new_state(Tiny(filters=4, dropout=0.5)), no_metrics()))
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_train_steps_is_the_same_on_two_devices(dropout):
+    carry = jax.device_get((new_state(Tiny(filters=4, dropout=dropout)), no_metrics()))
     results = []
     for devices in (jax.devices()[:1], jax.devices()[:2]):
         arguments = *carry, *tiny_train_set(), ORDER, jnp.int32(4), KEYS
         program = jitted_steps(devices=devices).lower(*arguments).compile()
         assert ("all-reduce" in program.as_text()) == (len(devices) == 2)
         results.append(jax.device_get(program(*arguments)))
+        if not dropout and len(devices) == 2:  # gradients and metrics together
+            assert len(re.findall(r" all-reduce(-start)?\(", program.as_text())) == 1
+    chex.assert_trees_all_close(*results, rtol=1e-6, atol=1e-6)
+
+
+def test_train_steps_on_two_cores_in_microbatches_are_those_of_the_whole_batch(monkeypatch):
+    arguments = new_state(Tiny(filters=4)), no_metrics(), *tiny_train_set(), ORDER
+    results = []
+    for number in (1, 2):
+        monkeypatch.setattr(microbatch, "choose_number", lambda *_, **__: number)  # noqa: B023
+        results.append(jitted_steps()(*arguments, jnp.int32(4), KEYS))
     chex.assert_trees_all_close(*results, rtol=1e-6, atol=1e-6)

@@ -16,12 +16,12 @@ from jaxcnn.training import microbatch, step
 KEY = jax.random.key(1)
 
 
-def num_microbatches(name, batch_size, devices):
+def num_microbatches(name, batch_size, devices, **options):
     model, image_shape = MODELS[name](), IMAGE_SHAPES[name]
     init = functools.partial(model.init, images=jnp.zeros((1, *image_shape)))
     params = jax.eval_shape(init, jax.random.key(0))["params"]
     images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
-    return microbatch.choose_number(model.apply, params, images, devices)
+    return microbatch.choose_number(model.apply, params, images, devices, **options)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,20 @@ def num_microbatches(name, batch_size, devices):
 )
 def test_choose_number_gives_the_fastest_microbatches(name, batch_size, part):
     assert num_microbatches(name, batch_size, {jax.devices()[0]}) * part == batch_size
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "part"),
+    [
+        ("lenet5", 32, 32),
+        ("lenet5", 256, 64),
+        ("cuda-convnet-18pct", 64, 16),
+        ("alexnet", 256, 256),
+    ],
+)
+def test_choose_number_for_one_core_gives_half_as_many_images(name, share, part):
+    devices = {jax.devices()[0]}
+    assert num_microbatches(name, share, devices, on_one_core=True) * part == share
 
 
 def test_choose_number_keeps_a_batch_whole_on_devices_and_accelerators():
