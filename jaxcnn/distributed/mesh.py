@@ -115,12 +115,12 @@ def jit(function: Callable[..., Any], mesh: Mesh, out_shardings: Any = None, **o
 def compile_for(function: Any, *args: Any) -> Callable[..., Any]:
     """Compile a jitted function for such arguments; do nothing under `jax_disable_jit`.
 
-    Several CPU devices have one thread each.
+    Several CPU devices of a single process have one thread each.
     """
     if jax.config.values["jax_disable_jit"]:
         return function
-    by_core = len(devices := _devices(args)) > 1 and {d.platform for d in devices} == {"cpu"}
-    return function.lower(*args).compile(compiler_options=CORE_OPTIONS if by_core else None)
+    options = CORE_OPTIONS if are_cores(_devices(args)) else None
+    return function.lower(*args).compile(compiler_options=options)
 
 
 def compile_loop(function: Any, state: Any, metrics: Any, *args: Any) -> Callable[..., Any]:
@@ -151,6 +151,12 @@ def compile_loop(function: Any, state: Any, metrics: Any, *args: Any) -> Callabl
         _log.warning("steps are not one CUDA graph, and may be slower: %s", reason)
         program = lowered.compile()
     return program
+
+
+def are_cores(devices: Collection[jax.Device]) -> bool:
+    """Return whether the devices are several CPU devices of a single process."""
+    platforms = {device.platform for device in devices}
+    return len(devices) > 1 and platforms == {"cpu"} and jax.process_count() == 1
 
 
 def _devices(tree: Any) -> set[jax.Device]:

@@ -25,6 +25,7 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
+from jaxcnn.distributed import mesh
 from jaxcnn.errors import RunError
 from jaxcnn.models import network
 from jaxcnn.training import microbatch
@@ -302,10 +303,8 @@ def _is_by_core(state: TrainState, image: jax.Array, sharding: NamedSharding) ->
 
     Not for dropout, which has the same masks on any number of devices.
     """
-    devices: set[Any] = sharding.device_set
     return (
-        sharding.mesh.size > 1
-        and {device.platform for device in devices} == {"cpu"}
+        mesh.are_cores(sharding.device_set)
         and sharding.mesh.shape.get("model", 1) == 1
         and microbatch.has_few_parameters(state.params)
         and not _has_dropout(state, image)
