@@ -81,16 +81,20 @@ def test_devices_train_as_one_does(name, num_devices, folder, bias_tolerance=1e-
         np.testing.assert_allclose(params[leaf], expected_leaf, rtol=0, atol=atol, err_msg=leaf)
 
 
-@pytest.mark.parametrize("model", MODELS)
+UNEQUAL = pytest.mark.xfail(strict=True, reason="conv1's bias differs by 1.3e-4 on 8 devices")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(m, marks=UNEQUAL) if m == "cuda-convnet-13pct" else m for m in MODELS],
+)
 def test_devices_train_every_model_as_one_does(model, tmp_path):
     train_on(1, tmp_path, model)
     for num_devices in (2, 4, 8):
         train_on(num_devices, tmp_path, model)
         # A bias starts at 0 and is updates alone: with AlexNet's large maps sums of 96,800 numbers
-        # that nearly cancel, in which a maximum that rounding decided shows. One does on 8 devices
-        # in conv1 of cuda-convnet-13pct.
-        tolerances = {"alexnet": 1e-2, "alexnet-2012": 1e-2, "cuda-convnet-13pct": 1e-3}
-        tolerance = tolerances.get(model, 1e-5)
+        # that nearly cancel, in which a maximum that rounding decided shows.
+        tolerance = 1e-2 if model in ("alexnet", "alexnet-2012") else 1e-5
         test_devices_train_as_one_does(model, num_devices, tmp_path, tolerance)
 
 
@@ -99,7 +103,7 @@ def test_devices_exchange_gradients_and_metrics_once(name, num_devices, folder):
     facts, params = facts_and_params(folder, name, num_devices)
     assert facts["num_split"] == 0  # parameters and optimizer state stay whole
     number = 1  # all gradients and metrics at once
-    if name == "alexnet-32":  # has dropout, so that XLA partitions its step
+    if name == "alexnet-32":  # with dropout in this case, so that XLA partitions its step
         # The sums of losses and of correct answers, and a condition for each of three pools.
         number = len(params) + 2 + 3
     assert collectives(folder, name, num_devices) == {"all-reduce": number}
