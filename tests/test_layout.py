@@ -54,7 +54,7 @@ ROOMS = {
             "feed",
             "device_loops",
         ),
-        *("step", "microbatch", "signals", "validate", "report", "memory"),
+        *("step", "cores", "microbatch", "signals", "validate", "report", "memory"),
     ),
     "optim": ("optimizers", "schedules", "curvature"),
     "workdir": (

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jax.sharding import AxisType
+from jax.sharding import AxisType, Mesh
 
 from jaxcnn.benchmarks.job import (
     COPY_BYTES,
@@ -33,6 +33,7 @@ from jaxcnn.errors import RunError, UserError, lookup
 from jaxcnn.models.variants import constructor, image_shape
 from jaxcnn.summary.summarize import summarize
 from jaxcnn.training import memory, microbatch
+from jaxcnn.training.cores import use_cores
 from jaxcnn.training.device_loops import train_steps
 from jaxcnn.training.step import TrainState, create_state, train_step, zero_metrics
 
@@ -47,6 +48,8 @@ def prepare_jaxcnn(job: Job) -> Prepared:
       UserError: the network is not in MODELS.
     """
     model = constructor(job.network)(dtype=jnp.dtype(job.dtype))
+    if job.what != "infer":
+        use_cores(job.network, job.batch_size)  # as the command does
     make_run = {"train": _our_train, "infer": _our_infer, "epoch": _our_epochs}[job.what]
     summary = summarize(model, _image_shape(job))
     multiply_adds = summary.multiply_adds
@@ -110,20 +113,21 @@ def _prepared(run: Run, flops: int | None = None) -> Prepared:
 
 
 def _our_infer(job: Job, model: nn.Module) -> Run:
+    devices = jax.devices()[:1]
+
     def forward(variables: Any, images: jax.Array) -> jax.Array:
-        devices = {jax.devices()[0]}
-        number = microbatch.choose_number(model.apply, variables["params"], images, devices)
+        number = microbatch.choose_number(model.apply, variables["params"], images, {*devices})
         apply = functools.partial(model.apply, variables, train=False)
         return microbatch.apply(apply, images, number)
 
-    return _infer(job, model, forward)
+    return _infer(job, model, mesh.jit(forward, _mesh(devices)))
 
 
 def _linen_infer(job: Job, model: nn.Module) -> Run:
-    return _infer(job, model, functools.partial(model.apply, train=False))
+    return _infer(job, model, jax.jit(functools.partial(model.apply, train=False)))
 
 
-def _infer(job: Job, model: nn.Module, apply: Callable[..., Any]) -> Run:
+def _infer(job: Job, model: nn.Module, forward: Callable[..., Any]) -> Run:
     raw, _ = random_images(job.batch_size, _image_shape(job))
     images = jax.device_put(normalized(raw))
     rng = np.random.default_rng(1)
@@ -136,7 +140,6 @@ def _infer(job: Job, model: nn.Module, apply: Callable[..., Any]) -> Run:
     # As if read from a file: an initializer's temporary arrays would count as peak memory.
     shapes = jax.eval_shape(model.init, jax.random.key(0), images[:1])
     variables = jax.tree.map(values, shapes)
-    forward = jax.jit(apply)
 
     def run(num_steps: int) -> None:
         for _ in range(num_steps):
@@ -146,11 +149,9 @@ def _infer(job: Job, model: nn.Module, apply: Callable[..., Any]) -> Run:
 
 
 def _our_train(job: Job, model: nn.Module) -> Run:
-    # One accelerator, or all CPU devices (JAX_NUM_CPU_DEVICES).
+    # One accelerator, or all CPU devices.
     devices = jax.devices()[: None if jax.default_backend() == "cpu" else 1]
-    over_images = jax.make_mesh(
-        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
-    )
+    over_images = _mesh(devices)
     mesh.check_batch_size(job.batch_size, over_images)
     place = functools.partial(mesh.replicate, mesh=over_images)
     images, labels = place(random_images(NUM_BATCHES * job.batch_size, _image_shape(job)))
@@ -186,6 +187,10 @@ def _our_train(job: Job, model: nn.Module) -> Run:
             raise RunError(f"the loss is not finite at step {int(state.step)}")
 
     return run
+
+
+def _mesh(devices: list[jax.Device]) -> Mesh:
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def _our_epochs(job: Job, model: nn.Module) -> Run:

@@ -99,9 +99,13 @@ def main() -> None:
 
             compare_runs(train_seeds(config, seeds, continues=continues))
         else:
+            from jaxcnn.distributed.processes import has_others
             from jaxcnn.interop.initialize import load_initial_params
+            from jaxcnn.training.cores import use_cores
             from jaxcnn.training.train import train_and_evaluate
             from jaxcnn.workdir.folder import continued
 
             config = continued(config) if continues else config
+            if config.model_axis == 1 and not has_others(config.multihost):
+                use_cores(config.model, config.batch_size)
             train_and_evaluate(config, initial_params=load_initial_params(config))

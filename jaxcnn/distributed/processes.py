@@ -52,7 +52,7 @@ def initialize(
     Raises:
       UserError: there are no settings by which to find the others.
     """
-    if not (multihost or _launched_with_others()):
+    if not has_others(multihost):
         check_devices()
         yield
         return
@@ -105,14 +105,19 @@ def barrier() -> None:
     max_over_processes(0)
 
 
-def _launched_with_others() -> bool:
+def has_others(multihost: bool) -> bool:
+    """Return whether the run has several processes: with `multihost`, or as its launcher says.
+
+    Raises:
+      UserError: the launcher is SLURM, and its number of tasks is not a number.
+    """
     num_tasks = os.environ.get("SLURM_NTASKS", "1")
     if "SLURM_STEP_NODELIST" in os.environ and not num_tasks.isdecimal():
         raise UserError(
             f"SLURM_NTASKS is {num_tasks!r}; expected a whole number; use srun or unset it"
         )
     in_slurm = "SLURM_STEP_NODELIST" in os.environ and int(num_tasks) > 1
-    return in_slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return multihost or in_slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
 def _initialize(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:

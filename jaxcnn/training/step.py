@@ -19,7 +19,6 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
-from flax.errors import InvalidRngError
 from flax.training import train_state
 from jax.flatten_util import ravel_pytree
 from jax.sharding import NamedSharding, PartitionSpec
@@ -28,7 +27,7 @@ from jaxtyping import Array, Float, Int
 from jaxcnn.distributed import mesh
 from jaxcnn.errors import RunError
 from jaxcnn.models import network
-from jaxcnn.training import microbatch
+from jaxcnn.training import cores, microbatch
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, Any]  # "loss", "correct", "count": sums over examples
@@ -299,25 +298,12 @@ def _step_at_once(
 
 
 def _is_by_core(state: TrainState, image: jax.Array, sharding: NamedSharding) -> bool:
-    """Return whether each of several CPU devices computes the gradients of its own images.
-
-    Not for dropout, which has the same masks on any number of devices.
-    """
+    """Return whether each of several CPU devices computes the gradients of its own images."""
     return (
         mesh.are_cores(sharding.device_set)
         and sharding.mesh.shape.get("model", 1) == 1
-        and microbatch.has_few_parameters(state.params)
-        and not _has_dropout(state, image)
+        and cores.suits(state.apply_fn, state.params, image)
     )
-
-
-def _has_dropout(state: TrainState, image: jax.Array) -> bool:
-    try:
-        apply = functools.partial(state.apply_fn, train=True)
-        jax.eval_shape(apply, {"params": state.params}, image)  # without a key
-    except InvalidRngError:
-        return True
-    return False
 
 
 def _step_by_core(

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from jaxcnn.distributed import mesh
@@ -128,19 +127,19 @@ def test_xla_knows_the_options_of_a_graph():
     jax.jit(lambda x: x + 1, compiler_options=mesh.GRAPH_OPTIONS)(1)
 
 
-def test_compile_for_gives_each_of_several_cpu_devices_one_thread():
+def test_jit_gives_each_of_several_cpu_devices_one_thread(monkeypatch):
     options = []
+    monkeypatch.setattr(jax, "jit", lambda *_, **kwargs: options.append(kwargs))
+    devices = jax.devices()
+    for some in (devices[:1], devices):
+        along = jax.make_mesh((len(some),), ("data",), devices=some)
+        mesh.jit(jnp.sin, along, compiler_options={"xla_backend_optimization_level": 0})
+    asked = {"xla_backend_optimization_level": 0}
+    assert [each["compiler_options"] for each in options] == [
+        mesh.CPU_OPTIONS | asked,
+        mesh.CORE_OPTIONS | asked,
+    ]
 
-    class Function:
-        def lower(self, *_):
-            return self
 
-        def compile(self, compiler_options):
-            options.append(compiler_options)
-
-    for devices in (jax.devices()[:1], jax.devices()):
-        both = jax.make_mesh((len(devices),), ("data",), devices=devices)
-        arrays = jax.device_put((jnp.ones(2), jnp.ones(4)), mesh.batch_sharding(both))
-        mesh.compile_for(Function(), *arrays, np.int32(0))
-    assert options == [None, mesh.CORE_OPTIONS]
-    jax.jit(jnp.sin, compiler_options=mesh.CORE_OPTIONS)(1.0)  # XLA knows them
+def test_xla_knows_the_options_of_cores():
+    jax.jit(jnp.sin, compiler_options=mesh.CORE_OPTIONS)(1.0)

@@ -50,12 +50,11 @@ def to_batch_minor(
 def from_batch_minor(
     rows: Float[Array, "channels height width batch"],
 ) -> Float[Array, "batch height width channels"]:
-    """Return the images with the batch as the first dimension, still stored batch-minor."""
-    images = with_layout_constraint(rows.transpose(3, 1, 2, 0), Layout((3, 1, 2, 0)))
-    # JAX misreads the result of a program that ends in a layout constraint (see
-    # docs/layout_constraint.md). XLA removes this multiplication, but only after the layouts of
-    # results are assigned.
-    return images * np.ones((), images.dtype)
+    """Return the images with the batch as the first dimension, still stored batch-minor.
+
+    XLA keeps the order without a layout constraint, which it would not fuse with the next layer.
+    """
+    return rows.transpose(3, 1, 2, 0)
 
 
 def store_batch_minor(
@@ -135,13 +134,29 @@ def _stencil(images: Array, kernel: Array) -> Array:
     rows, columns, channels, _ = kernel.shape
     pixels = to_batch_minor(images)
     height, width = pixels.shape[1] - rows + 1, pixels.shape[2] - columns + 1
-    terms = [
-        pixels[c, None, a : a + height, b : b + width] * kernel[a, b, c, :, None, None, None]
-        for a in range(rows)
-        for b in range(columns)
-        for c in range(channels)
-    ]
-    return from_batch_minor(functools.reduce(jnp.add, terms))
+
+    def sum_of_row(a: int) -> Array:
+        terms = [
+            pixels[c, None, a : a + height, b : b + width] * kernel[a, b, c, :, None, None, None]
+            for b in range(columns)
+            for c in range(channels)
+        ]
+        return functools.reduce(jnp.add, terms)
+
+    # The sums of rows do not wait for one another, so a processor computes several at a time.
+    outputs = from_batch_minor(functools.reduce(jnp.add, map(sum_of_row, range(rows))))
+    return _store_one(outputs) if len(images) == 1 else outputs
+
+
+def _store_one(image: Array) -> Array:
+    """Return the outputs of one image, stored before the next layer.
+
+    XLA would fuse the sums with a pool and compute them pixel by pixel.
+    """
+    # JAX misreads the result of a program that ends in a layout constraint (see
+    # docs/layout_constraint.md). XLA removes this multiplication, but only after the layouts of
+    # results are assigned.
+    return with_layout_constraint(image, Layout((3, 1, 2, 0))) * np.ones((), image.dtype)
 
 
 class _Tiles:

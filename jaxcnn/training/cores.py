@@ -1,0 +1,87 @@
+"""A CPU device for each core, which computes the gradients of its own images (`step.train_step`).
+
+XLA splits each operation of one CPU device over all cores, so a layer reads what another core has
+written. `docs/performance.md` has the times.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.errors import InvalidRngError
+
+from jaxcnn.models.variants import constructor, image_shape
+from jaxcnn.training import microbatch
+
+NUM_CORES = 2  # the only number for which a device for each core was measured as faster
+MIN_SHARE = 32  # images of a core in a batch; with fewer, convolutions are slow
+
+
+def use_cores(network: str, batch_size: int) -> None:
+    """Make JAX see a CPU device for each of two cores, if training is faster so.
+
+    Call it before JAX looks for devices; later it does nothing. JAX_NUM_CPU_DEVICES or its flag in
+    XLA_FLAGS takes precedence. Accelerators stay as they are.
+
+    Args:
+      network: name in MODELS, or of a variant.
+      batch_size: number of images in a batch.
+    """
+    if (
+        jax.config.values["jax_num_cpu_devices"] != -1  # set by the user
+        or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+        or not are_faster(network, batch_size)
+    ):
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", NUM_CORES)
+    except RuntimeError:  # JAX has looked for devices
+        return
+
+
+def are_faster(network: str, batch_size: int) -> bool:
+    """Return whether a device for each core of this machine is faster than one device."""
+    return (
+        _num_cores() == NUM_CORES
+        and batch_size % NUM_CORES == 0
+        and batch_size // NUM_CORES >= MIN_SHARE
+        and _network_suits(network)
+    )
+
+
+def suits(apply_fn: Callable[..., Any], params: Any, images: Any) -> bool:
+    """Return whether each core may compute gradients alone, and exchange them in little time.
+
+    Not with dropout, which has the same masks on any number of devices.
+
+    Args:
+      apply_fn: `apply` of a network.
+      params: its parameters, or their shapes and types.
+      images: a batch of images, or its shape and type.
+    """
+    if not microbatch.has_few_parameters(params):
+        return False
+    try:
+        apply = functools.partial(apply_fn, train=True)
+        jax.eval_shape(apply, {"params": params}, images)  # without a key
+    except InvalidRngError:
+        return False
+    return True
+
+
+def _network_suits(name: str) -> bool:
+    """Return whether a network suits, without looking for devices."""
+    model = constructor(name)()
+    images = jax.ShapeDtypeStruct((MIN_SHARE, *image_shape(name)), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(model.init, key, images)["params"]
+    return suits(model.apply, params, images)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,67 @@
+"""Which runs get a CPU device for each core."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxcnn.training import cores
+
+SEES = """
+import jax, sys
+from jaxcnn.training import cores
+exec(sys.argv[3])
+cores._num_cores = lambda: 2
+cores.use_cores(sys.argv[1], int(sys.argv[2]))
+print(jax.device_count())
+"""
+
+
+def devices_seen(network, batch_size, *, before="", **environment):
+    """Return how many devices JAX sees in a process of its own after `use_cores`."""
+    clean = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
+    done = subprocess.run(
+        [sys.executable, "-c", SEES, network, str(batch_size), before],
+        env=clean | {"JAX_PLATFORMS": "cpu"} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+def test_two_cores_get_a_device_each():
+    assert devices_seen("lenet5", 64) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        (("lenet5", 64), {"JAX_NUM_CPU_DEVICES": "1"}),
+        (("lenet5", 64), {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}),
+    ],
+)
+def test_the_user_decides(arguments, environment):
+    assert devices_seen(*arguments, **environment) == 1
+
+
+@pytest.mark.parametrize(
+    ("network", "batch_size", "num_cores"),
+    [
+        ("lenet5", 64, 1),
+        ("lenet5", 64, 4),
+        ("lenet5", 62, 2),  # fewer than MIN_SHARE images each
+        ("lenet5", 65, 2),
+        ("alexnet-2012", 128, 2),  # dropout, and many parameters
+        ("alexnet", 64, 2),
+    ],
+)
+def test_others_keep_one_device(monkeypatch, network, batch_size, num_cores):
+    monkeypatch.setattr(cores, "_num_cores", lambda: num_cores)
+    assert not cores.are_faster(network, batch_size)
+
+
+def test_later_it_does_nothing():
+    seen = devices_seen("lenet5", 64, before="jax.devices()")
+    assert seen == 1
