@@ -34,6 +34,9 @@ TILE = 2  # rows and columns of outputs in a tile
 # Largest number of products in an output, kernel height x width x channels, that is written out.
 MAX_STENCIL_TAPS = 32
 
+# Largest number of images whose outputs are fused with the next layer.
+MAX_FUSED_IMAGES = 32
+
 
 def to_batch_minor(
     images: Float[Array, "batch height width channels"],
@@ -50,11 +53,12 @@ def to_batch_minor(
 def from_batch_minor(
     rows: Float[Array, "channels height width batch"],
 ) -> Float[Array, "batch height width channels"]:
-    """Return the images with the batch as the first dimension, still stored batch-minor.
-
-    XLA keeps the order without a layout constraint, which it would not fuse with the next layer.
-    """
-    return rows.transpose(3, 1, 2, 0)
+    """Return the images with the batch as the first dimension, still stored batch-minor."""
+    images = with_layout_constraint(rows.transpose(3, 1, 2, 0), Layout((3, 1, 2, 0)))
+    # JAX misreads the result of a program that ends in a layout constraint (see
+    # docs/layout_constraint.md). XLA removes this multiplication, but only after the layouts of
+    # results are assigned.
+    return images * np.ones((), images.dtype)
 
 
 def store_batch_minor(
@@ -81,7 +85,7 @@ def convolve(
     rows = to_batch_minor(jnp.pad(images, ((0, 0), *geometry.missing, (0, 0))))
     outputs = _tile_products(rows, geometry.matrices(kernel), geometry.tiles)
     height, width = geometry.outputs
-    return from_batch_minor(outputs[:, :height, :width])
+    return _fused(outputs[:, :height, :width])
 
 
 def images_gradient(
@@ -144,19 +148,17 @@ def _stencil(images: Array, kernel: Array) -> Array:
         return functools.reduce(jnp.add, terms)
 
     # The sums of rows do not wait for one another, so a processor computes several at a time.
-    outputs = from_batch_minor(functools.reduce(jnp.add, map(sum_of_row, range(rows))))
-    return _store_one(outputs) if len(images) == 1 else outputs
+    return _fused(functools.reduce(jnp.add, map(sum_of_row, range(rows))))
 
 
-def _store_one(image: Array) -> Array:
-    """Return the outputs of one image, stored before the next layer.
+def _fused(rows: Array) -> Array:
+    """Return outputs with the batch as the first dimension; XLA may fuse few images' with a bias.
 
-    XLA would fuse the sums with a pool and compute them pixel by pixel.
+    XLA does not fuse across a layout constraint. On its own, the activation of at most 32 images
+    becomes a short loop, which LLVM unrolls and then does not vectorize.
     """
-    # JAX misreads the result of a program that ends in a layout constraint (see
-    # docs/layout_constraint.md). XLA removes this multiplication, but only after the layouts of
-    # results are assigned.
-    return with_layout_constraint(image, Layout((3, 1, 2, 0))) * np.ones((), image.dtype)
+    is_short = 1 < rows.shape[3] <= MAX_FUSED_IMAGES
+    return rows.transpose(3, 1, 2, 0) if is_short else from_batch_minor(rows)
 
 
 class _Tiles:

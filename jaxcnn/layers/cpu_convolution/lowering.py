@@ -216,6 +216,7 @@ def _convolve(images: Array, kernel: Array, geometry: Geometry, constrain_layout
         case "bands":
             return bands(_pad(images, geometry.pads), kernel)
         case "xla":
+            images = _store_narrow(images, constrain_layouts)
             return lax.conv_general_dilated(
                 _pad(images, geometry.pads), kernel, (1, 1), "VALID", dimension_numbers=NHWC
             )
@@ -266,8 +267,8 @@ def _kernel_gradient(
 def _store_narrow(images: Array, constrain_layouts: bool) -> Array:
     """Store images of few channels batch-minor, so that the layers before stay batch-minor.
 
-    Otherwise XLA computes their activations and pools in the order of the matrix product, several
-    times as slowly.
+    Otherwise XLA computes their activations and pools in the order of this layer, several times as
+    slowly.
     """
     is_narrow = images.shape[3] <= MAX_BAND_CHANNELS and len(images) >= MIN_BATCH_MINOR
     return batch_minor.store_batch_minor(images) if is_narrow and constrain_layouts else images
