@@ -34,7 +34,7 @@ TILE = 2  # rows and columns of outputs in a tile
 # Largest number of products in an output, kernel height x width x channels, that is written out.
 MAX_STENCIL_TAPS = 32
 
-# Largest number of images whose outputs are fused with the next layer.
+# Largest number of images whose outputs XLA may fuse with the next layer.
 MAX_FUSED_IMAGES = 32
 
 
@@ -152,9 +152,9 @@ def _stencil(images: Array, kernel: Array) -> Array:
 
 
 def _fused(rows: Array) -> Array:
-    """Return outputs with the batch as the first dimension; XLA may fuse few images' with a bias.
+    """Return outputs with the batch as the first dimension.
 
-    XLA does not fuse across a layout constraint. On its own, the activation of at most 32 images
+    Those of few images have no layout constraint, across which XLA does not fuse. On its own, the activation of at most 32 images
     becomes a short loop, which LLVM unrolls and then does not vectorize.
     """
     is_short = 1 < rows.shape[3] <= MAX_FUSED_IMAGES
