@@ -154,8 +154,9 @@ def _stencil(images: Array, kernel: Array) -> Array:
 def _fused(rows: Array) -> Array:
     """Return outputs with the batch as the first dimension.
 
-    Those of few images have no layout constraint, across which XLA does not fuse. On its own, the activation of at most 32 images
-    becomes a short loop, which LLVM unrolls and then does not vectorize.
+    Those of few images have no layout constraint, across which XLA does not fuse. On its own, the
+    activation of at most 32 images becomes a short loop, which LLVM unrolls and then does not
+    vectorize.
     """
     is_short = 1 < rows.shape[3] <= MAX_FUSED_IMAGES
     return rows.transpose(3, 1, 2, 0) if is_short else from_batch_minor(rows)
