@@ -46,9 +46,9 @@ POSITIVE_OR_NONE = Bound(lambda value: value is None or 0 < value < math.inf, "p
 WITH_DECAY = OnlyWith(("adamw", "sgd", "sgd-2012"))
 
 # Format of config.json, and the fields that each format added. A file of an earlier format takes
-# their defaults; any other missing field is an error. Raise FORMAT to add a field. Formats below
-# FIRST_RECORDED did not record their number.
-FORMAT, FIRST_RECORDED = 13, 6
+# their defaults; any other missing field is an error. Raise FORMAT to add a field or to allow more
+# values. Formats below FIRST_RECORDED did not record their number.
+FORMAT, FIRST_RECORDED = 14, 6
 ADDED: dict[int, tuple[str, ...]] = {
     2: (
         *("transforms", "optimizer.schedule", "optimizer.warmup_epochs", "optimizer.rate_steps"),
@@ -254,8 +254,8 @@ class TrainConfig(_ShortRepr):
     eval_views: Literal[1, 2, 5, 10] = 1
     """Views averaged for a test image. 1 is the central crop; 2 adds its mirror image; 5 is the
     centre and the four corners; 10 is these and their mirror images."""
-    checkpoint_every_steps: Annotated[int, COUNT] = 500
-    """Steps between checkpoints. Evaluations save one, too."""
+    checkpoint_every_steps: Annotated[int | None, COUNT_OR_NONE, FREE] = None
+    """Steps between checkpoints. By default one is saved each minute. Evaluations save one, too."""
 
     # Devices and processes
     multihost: Annotated[bool, LAUNCH] = False

@@ -104,7 +104,6 @@ from the curvature estimated before each pass.
         batch_size=1,
         epochs=20,
         log_every_steps=6_000,
-        checkpoint_every_steps=30_000,
     ),
 )
 
@@ -121,7 +120,6 @@ The network of lenet5-1998-mnist with today's training: minibatches, Adam, a cos
         optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine"),
         batch_size=64,
         log_every_steps=100,
-        checkpoint_every_steps=2_000,
     ),
 )
 
@@ -168,7 +166,6 @@ momentum 0.9, batch 64, 5 epochs. The notebook did not finish this run.
         epochs=5,
         eval_batch_size=100,
         log_every_steps=20,
-        checkpoint_every_steps=200,
     ),
 )
 
@@ -282,7 +279,6 @@ each channel is subtracted instead of each pixel's.
         eval_batch_size=500,
         eval_views=10,
         eval_every_epochs=5,
-        checkpoint_every_steps=2_000,
     ),
 )
 

@@ -27,6 +27,7 @@ from jaxcnn.errors import UserError
 
 FREE = {"preset", "card", "workdir", "data_dir", "manual_dir", "compilation_cache"}
 FREE |= {"on_bad_image", "eval_batch_size", "continued_from", "on_nonfinite"}
+FREE.add("checkpoint_every_steps")
 LAUNCH = {"multihost", "coordinator", "num_processes", "process_id", "model_axis", "debug_nans"}
 
 

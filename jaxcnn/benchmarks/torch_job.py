@@ -28,7 +28,7 @@ SCHEDULES = ("constant", "linear")
 FIELDS = {
     *("model", "dataset", "transforms", "pixel_mean", "pixel_std", "batch_size", "epochs", "seed"),
     *("optimizer.learning_rate", "optimizer.schedule", "optimizer.warmup_epochs"),
-    *("log_every_steps", "eval_every_epochs", "checkpoint_every_steps"),
+    *("log_every_steps", "eval_every_epochs"),
 }
 DEVIATION = 0.8796256610342398  # of a standard normal distribution, cut at two deviations
 SIZE = 28  # height and width of the images

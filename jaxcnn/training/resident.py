@@ -70,7 +70,8 @@ class ResidentFeed:
 
     def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
         """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
-        order = self.order(int(state.step) // (len(self._train_set[1]) // self._batch_size))
+        step = int(jax.device_get(state.step))
+        order = self.order(step // (len(self._train_set[1]) // self._batch_size))
         return self.train_program(
             state, metrics, *self._train_set, order, self._scalar(stop), self._keys
         )

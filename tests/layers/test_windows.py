@@ -122,6 +122,7 @@ def test_gradient_of_many_channels_is_the_same_called_in_every_way():
     chex.assert_trees_all_equal(half.astype(jnp.float32), expected)
 
 
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
 @pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
 def test_gradient_of_many_channels_is_the_same_on_two_devices(axis_type):
     x = np.random.default_rng(2).integers(0, 4, (4, 5, 5, MANY)).astype(np.float32)

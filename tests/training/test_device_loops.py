@@ -136,6 +136,7 @@ def test_train_steps_is_train_step_over_the_order(program):
     chex.assert_trees_all_close((state, metrics), (expected, expected_metrics), atol=1e-5)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="needs a CPU")
 def test_train_steps_stores_the_images_of_a_step_on_a_cpu(program):
     text = program.lower(
         *(new_state(Tiny()), no_metrics(), *tiny_train_set(), ORDER, jnp.int32(1), KEYS)

@@ -65,6 +65,26 @@ def undisturbed(tmp_path_factory):
     return final_params(FOUR_EPOCHS, folder), read_metrics(folder)
 
 
+@pytest.mark.parametrize(
+    ("every_steps", "after_seconds", "saved"),
+    [
+        (None, 60, [124]),
+        (25, 0, [25, 50, 75, 100, 124]),
+        (None, 0, [1, 9, 20, 40, 60, 62, 80, 100, 120, 124]),
+    ],
+)
+def test_train_saves_at_steps_or_after_a_minute(
+    every_steps, after_seconds, saved, tmp_path, monkeypatch
+):
+    steps = []
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", after_seconds)
+    monkeypatch.setattr(train, "save_checkpoint", lambda run, *_, **__: steps.append(run.step))
+    monkeypatch.setattr(train, "CHUNK_SECONDS", 10**6)
+    fields = {"log_every_steps": 20, "checkpoint_every_steps": every_steps}
+    train_and_evaluate(dataclasses.replace(SHORT, **fields, workdir=str(tmp_path)))
+    assert steps == saved
+
+
 def test_train_writes_its_files_and_its_result(finished):
     config, folder, result = finished
     assert workdir.read_result(folder) == result
