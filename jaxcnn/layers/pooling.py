@@ -29,6 +29,7 @@ from jaxcnn.layers.padding import Padding, pad, per_dimension
 from jaxcnn.layers.windows import (
     reduce_windows,
     spatial_axes,
+    sum_windows,
     take_extremes,
     window_axes,
     window_rank,
@@ -147,9 +148,8 @@ def avg_pool(
       ValueError: as `pool`, and for integer inputs: cast them to a float type first.
     """
     inputs = jnp.asarray(inputs)
-    windows = (window_shape, strides, padding, window_dilation, ceil_mode)
-    sums = pool(_accumulator(inputs), 0, jnp.add, *windows)
-    axes = window_axes(inputs, *windows)
+    axes = window_axes(inputs, window_shape, strides, padding, window_dilation, ceil_mode)
+    sums = sum_windows(pad(_accumulator(inputs), [a.pads for a in axes]), axes)
     counts = functools.reduce(
         np.multiply.outer, [a.num_padded_taps if count_include_pad else a.num_taps for a in axes]
     )

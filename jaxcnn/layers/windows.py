@@ -166,6 +166,50 @@ def reduce_taps(
     return functools.reduce(reduce_fn, taps)
 
 
+# Sums, whose gradient is that of the window
+
+
+def sum_windows(
+    padded: Float[Array, "*batch_and_space channels"], axes: Sequence[WindowAxis]
+) -> Float[Array, "*batch_and_windows channels"]:
+    """Sum the elements of each window.
+
+    Args:
+      padded: the padded inputs.
+      axes: the windows along each spatial axis.
+    """
+    are_tiles = all(
+        a.window == a.stride
+        and a.dilation == 1
+        and padded.shape[a.axis] == a.window * len(a.num_taps)
+        for a in axes
+    )
+    # The derivative of `_sum_tiles` reshapes an axis that may be sharded.
+    is_explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
+    return _sum_tiles(padded, axes) if are_tiles and not is_explicit else _sums(padded, axes)
+
+
+def _sums(padded: Array, axes: Any) -> Array:
+    return reduce_windows(padded, jnp.add, axes)
+
+
+# The transpose of the derivative below repeats the gradient of a window for each of its elements.
+# That of `_sums` adds four padded arrays for windows of 2x2: on a CPU, LeNet-5's step of 64 images
+# takes 1.04 times as long.
+_sum_tiles = jax.custom_jvp(_sums, nondiff_argnums=(1,))
+
+
+@_sum_tiles.defjvp
+def _(axes: Any, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (padded,), (tangent,) = primals, tangents
+    for a in reversed(axes):
+        shape = tangent.shape
+        split = len(a.num_taps), a.window
+        tangent = tangent.reshape(*shape[: a.axis], *split, *shape[a.axis + 1 :])
+    within = [a.axis + i + 1 for i, a in enumerate(axes)]
+    return _sum_tiles(padded, axes), tangent.sum(within)
+
+
 # Extremes, of which the element that was taken has the whole gradient
 
 

@@ -39,11 +39,11 @@ def test_worked_example_of_blocks():
     corner = np.zeros((3, 3, 1, 1), np.float32)
     corner[0, 0] = 1  # the outputs of a tile are the pixels of its top left block
     above, below = tiles.matrices(jnp.asarray(corner))
-    np.testing.assert_array_equal(above, np.hstack([np.eye(4), np.zeros((4, 4))]))
-    np.testing.assert_array_equal(below, np.zeros((4, 8)))
+    np.testing.assert_array_equal(above, np.vstack([np.eye(4), np.zeros((4, 4))]))
+    np.testing.assert_array_equal(below, np.zeros((8, 4)))
     above, below = tiles.matrices(jnp.asarray(corner[::-1, ::-1]))  # of the bottom right one
-    np.testing.assert_array_equal(above, np.zeros((4, 8)))
-    np.testing.assert_array_equal(below, np.hstack([np.zeros((4, 4)), np.eye(4)]))
+    np.testing.assert_array_equal(above, np.zeros((8, 4)))
+    np.testing.assert_array_equal(below, np.vstack([np.zeros((4, 4)), np.eye(4)]))
 
 
 def test_to_batch_minor_and_back():
