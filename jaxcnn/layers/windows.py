@@ -179,14 +179,9 @@ def sum_windows(
       axes: the windows along each spatial axis.
     """
     are_tiles = all(
-        a.window == a.stride
-        and a.dilation == 1
-        and padded.shape[a.axis] == a.window * len(a.num_taps)
-        for a in axes
+        a.dilation == 1 and a.window * len(a.num_taps) == padded.shape[a.axis] for a in axes
     )
-    # The derivative of `_sum_tiles` reshapes an axis that may be sharded.
-    is_explicit = AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
-    return _sum_tiles(padded, axes) if are_tiles and not is_explicit else _sums(padded, axes)
+    return _sum_tiles(padded, axes) if are_tiles else _sums(padded, axes)
 
 
 def _sums(padded: Array, axes: Any) -> Array:

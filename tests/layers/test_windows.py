@@ -1,4 +1,4 @@
-"""The derivative of maxima and minima over many channels, against that over few, from slices."""
+"""The derivatives of maxima, minima and means, against those of their slices."""
 
 import functools
 
@@ -10,9 +10,10 @@ import pytest
 from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxcnn.layers import windows as layers_windows
 from jaxcnn.layers.cpu_convolution.lowering import MAX_BAND_CHANNELS
 from jaxcnn.layers.padding import pad
-from jaxcnn.layers.pooling import max_pool, min_pool
+from jaxcnn.layers.pooling import avg_pool, max_pool, min_pool
 from jaxcnn.layers.windows import reduce_taps, reduce_windows, window_axes
 
 MANY = MAX_BAND_CHANNELS + 1
@@ -32,6 +33,17 @@ WINDOWS = {
     "positions of 32 bits": ((1, 182, 181), {"window_shape": (3, 3), "strides": 2}),
     "line": ((2, 3, 8), {"window_shape": (4,), "strides": 3, "padding": "SAME"}),
     "volume": ((3, 4, 5), {"window_shape": (2, 3, 2), "strides": (1, 2, 2)}),
+}
+
+
+# Windows that tile the padded inputs.
+TILES = {
+    "no overlap": WINDOWS["no overlap"],
+    "padded to tiles": ((2, 4, 5), {"window_shape": (2, 3), "padding": ((0, 0), (1, 0))}),
+    "one axis": ((3, 4, 6), {"window_shape": (1, 3)}),
+    "whole images": ((2, 3, 5), {"window_shape": (3, 5)}),
+    "line": ((2, 3, 8), {"window_shape": (4,)}),
+    "volume": ((4, 3, 4), {"window_shape": (2, 3, 2)}),
 }
 
 
@@ -139,3 +151,47 @@ def test_gradient_of_many_channels_is_the_same_on_two_devices(axis_type):
 
 def test_gradient_of_no_images_is_empty():
     assert jax.grad(lambda x: max_pool(x, (2, 2)).sum())(jnp.zeros((0, 4, 4, MANY))).size == 0
+
+
+# No tiles, although their sizes almost are those of tiles.
+NO_TILES = {
+    "one left over": ((1, 5, 7), {"window_shape": (2, 2)}),
+    "dilated line": ((2, 3, 4), {"window_shape": (2,), "strides": 1, "window_dilation": 2}),
+}
+
+
+@pytest.mark.parametrize("windows", [*WINDOWS, *TILES, *NO_TILES])
+def test_derivatives_of_means_are_those_of_slices(windows, monkeypatch):
+    space, arguments = (WINDOWS | TILES | NO_TILES)[windows]
+    arguments = arguments | {"padding": arguments.get("padding", "VALID")}
+    pool = functools.partial(avg_pool, **arguments)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, *space, 2)).astype(np.float32)
+    outputs = jax.eval_shape(jax.vmap(pool), x).shape
+    tangent, weights = (rng.normal(size=s).astype(np.float32) for s in (x.shape, outputs))
+    of_one = functools.partial(derivatives, pool)
+    actual = [
+        jax.jit(jax.vmap(of_one))(x, tangent, weights),
+        jax.lax.map(lambda arrays: of_one(*arrays), (x, tangent, weights)),
+        jax.tree.map(lambda *leaves: np.stack(leaves), *map(of_one, x, tangent, weights)),
+    ]
+    calls = []
+    monkeypatch.setattr(
+        layers_windows, "_sum_tiles", lambda *a: calls.append(1) or layers_windows._sums(*a)
+    )
+    expected = jax.jit(jax.vmap(functools.partial(derivatives, pool)))(x, tangent, weights)
+    assert bool(calls) == (windows in TILES)
+    for found in actual:
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(jax.device_count() < 2, reason="needs two devices")
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_gradient_of_means_is_the_same_on_two_devices(axis_type):
+    x = np.random.default_rng(2).normal(size=(4, 4, 6, 2)).astype(np.float32)
+    gradient = jax.grad(lambda x: (avg_pool(x, (2, 2)) ** 2).sum())
+    expected = jax.jit(gradient)(x)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(axis_type,), devices=jax.devices()[:2])
+    with jax.set_mesh(mesh):
+        shards = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+        chex.assert_trees_all_close(jax.device_get(jax.jit(gradient)(shards)), expected, rtol=1e-6)
