@@ -16,10 +16,16 @@ import jax
 
 Tree = TypeVar("Tree")
 
-# For a program on two cores; that of a single core has half of both.
+# For a program on several cores, which synchronize after each operation.
 MICROBATCH_BYTES = 6 * 2**20  # bytes of layer outputs: about the private caches
 MIN_MICROBATCH = 32  # images; with fewer, matrix products are slow
 MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the cache saves
+
+# For a program on one core.
+CORE_BYTES = 2**20  # bytes of layer outputs: about the core's private cache
+CORE_IMAGES = 4
+# Images if the parameters exceed CORE_BYTES, because their gradients are added up each time.
+CORE_IMAGES_OF_MANY_PARAMS = 16
 
 
 def choose_number(
@@ -41,8 +47,11 @@ def choose_number(
       devices: devices that share the batch.
       on_one_core: whether the device is one core of several.
     """
-    batch_size, cores = images.shape[0], 1 if on_one_core else 2
-    min_images, max_bytes = MIN_MICROBATCH * cores // 2, MICROBATCH_BYTES * cores / 2
+    batch_size, min_images, max_bytes = images.shape[0], MIN_MICROBATCH, MICROBATCH_BYTES
+    if on_one_core:
+        has_many_params = _num_bytes(params) > CORE_BYTES
+        min_images = CORE_IMAGES_OF_MANY_PARAMS if has_many_params else CORE_IMAGES
+        max_bytes = CORE_BYTES
     if batch_size <= min_images or [device.platform for device in devices] != ["cpu"]:
         return 1
     if not has_few_parameters(params):

@@ -46,12 +46,18 @@ def test_choose_number_gives_the_fastest_microbatches(name, batch_size, part):
     ("name", "share", "part"),
     [
         ("lenet5", 32, 32),
-        ("lenet5", 256, 64),
-        ("cuda-convnet-18pct", 64, 16),
+        ("lenet5", 256, 32),
+        ("lenet5-1998", 256, 32),
+        ("lenet5-modern", 64, 8),
+        ("cuda-convnet-18pct", 64, 4),
+        ("cuda-convnet-26pct", 64, 4),
+        ("cuda-convnet-13pct", 64, 16),
+        ("cuda-convnet-11pct", 64, 16),
+        ("alexnet-32", 64, 16),
         ("alexnet", 256, 256),
     ],
 )
-def test_choose_number_for_one_core_gives_half_as_many_images(name, share, part):
+def test_choose_number_gives_the_fastest_microbatches_of_one_core(name, share, part):
     devices = {jax.devices()[0]}
     assert num_microbatches(name, share, devices, on_one_core=True) * part == share
 
