@@ -68,9 +68,9 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize(
     ("every_steps", "after_seconds", "saved"),
     [
-        (None, 60, [124]),
-        (25, 0, [25, 50, 75, 100, 124]),
-        (None, 0, [1, 9, 20, 40, 60, 62, 80, 100, 120, 124]),
+        (7, 0, [7, 8, 14, 16, 21, 24]),
+        (None, 60, [8, 16, 24]),
+        (None, 0, [1, 5, 8, 10, 15, 16, 20, 24]),  # each chunk ends at a log line or an epoch
     ],
 )
 def test_train_saves_at_steps_or_after_a_minute(
@@ -80,8 +80,11 @@ def test_train_saves_at_steps_or_after_a_minute(
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", after_seconds)
     monkeypatch.setattr(train, "save_checkpoint", lambda run, *_, **__: steps.append(run.step))
     monkeypatch.setattr(train, "CHUNK_SECONDS", 10**6)
-    fields = {"log_every_steps": 20, "checkpoint_every_steps": every_steps}
-    train_and_evaluate(dataclasses.replace(SHORT, **fields, workdir=str(tmp_path)))
+    config = TrainConfig(
+        **{"model": "linear", "dataset": "noise", "batch_size": 8, "epochs": 3},
+        **{"log_every_steps": 5, "checkpoint_every_steps": every_steps, "workdir": str(tmp_path)},
+    )
+    train_and_evaluate(config, dataset=with_a_white_image())
     assert steps == saved
 
 
