@@ -1,6 +1,7 @@
 """The scripts as a user starts them."""
 
 import json
+import os
 import runpy
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from helpers import SCRIPTS, run_script
 
 from jaxcnn import PRESETS
+from jaxcnn.benchmarks.compare import cpu_count
 
 AS_A_USER = {"XLA_FLAGS": ""}  # with LLVM's optimizations
 
@@ -27,6 +29,8 @@ def test_train_first_command_reaches_95_percent(first_run):
     assert result["test_accuracy"] >= 0.95 and result["dataset"] == "mnist5k"
     assert f"{result['test_accuracy']:.2%}" in done.stdout and str(folder) in done.stdout
     assert done.stderr == ""
+    if result["devices"][0].startswith("cpu") and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        assert len(result["devices"]) == (2 if cpu_count() == 2 else 1)
 
 
 @pytest.mark.slow
