@@ -153,7 +153,7 @@ def test_gradient_of_no_images_is_empty():
     assert jax.grad(lambda x: max_pool(x, (2, 2)).sum())(jnp.zeros((0, 4, 4, MANY))).size == 0
 
 
-# No tiles, although their sizes almost are those of tiles.
+# Windows that overlap, leave pixels over or have gaps.
 NO_TILES = {
     "AlexNet": WINDOWS["AlexNet"],
     "one left over": ((1, 5, 7), {"window_shape": (2, 2)}),

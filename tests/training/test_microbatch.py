@@ -57,7 +57,7 @@ def test_choose_number_gives_the_fastest_microbatches(name, batch_size, part):
         ("alexnet", 256, 256),
     ],
 )
-def test_choose_number_gives_the_fastest_microbatches_of_one_core(name, share, part):
+def test_choose_number_fits_the_cache_of_one_core(name, share, part):
     devices = {jax.devices()[0]}
     assert num_microbatches(name, share, devices, on_one_core=True) * part == share
 
