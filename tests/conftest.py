@@ -6,12 +6,18 @@ import tempfile
 # A cache of our own, inherited by the processes that tests start. Set before jaxcnn is imported.
 os.environ["JAXCNN_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxcnn-test-cache-")
 os.environ.setdefault("MPLBACKEND", "agg")
-# LLVM's optimizations are a fifth of the suite's time; XLA_FLAGS set to nothing brings them back.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import jaxtyping
 import pytest
+
+# Programs that compile quickly, without optimizations by LLVM and, where XLA still has its older
+# emitters, without the newer ones, in three quarters of the time. Set XLA_FLAGS to nothing to test
+# the programs of users.
+QUICK = "--xla_backend_optimization_level=0"
+if jax.__version_info__ < (0, 11):
+    QUICK += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", QUICK)
 
 # Shapes and types of annotations are checked at each call of these modules: those that compute with
 # arrays and that nobody calls with wrong arguments or with stand-ins. Public functions check their

@@ -21,12 +21,8 @@ class Huge(nn.Module):
     @nn.compact
     def __call__(self, images, *, train=False):
         x = nn.Dense(3)(images.reshape(len(images), -1))
-        columns = jnp.arange(HUGE // 10**6, dtype=jnp.float32)
-        many = (
-            x[:, :1, None, None] * columns[None, None, :, None]
-            + jnp.arange(10.0**5)[None, None, None, :]
-        )
-        return x + jnp.sort(many, axis=2)[:, 0, -1, :3]
+        tall, wide = (jnp.linspace(0, 1, 3 * n).reshape(3, n) for n in (10**7, HUGE // 10**8))
+        return x + jnp.sin((x[:1].reshape(3, 1) * tall).T @ wide).mean()
 
 
 def dataset_of(num_images):
