@@ -72,7 +72,8 @@ def _numbers(
         )
         return batch | {"image": image}, jax.random.fold_in(step_key, state.step)
 
-    batch, key = mesh.jit(inputs, experiment.mesh)(state, experiment.feed.batch(int(state.step)))
+    raw = experiment.feed.batch(int(jax.device_get(state.step)))
+    batch, key = mesh.jit(inputs, experiment.mesh)(state, raw)
     yield from counted(partial(_named, prefix=""), state.params)
     yield from counted(partial(_named, prefix="the optimizer's "), state.opt_state)
     num_parts = microbatch.choose_number(

@@ -135,7 +135,7 @@ class Experiment:
         if self._before_epoch is None:
             return state
         # The first images of the epoch's order are a new random choice in each epoch.
-        epoch = int(state.step) // self.steps_per_epoch
+        epoch = int(jax.device_get(state.step)) // self.steps_per_epoch
         images = self.feed.first_images(epoch, self._before_epoch.num_examples)
         return self._before_epoch_program(state, images, self._epoch_key)
 
@@ -150,7 +150,7 @@ class Experiment:
 
     def evaluate(self, state: TrainState, split: EvaluationSplit = "test") -> Evaluation:
         """Return mean `loss` and `accuracy` over a split, and `num_examples`, its size."""
-        metrics = self.feed.evaluate(state, split)
+        metrics = jax.device_get(self.feed.evaluate(state, split))
         means = mean_metrics(metrics)
         return {
             "loss": means["loss"],

@@ -56,7 +56,7 @@ def start_or_resume(
     restored = checkpoints.restore_latest(experiment.state)
     if restored is not None:
         run.state, progress = restored
-        run.step = int(run.state.step)
+        run.step = int(jax.device_get(run.state.step))
         run.metrics = jax.tree.map(jnp.full_like, run.metrics, dict(progress["metrics"]))
         run.started -= progress["total_seconds"]
         run.test = progress["test"]
@@ -86,11 +86,12 @@ def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> N
     Raises:
       RunError: a value of the state is not finite, or the checkpoint cannot be written.
     """
-    if not all_finite(run.state.params):
+    params, opt_state = jax.device_get(_are_finite(run.state.params, run.state.opt_state))
+    if not params:
         raise RunError(f"a parameter is not finite at step {run.step:,}; {ADVICE}")
-    if not all_finite(run.state.opt_state):  # an infinite second moment of Adam stops a parameter
+    if not opt_state:  # an infinite second moment of Adam stops a parameter
         raise RunError(f"the optimizer's state is not finite at step {run.step:,}; {ADVICE}")
-    sums: Any = {name: total.item() for name, total in run.metrics.items()}
+    sums: Any = {name: total.item() for name, total in jax.device_get(run.metrics).items()}
     progress: Progress = {
         "metrics": sums,
         "test": run.test,
@@ -110,6 +111,11 @@ def save_checkpoint(run: Run, checkpoints: Checkpoints, *, evaluated: bool) -> N
         test_accuracy=run.test["accuracy"] if evaluated and run.test else None,
         val_accuracy=run.validation["accuracy"] if evaluated and run.validation else None,
     )
+
+
+@jax.jit
+def _are_finite(*trees: Any) -> tuple[jax.Array, ...]:
+    return tuple(all_finite(tree) for tree in trees)
 
 
 ADVICE = (

@@ -80,7 +80,7 @@ class StreamedFeed:
 
     def train(self, state: TrainState, metrics: Metrics, stop: int) -> tuple[TrainState, Metrics]:
         """Train from the step of `state` to step `stop` of the same epoch; donates both trees."""
-        for step in range(int(state.step), stop):
+        for step in range(int(jax.device_get(state.step)), stop):
             batch = self.batch(step)
             state, metrics = self.train_program(state, metrics, batch, self._keys)
         return state, metrics

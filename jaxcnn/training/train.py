@@ -133,7 +133,8 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
     ):
         saved = time.monotonic()
         for _ in _train_chunks(experiment, run):
-            means = mean_metrics(run.metrics) if run.metrics["count"] else {}  # all were skipped
+            sums = jax.device_get(run.metrics)
+            means = mean_metrics(sums) if sums["count"] else {}  # all were skipped
             progress.update(run.step, means.get("loss", math.nan))
             line: dict[str, float] = {}
             evaluated = _is_evaluated(experiment, run.step)
@@ -181,7 +182,7 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
             *(first - first % every + every for every in due_every if every),
         )
         before = jax.tree.map(jnp.copy, run.state) if config.debug_nans else None
-        count = int(run.metrics["count"])
+        count = int(jax.device_get(run.metrics["count"]))
         started = time.perf_counter()
         run.state, run.metrics = experiment.train(run.state, run.metrics, stop)
         run.step = int(jax.device_get(run.state.step))  # waits for the device
@@ -190,9 +191,10 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
         sums = jax.device_get(run.metrics)
         trained = (int(sums["count"]) - count) // config.batch_size
         run.skipped_steps += run.step - first - trained
-        if before is not None and not all_finite((sums["loss"], run.state)):
+        finite = math.isfinite(sums["loss"])
+        if before is not None and not (finite and jax.device_get(all_finite(run.state))):
             raise RunError(f"step {run.step:,}: {debug_nans.locate(experiment, before, run.state)}")
-        if not math.isfinite(sums["loss"]):
+        if not finite:
             raise RunError(f"the loss is not finite at step {run.step:,}; {ADVICE}")
         chunk_steps = max(1, min(8 * chunk_steps, int(CHUNK_SECONDS * (stop - first) / seconds)))
         yield
@@ -257,7 +259,7 @@ def _test_best(experiment: Experiment, run: Run, checkpoints: Checkpoints) -> No
         state, progress = checkpoints.restore(experiment.state, "best")
         run.test, run.validation = experiment.evaluate(state), progress.get("validation")
         run.training = progress.get("training")
-        run.best_step = int(state.step)
+        run.best_step = int(jax.device_get(state.step))
 
 
 def _is_evaluated(experiment: Experiment, step: int) -> bool:

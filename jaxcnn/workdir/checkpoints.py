@@ -140,13 +140,13 @@ class Checkpoints:
           RunError: the checkpoint, or an earlier one, cannot be written.
         """
         self.wait()
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         state, checksum = stored_state.snapshot(state)
 
         def start() -> None:
             metadata: Metadata = {
                 "format_version": FORMAT_VERSION,
-                "checksum": int(checksum),
+                "checksum": int(jax.device_get(checksum)),
                 "config": None if self._config is None else configs.to_dict(self._config),
                 "test_accuracy": test_accuracy,
                 "progress": progress,
@@ -305,10 +305,8 @@ class Checkpoints:
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
                 raise RunError(f"no memory to read {where} into: {first_line(error)}") from error
             raise DamagedCheckpoint(f"{where} cannot be read: {first_line(error)}") from error
-        if (
-            int(stored_state.checksum(restored)) != metadata["checksum"]
-            or int(restored.step) != step
-        ):
+        found = jax.device_get((stored_state.checksum(restored), restored.step))
+        if found != (metadata["checksum"], step):
             raise DamagedCheckpoint(f"{where} is damaged: its checksum differs from the saved one")
         return restored, metadata["progress"]
 

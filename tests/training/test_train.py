@@ -88,6 +88,36 @@ def test_train_saves_at_steps_or_after_a_minute(
     assert steps == saved
 
 
+@pytest.mark.parametrize(
+    ("streamed", "fields"),
+    [
+        (False, {"on_nonfinite": "skip"}),
+        (False, {"debug_nans": True}),
+        (True, {"val_fraction": 0.25}),
+    ],
+)
+def test_train_reads_nothing_from_a_device_implicitly(
+    streamed, fields, tmp_path, monkeypatch, image_folder
+):
+    def refuse(array, *_):
+        raise AssertionError(f"an array {array.shape} is read without jax.device_get")
+
+    for name in ("__bool__", "__int__", "__float__", "__index__", "item", "tolist"):
+        monkeypatch.setattr(type(jax.numpy.zeros(1)), name, refuse)
+    config = TrainConfig(
+        **{"model": "linear", "dataset": "noise", "batch_size": 8, "epochs": 2},
+        **{"log_every_steps": 2, "checkpoint_every_steps": 2, "workdir": str(tmp_path / "run")},
+        **{"eval_training": True, **fields},
+    )
+    dataset = with_a_white_image()
+    if streamed:
+        dataset = None
+        config = dataclasses.replace(config, dataset=f"folder:{image_folder}", stream_size=8)
+    with interrupted_at(3, monkeypatch):
+        train_and_evaluate(config, dataset=dataset)
+    train_and_evaluate(config, dataset=dataset)
+
+
 def test_train_writes_its_files_and_its_result(finished):
     config, folder, result = finished
     assert workdir.read_result(folder) == result
