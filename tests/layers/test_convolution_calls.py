@@ -22,12 +22,15 @@ from jaxcnn.layers.convolution import conv_general_dilated, linen_conv
 NHWC = ("NHWC", "HWIO", "NHWC")
 
 # Images, kernel, stride, padding, groups: on both sides of each threshold of
-# `cpu_convolution/lowering.py` and `kernel_gradient.py`.
+# `cpu_convolution/lowering.py`, `batch_minor.py` and `kernel_gradient.py`.
 LAYERS = {
     "1 image": ((1, 8, 9, 4), (3, 3, 4, 6), 1, "SAME", 1),
     "15 images": ((15, 8, 9, 4), (3, 3, 4, 6), 1, "SAME", 1),
     "16 images": ((16, 8, 9, 4), (3, 3, 4, 6), 1, "SAME", 1),
     "17 images": ((17, 9, 8, 1), (5, 5, 1, 6), 1, "SAME", 1),
+    "32 images": ((32, 9, 8, 1), (5, 5, 1, 6), 1, "SAME", 1),
+    "33 images": ((33, 9, 8, 1), (5, 5, 1, 6), 1, "SAME", 1),
+    "32 images, tiles": ((32, 7, 7, 6), (5, 5, 6, 16), 1, "VALID", 1),
     "64 images": ((64, 7, 7, 6), (5, 5, 6, 16), 1, "VALID", 1),
     "100 images": ((100, 6, 6, 3), (3, 3, 3, 3), 1, "SAME", 1),
     "16 channels and features": ((17, 6, 7, 16), (3, 3, 16, 16), 1, "SAME", 1),
