@@ -35,6 +35,7 @@ def use_cores(network: str, batch_size: int) -> None:
     if (
         jax.config.values["jax_num_cpu_devices"] != -1  # set by the user
         or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+        or jax.config.values["jax_disable_jit"]  # many small operations, each on all cores
         or not are_faster(network, batch_size)
     ):
         return

@@ -256,8 +256,9 @@ def _reduce(grads: Any, metrics: Metrics, axes: tuple[str, ...]) -> tuple[Any, M
     """
     if not axes:
         return grads, metrics
-    flat, unravel = ravel_pytree((grads, metrics))
-    grads, metrics = unravel(jax.lax.psum(flat, axes))
+    with jax.numpy_dtype_promotion("standard"):  # the counts of a batch are exact in float32
+        flat, unravel = ravel_pytree((grads, metrics))
+        grads, metrics = unravel(jax.lax.psum(flat, axes))
     return jax.tree.map(lambda leaf: leaf / jax.lax.psum(1, axes), grads), metrics
 
 

@@ -40,6 +40,7 @@ def test_two_cores_get_a_device_each():
     [
         (("lenet5", 64), {"JAX_NUM_CPU_DEVICES": "1"}),
         (("lenet5", 64), {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}),
+        (("lenet5", 64), {"JAX_DISABLE_JIT": "1"}),
     ],
 )
 def test_the_user_decides(arguments, environment):

@@ -87,7 +87,7 @@ def no_metrics():
 
 
 def to_pixels(images):
-    return images / 255.0
+    return images.astype(jnp.float32) / 255
 
 
 def noisy(key, images):
@@ -205,5 +205,6 @@ def test_train_steps_on_two_cores_in_microbatches_are_those_of_the_whole_batch(m
     results = []
     for number in (1, 2):
         monkeypatch.setattr(microbatch, "choose_number", lambda *_, **__: number)  # noqa: B023
-        results.append(jitted_steps()(*arguments, jnp.int32(4), KEYS))
+        with jax.numpy_dtype_promotion("strict"):
+            results.append(jitted_steps()(*arguments, jnp.int32(4), KEYS))
     chex.assert_trees_all_close(*results, rtol=1e-6, atol=1e-6)
