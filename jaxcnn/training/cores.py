@@ -26,7 +26,8 @@ def use_cores(network: str, batch_size: int) -> None:
     """Make JAX see a CPU device for each of two cores, if training is faster so.
 
     Call it before JAX looks for devices; later it does nothing. JAX_NUM_CPU_DEVICES or its flag in
-    XLA_FLAGS takes precedence. Accelerators stay as they are.
+    XLA_FLAGS takes precedence, and under JAX_DISABLE_JIT one device is faster. Accelerators stay as
+    they are.
 
     Args:
       network: name in MODELS, or of a variant.
@@ -35,7 +36,7 @@ def use_cores(network: str, batch_size: int) -> None:
     if (
         jax.config.values["jax_num_cpu_devices"] != -1  # set by the user
         or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-        or jax.config.values["jax_disable_jit"]  # many small operations, each on all cores
+        or jax.config.values["jax_disable_jit"]  # a core's microbatches are thousands of operations
         or not are_faster(network, batch_size)
     ):
         return

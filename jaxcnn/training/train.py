@@ -28,7 +28,7 @@ from jaxcnn.training.memory import explain_exhaustion
 from jaxcnn.training.progress import ADVICE, Run, save_checkpoint, start_or_resume
 from jaxcnn.training.report import TrainingProgress, print_result, save_curves
 from jaxcnn.training.signals import Interrupted, stop_signals
-from jaxcnn.training.step import all_finite, mean_metrics
+from jaxcnn.training.step import Metrics, all_finite, mean_metrics
 from jaxcnn.training.validate import validated
 from jaxcnn.workdir import dataset_info
 from jaxcnn.workdir import folder as workdirs
@@ -132,8 +132,7 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
         TrainingProgress(config, experiment.steps_per_epoch, run.step) as progress,
     ):
         saved = time.monotonic()
-        for _ in _train_chunks(experiment, run):
-            sums = jax.device_get(run.metrics)
+        for sums in _train_chunks(experiment, run):
             means = mean_metrics(sums) if sums["count"] else {}  # all were skipped
             progress.update(run.step, means.get("loss", math.nan))
             line: dict[str, float] = {}
@@ -161,8 +160,8 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
         checkpoints.wait()
 
 
-def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
-    """Train to the last step; yield after each chunk of steps.
+def _train_chunks(experiment: Experiment, run: Run) -> Iterator[Metrics]:
+    """Train to the last step; after each chunk of steps, yield `run.metrics` on the host.
 
     A chunk takes about CHUNK_SECONDS. It ends early at a log line, a checkpoint or the end of an
     epoch.
@@ -197,7 +196,7 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[None]:
         if not finite:
             raise RunError(f"the loss is not finite at step {run.step:,}; {ADVICE}")
         chunk_steps = max(1, min(8 * chunk_steps, int(CHUNK_SECONDS * (stop - first) / seconds)))
-        yield
+        yield sums
 
 
 def _evaluate(experiment: Experiment, run: Run) -> dict[str, float]:
