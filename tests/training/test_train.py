@@ -11,13 +11,13 @@ import chex
 import jax
 import numpy as np
 import pytest
-from helpers import Fragile, Tiny, interrupted_at, new_state, start_script, with_a_white_image
+from helpers import Fragile, interrupted_at, start_script, with_a_white_image
 
 from jaxcnn import PRESETS, train_and_evaluate
 from jaxcnn.config import OptimizerConfig, TrainConfig, to_json
 from jaxcnn.data.datasets import DATASETS, Dataset
 from jaxcnn.errors import RunError, UserError
-from jaxcnn.training import progress, train
+from jaxcnn.training import train
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.workdir import folder as workdir
 from jaxcnn.workdir.checkpoints import Checkpoints
@@ -116,21 +116,6 @@ def test_train_reads_nothing_from_a_device_implicitly(
     with interrupted_at(3, monkeypatch):
         train_and_evaluate(config, dataset=dataset)
     train_and_evaluate(config, dataset=dataset)
-
-
-@pytest.mark.parametrize(
-    ("part", "message"), [("params", "a parameter is"), ("opt_state", "the optimizer's state is")]
-)
-def test_a_state_that_is_not_finite_is_not_saved(part, message, tmp_path):
-    state = new_state(Tiny())
-    infinite = jax.tree.map(lambda x: x / jax.numpy.zeros_like(x), getattr(state, part))
-    run = progress.Run(state.replace(**{part: infinite}), {}, started=0.0)
-    with (
-        Checkpoints(tmp_path) as checkpoints,
-        pytest.raises(RunError, match=f"{message} not finite at step 0; the checkpoints before"),
-    ):
-        progress.save_checkpoint(run, checkpoints, evaluated=False)
-    assert not list(tmp_path.iterdir())
 
 
 def test_train_writes_its_files_and_its_result(finished):
