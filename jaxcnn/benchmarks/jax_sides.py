@@ -116,9 +116,9 @@ def _our_infer(job: Job, model: nn.Module) -> Run:
     devices = jax.devices()[:1]
 
     def forward(variables: Any, images: jax.Array) -> jax.Array:
-        number = microbatch.choose_number(model.apply, variables["params"], images, {*devices})
+        size = microbatch.choose_size(model.apply, variables["params"], images, {*devices})
         apply = functools.partial(model.apply, variables, train=False)
-        return microbatch.apply(apply, images, number)
+        return microbatch.apply(apply, images, size)
 
     return _infer(job, model, mesh.jit(forward, _mesh(devices)))
 

@@ -263,8 +263,8 @@ class Classifier:
         state, sharding = self.state.replace(params=params), mesh.batch_sharding(self._mesh)
         images = self.preprocess(images, views=views) if preprocess else images
         placed = jax.lax.with_sharding_constraint(images, sharding)
-        number = microbatch.choose_number(state.apply_fn, params, placed, sharding.device_set)
-        return predict_log_probs(state, placed, views, num_microbatches=number)
+        size = microbatch.choose_size(state.apply_fn, params, placed, sharding.device_set)
+        return predict_log_probs(state, placed, views, microbatch_size=size)
 
     def _features_program(self, layer: str, params: Any, images: Array) -> jax.Array:
         return self._outputs_program(params, images)[layer]

@@ -76,13 +76,13 @@ def _numbers(
     batch, key = mesh.jit(inputs, experiment.mesh)(state, raw)
     yield from counted(partial(_named, prefix=""), state.params)
     yield from counted(partial(_named, prefix="the optimizer's "), state.opt_state)
-    num_parts = microbatch.choose_number(
+    size = microbatch.choose_size(
         state.apply_fn, state.params, batch["image"], {*experiment.mesh.devices.flat}
     )
-    parts = [(batch, key)]
-    if num_parts > 1:  # a single device
-        batches, keys = microbatch.split(batch, num_parts), jax.random.split(key, num_parts)
-        parts = [(jax.tree.map(lambda x, i=i: x[i], batches), keys[i]) for i in range(num_parts)]
+    batches = microbatch.split(batch, size)
+    number = len(batches["label"])
+    keys = jax.random.split(key, number) if number > 1 else key[None]
+    parts = [(jax.tree.map(lambda x, i=i: x[i], batches), keys[i]) for i in range(number)]
     for part in parts:
         yield from counted(_passes, state, *part)
     yield from counted(partial(_named, prefix=UPDATED), after.params)

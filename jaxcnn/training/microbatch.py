@@ -13,6 +13,9 @@ from collections.abc import Callable, Set
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+
+from jaxcnn.layers.cpu_convolution.lowering import MAX_BAND_CHANNELS
 
 Tree = TypeVar("Tree")
 
@@ -21,6 +24,11 @@ MICROBATCH_BYTES = 6 * 2**20  # bytes of layer outputs: about the private caches
 MIN_MICROBATCH = 32  # images; with fewer, matrix products are slow
 MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the cache saves
 
+# Layers of few channels are computed in vectors of this many images. The rest of a batch that does
+# not fill a vector takes as long as a vector, and in some loops several times as long.
+LANES = 16
+MAX_FILL = 3  # with fewer images than a third of a vector, they alone are faster
+
 # For a program on one core.
 CORE_BYTES = 2**20  # bytes of layer outputs: about the core's private cache
 CORE_IMAGES = 4
@@ -28,7 +36,7 @@ CORE_IMAGES = 4
 CORE_IMAGES_OF_MANY_PARAMS = 16
 
 
-def choose_number(
+def choose_size(
     apply_fn: Callable[..., Any],
     params: Any,
     images: jax.Array | jax.ShapeDtypeStruct,
@@ -36,9 +44,10 @@ def choose_number(
     *,
     on_one_core: bool = False,
 ) -> int:
-    """Return the number of microbatches: 1 except on a single CPU device.
+    """Return the number of images of a microbatch; the last one is filled up to it.
 
-    Several devices keep the batch whole, because gradients are reduced after each microbatch.
+    It is the whole batch except on a single CPU device: several devices would reduce gradients
+    after each microbatch. A size above that of the batch is one microbatch, which is filled up.
 
     Args:
       apply_fn: `apply` of a module.
@@ -48,24 +57,29 @@ def choose_number(
       on_one_core: whether the device is one core of several.
     """
     batch_size, min_images, max_bytes = images.shape[0], MIN_MICROBATCH, MICROBATCH_BYTES
+    if [device.platform for device in devices] != ["cpu"] or not has_few_parameters(params):
+        return batch_size
     if on_one_core:
         has_many_params = _num_bytes(params) > CORE_BYTES
         min_images = CORE_IMAGES_OF_MANY_PARAMS if has_many_params else CORE_IMAGES
         max_bytes = CORE_BYTES
-    if batch_size <= min_images or [device.platform for device in devices] != ["cpu"]:
-        return 1
-    if not has_few_parameters(params):
-        return 1
 
     def outputs_of_layers(params: Any, images: jax.Array) -> Any:
         options = {"capture_intermediates": True, "mutable": ["intermediates"]}
         return apply_fn({"params": params}, images, train=False, **options)[1]
 
-    outputs = jax.eval_shape(outputs_of_layers, params, images)
-    largest = max(min_images, max_bytes * batch_size / _num_bytes(outputs))
-    divisors = (n for n in range(1, batch_size + 1) if batch_size % n == 0)
-    number = next(n for n in divisors if n * largest >= batch_size)
-    return number if 2 * batch_size >= number * min_images else 1
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    outputs = jax.eval_shape(outputs_of_layers, params, image)
+    lanes = LANES if any(map(_is_narrow, jax.tree.leaves(outputs))) else 1
+    largest = int(max(min_images, lanes, max_bytes / _num_bytes(outputs)))
+    largest -= largest % lanes
+
+    def filled(size: int) -> int:
+        return -(-batch_size // size) * size
+
+    if batch_size <= largest:
+        return filled(lanes) if filled(lanes) <= MAX_FILL * batch_size else batch_size
+    return min(range(largest, largest // 2, -lanes), key=filled)
 
 
 def has_few_parameters(params: Any) -> bool:
@@ -73,17 +87,28 @@ def has_few_parameters(params: Any) -> bool:
     return _num_bytes(params) <= MAX_PARAMS_BYTES
 
 
-def split(tree: Tree, number: int) -> Tree:
-    """Reshape every array to [number, batch / number, ...]."""
-    return jax.tree.map(lambda leaf: leaf.reshape(number, -1, *leaf.shape[1:]), tree)
+def split(tree: Tree, size: int) -> Tree:
+    """Reshape every array to [microbatches, size, ...]; the first images fill up the last one."""
+
+    def split_leaf(leaf: jax.Array) -> jax.Array:
+        number = -(-len(leaf) // size)
+        filled = jnp.resize(leaf, (number * size, *leaf.shape[1:]))
+        return filled.reshape(number, size, *leaf.shape[1:])
+
+    return jax.tree.map(split_leaf, tree)
 
 
-def apply(function: Callable[[jax.Array], Any], images: jax.Array, number: int) -> jax.Array:
+def apply(function: Callable[[jax.Array], Any], images: jax.Array, size: int) -> jax.Array:
     """Return `function(images)`, computed one microbatch after the other."""
-    if number == 1:
+    if size == images.shape[0]:  # which may be symbolic
         return function(images)
-    outputs = jax.lax.map(function, split(images, number))
-    return outputs.reshape(-1, *outputs.shape[2:])
+    outputs = jax.lax.map(function, split(images, size))
+    return outputs.reshape(-1, *outputs.shape[2:])[: images.shape[0]]
+
+
+def _is_narrow(outputs: jax.ShapeDtypeStruct) -> bool:
+    """Return whether outputs [batch, height, width, channels] are stored batch-minor."""
+    return len(outputs.shape) == 4 and outputs.shape[3] <= MAX_BAND_CHANNELS
 
 
 def _num_bytes(tree: Any) -> int:

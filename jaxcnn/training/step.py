@@ -197,7 +197,7 @@ def train_step(
     batch: Batch,
     key: jax.Array,
     *,
-    num_microbatches: int = 1,
+    microbatch_size: int | None = None,
     axes: tuple[str, ...] = (),
 ) -> tuple[TrainState, Metrics]:
     """Update the state by the gradient of the mean loss of a batch.
@@ -208,8 +208,9 @@ def train_step(
       state: training state before the step; donated by the caller.
       batch: `image` and `label`.
       key: random key of the run.
-      num_microbatches: number of equal microbatches, processed one after the other. Dropout draws
-        again for each; otherwise the number changes the result by rounding only.
+      microbatch_size: images of a microbatch; all are processed one after the other. The last one
+        is filled up with images that do not count. Dropout draws again for each microbatch;
+        otherwise the size changes the result by rounding only. By default, the whole batch.
       axes: within `shard_map`, the axes over which the batch is split; dropout would draw the same
         for each share.
 
@@ -217,49 +218,55 @@ def train_step(
       The state after the step, and the metric sums of the batch before it.
     """
     dropout_key = jax.random.fold_in(key, state.step)
+    num_images = len(batch["label"])
+    size = microbatch_size or num_images
 
-    def gradients(batch: Batch, key: jax.Array) -> tuple[Any, Metrics]:
-        def mean_loss(params: Any) -> tuple[jax.Array, Metrics]:
+    def sums(part: Batch, key: jax.Array) -> tuple[Any, Metrics]:
+        def loss(params: Any) -> tuple[jax.Array, Metrics]:
             outputs = state.apply_fn(
-                {"params": params}, batch["image"], train=True, rngs={"dropout": key}
+                {"params": params}, part["image"], train=True, rngs={"dropout": key}
             )
-            losses = state.loss_fn(outputs, batch["label"])
-            correct = (_answers(outputs) == batch["label"]).sum(dtype=jnp.int32)
-            count = jnp.int32(len(losses))
-            return losses.mean(), {"loss": losses.sum(), "correct": correct, "count": count}
+            losses = state.loss_fn(outputs, part["label"])
+            correct = _answers(outputs) == part["label"]
+            count = jnp.int32(size)
+            if "counts" in part:
+                losses, correct = jnp.where(part["counts"], losses, 0), correct & part["counts"]
+                count = part["counts"].sum(dtype=jnp.int32)
+            total = losses.sum()
+            return total, {"loss": total, "correct": correct.sum(dtype=jnp.int32), "count": count}
 
-        return jax.grad(mean_loss, has_aux=True)(state.params)
+        return jax.grad(loss, has_aux=True)(state.params)
 
-    if num_microbatches == 1:
-        grads, metrics = _reduce(*gradients(batch, dropout_key), axes)
-        return state.apply_gradients(grads=grads), metrics
+    parts = microbatch.split({"image": batch["image"], "label": batch["label"]}, size)
+    number = len(parts["label"])
+    if number * size > num_images:
+        parts["counts"] = jnp.arange(number * size).reshape(number, size) < num_images
+    if number == 1:
+        grads, metrics = sums(jax.tree.map(lambda leaf: leaf[0], parts), dropout_key)
+    else:
 
-    def add_part(sums: tuple[Any, Metrics], part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, sums, gradients(*part)), None
+        def add_part(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, sums(*part)), None
 
-    zeros = jax.tree.map(jnp.zeros_like, state.params), zero_metrics()
-    in_parts = (
-        microbatch.split(batch, num_microbatches),
-        jax.random.split(dropout_key, num_microbatches),
-    )
-    (sums, metrics), _ = jax.lax.scan(add_part, zeros, in_parts)
-    grads = jax.tree.map(lambda leaf: leaf / num_microbatches, sums)
-    grads, metrics = _reduce(grads, metrics, axes)
+        zeros = jax.tree.map(jnp.zeros_like, state.params), zero_metrics()
+        keys = jax.random.split(dropout_key, number)
+        (grads, metrics), _ = jax.lax.scan(add_part, zeros, (parts, keys))
+    if axes:
+        grads, metrics = _reduce((grads, metrics), axes)
+        num_images *= jax.lax.psum(1, axes)
+    grads = jax.tree.map(lambda leaf: leaf / num_images, grads)
     return state.apply_gradients(grads=grads), metrics
 
 
-def _reduce(grads: Any, metrics: Metrics, axes: tuple[str, ...]) -> tuple[Any, Metrics]:
-    """Return the mean of gradients and the sum of metrics over axes of a `shard_map`.
+def _reduce(tree: Any, axes: tuple[str, ...]) -> Any:
+    """Return the sums of arrays over axes of a `shard_map`.
 
     All are reduced at once: LeNet-5's step of 64 images takes 1.4 ms on two CPU devices, and 2.0 ms
     with a reduction for each array.
     """
-    if not axes:
-        return grads, metrics
     with jax.numpy_dtype_promotion("standard"):  # the counts of a batch are exact in float32
-        flat, unravel = ravel_pytree((grads, metrics))
-        grads, metrics = unravel(jax.lax.psum(flat, axes))
-    return jax.tree.map(lambda leaf: leaf / jax.lax.psum(1, axes), grads), metrics
+        flat, unravel = ravel_pytree(tree)
+        return unravel(jax.lax.psum(flat, axes))
 
 
 def raw_train_step(
@@ -294,8 +301,8 @@ def _step_at_once(
 ) -> tuple[TrainState, Metrics]:
     """Compute a step in one program for all devices, which XLA partitions."""
     devices: set[Any] = sharding.device_set
-    number = microbatch.choose_number(state.apply_fn, state.params, batch["image"], devices)
-    return train_step(state, batch, key, num_microbatches=number)
+    size = microbatch.choose_size(state.apply_fn, state.params, batch["image"], devices)
+    return train_step(state, batch, key, microbatch_size=size)
 
 
 def _is_by_core(state: TrainState, image: jax.Array, sharding: NamedSharding) -> bool:
@@ -317,10 +324,10 @@ def _step_by_core(
     axes = sharding.mesh.axis_names
     image = batch["image"]
     share = jax.ShapeDtypeStruct((len(image) // sharding.mesh.size, *image.shape[1:]), image.dtype)
-    number = microbatch.choose_number(
+    size = microbatch.choose_size(
         state.apply_fn, state.params, share, {jax.devices("cpu")[0]}, on_one_core=True
     )
-    step = functools.partial(train_step, num_microbatches=number, axes=axes)
+    step = functools.partial(train_step, microbatch_size=size, axes=axes)
     whole, split = PartitionSpec(), PartitionSpec(axes)
     return jax.shard_map(
         step,
@@ -336,13 +343,11 @@ def _answers(outputs: Float[Array, "batch classes"]) -> Int[Array, " batch"]:
     return jax.lax.argmax(outputs, 1, jnp.int32)
 
 
-def eval_step(state: TrainState, batch: Batch, *, num_microbatches: int = 1) -> Metrics:
+def eval_step(state: TrainState, batch: Batch, *, microbatch_size: int | None = None) -> Metrics:
     """Return metric sums over the examples whose mask is True; see `train_step`."""
     labels, mask = batch["label"], batch["mask"]
     num_views = len(batch["image"]) // len(labels)
-    log_probs = predict_log_probs(
-        state, batch["image"], num_views, num_microbatches=num_microbatches
-    )
+    log_probs = predict_log_probs(state, batch["image"], num_views, microbatch_size=microbatch_size)
     losses = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     losses = jnp.where(mask, losses, 0)
     correct = mask & (_answers(log_probs) == labels)
@@ -355,7 +360,7 @@ def predict_log_probs(
     images: Float[Array, "images height width channels"],
     num_views: int = 1,
     *,
-    num_microbatches: int = 1,
+    microbatch_size: int | None = None,
 ) -> Float[Array, "examples classes"]:
     """Return the log-probability of each class, of the mean probability over an example's views.
 
@@ -367,13 +372,14 @@ def predict_log_probs(
       state: training state to evaluate.
       images: preprocessed images; the views of an example are consecutive.
       num_views: number of views of each example.
-      num_microbatches: number of equal microbatches, processed one after the other.
+      microbatch_size: images of a microbatch; all are processed one after the other. By default,
+        all images.
 
     References:
       Krizhevsky et al. 2012, section 4.1.
     """
     apply = functools.partial(state.apply_fn, {"params": state.eval_params}, train=False)
-    outputs = microbatch.apply(apply, images, num_microbatches)
+    outputs = microbatch.apply(apply, images, microbatch_size or images.shape[0])
     num_images, num_classes = outputs.shape
     classes = jnp.broadcast_to(jnp.arange(num_classes)[:, None], (num_classes, num_images))
     losses = jax.vmap(state.eval_loss_fn, in_axes=(None, 0), out_axes=-1)(outputs, classes)
@@ -392,10 +398,8 @@ def raw_eval_step(
     """Preprocess raw images, evaluate them, and add the metrics; see `device_loops.evaluate`."""
     batch = batch | {"image": preprocess(batch["image"])}
     batch = jax.lax.with_sharding_constraint(batch, sharding)
-    num_microbatches = microbatch.choose_number(
-        state.apply_fn, state.params, batch["image"], sharding.device_set
-    )
-    step_metrics = eval_step(state, batch, num_microbatches=num_microbatches)
+    size = microbatch.choose_size(state.apply_fn, state.params, batch["image"], sharding.device_set)
+    step_metrics = eval_step(state, batch, microbatch_size=size)
     return jax.tree.map(jnp.add, metrics, step_metrics)
 
 

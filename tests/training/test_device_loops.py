@@ -156,9 +156,9 @@ def poison(_, images):
     return jnp.where(images == 255, jnp.inf, to_pixels(images))
 
 
-@pytest.mark.parametrize("num_microbatches", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_train_steps_skips_a_step_that_is_not_finite(num_microbatches, monkeypatch):
-    monkeypatch.setattr(microbatch, "choose_number", lambda *_, **__: num_microbatches)
+@pytest.mark.parametrize("size", [BATCH_SIZE, pytest.param(3, marks=pytest.mark.slow)])
+def test_train_steps_skips_a_step_that_is_not_finite(size, monkeypatch):
+    monkeypatch.setattr(microbatch, "choose_size", lambda *_, **__: size)
     images, labels = tiny_train_set()
     images[ORDER[9]] = 255  # in the third step
     rule = optax.chain(optax.adam(0.1), average_parameters(0.9))
@@ -203,8 +203,8 @@ def test_train_steps_is_the_same_on_two_devices(dropout):
 def test_train_steps_on_two_cores_in_microbatches_are_those_of_the_whole_batch(monkeypatch):
     arguments = new_state(Tiny(filters=4)), no_metrics(), *tiny_train_set(), ORDER
     results = []
-    for number in (1, 2):
-        monkeypatch.setattr(microbatch, "choose_number", lambda *_, **__: number)  # noqa: B023
+    for size in (None, 1, 2, 3):
+        monkeypatch.setattr(microbatch, "choose_size", lambda *_, **__: size)  # noqa: B023
         with jax.numpy_dtype_promotion("strict"):
             results.append(jitted_steps()(*arguments, jnp.int32(4), KEYS))
     chex.assert_trees_all_close(*results, rtol=1e-6, atol=1e-6)
