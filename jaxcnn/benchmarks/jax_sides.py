@@ -32,8 +32,7 @@ from jaxcnn.distributed import mesh
 from jaxcnn.errors import RunError, UserError, lookup
 from jaxcnn.models.variants import constructor, image_shape
 from jaxcnn.summary.summarize import summarize
-from jaxcnn.training import memory, microbatch
-from jaxcnn.training.cores import use_cores
+from jaxcnn.training import cores, memory
 from jaxcnn.training.device_loops import train_steps
 from jaxcnn.training.step import TrainState, create_state, train_step, zero_metrics
 
@@ -48,8 +47,7 @@ def prepare_jaxcnn(job: Job) -> Prepared:
       UserError: the network is not in MODELS.
     """
     model = constructor(job.network)(dtype=jnp.dtype(job.dtype))
-    if job.what != "infer":
-        use_cores(job.network, job.batch_size)  # as the command does
+    cores.use_cores(job.network, job.batch_size, train=job.what != "infer")  # as the commands do
     make_run = {"train": _our_train, "infer": _our_infer, "epoch": _our_epochs}[job.what]
     summary = summarize(model, _image_shape(job))
     multiply_adds = summary.multiply_adds
@@ -113,29 +111,31 @@ def _prepared(run: Run, flops: int | None = None) -> Prepared:
 
 
 def _our_infer(job: Job, model: nn.Module) -> Run:
-    devices = jax.devices()[:1]
+    over_images = _mesh(_our_devices())
+    mesh.check_batch_size(job.batch_size, over_images)
+    sharding = mesh.batch_sharding(over_images)
 
     def forward(variables: Any, images: jax.Array) -> jax.Array:
-        size = microbatch.choose_size(model.apply, variables["params"], images, {*devices})
-        apply = functools.partial(model.apply, variables, train=False)
-        return microbatch.apply(apply, images, size)
+        apply = functools.partial(model.apply, train=False)
+        return cores.forward(apply, variables, images, sharding)
 
-    return _infer(job, model, mesh.jit(forward, _mesh(devices)))
+    return _infer(job, model, mesh.jit(forward, over_images, sharding), over_images)
 
 
 def _linen_infer(job: Job, model: nn.Module) -> Run:
-    return _infer(job, model, jax.jit(functools.partial(model.apply, train=False)))
+    program = jax.jit(functools.partial(model.apply, train=False))
+    return _infer(job, model, program, _mesh(jax.devices()[:1]))
 
 
-def _infer(job: Job, model: nn.Module, forward: Callable[..., Any]) -> Run:
+def _infer(job: Job, model: nn.Module, forward: Callable[..., Any], over_images: Mesh) -> Run:
     raw, _ = random_images(job.batch_size, _image_shape(job))
-    images = jax.device_put(normalized(raw))
+    images = jax.device_put(normalized(raw), mesh.batch_sharding(over_images))
     rng = np.random.default_rng(1)
 
     def values(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         array = rng.standard_normal(leaf.shape, np.float32)
         array /= math.sqrt(math.prod(leaf.shape[:-1]))
-        return jax.device_put(array)
+        return mesh.replicate(array, over_images)
 
     # As if read from a file: an initializer's temporary arrays would count as peak memory.
     shapes = jax.eval_shape(model.init, jax.random.key(0), images[:1])
@@ -149,9 +149,7 @@ def _infer(job: Job, model: nn.Module, forward: Callable[..., Any]) -> Run:
 
 
 def _our_train(job: Job, model: nn.Module) -> Run:
-    # One accelerator, or all CPU devices.
-    devices = jax.devices()[: None if jax.default_backend() == "cpu" else 1]
-    over_images = _mesh(devices)
+    over_images = _mesh(_our_devices())
     mesh.check_batch_size(job.batch_size, over_images)
     place = functools.partial(mesh.replicate, mesh=over_images)
     images, labels = place(random_images(NUM_BATCHES * job.batch_size, _image_shape(job)))
@@ -187,6 +185,11 @@ def _our_train(job: Job, model: nn.Module) -> Run:
             raise RunError(f"the loss is not finite at step {int(state.step)}")
 
     return run
+
+
+def _our_devices() -> list[jax.Device]:
+    """Return one accelerator, or all CPU devices."""
+    return jax.devices()[: None if jax.default_backend() == "cpu" else 1]
 
 
 def _mesh(devices: list[jax.Device]) -> Mesh:

@@ -54,11 +54,10 @@ def evaluate(
     if (run is None) == (pretrained is None):
         raise UserError("expected either the folder of a run or --pretrained NAME")
     if run is not None:
-        read_config(local_path(run, "the run"))
-    from jaxcnn.evaluation.evaluate import (  # late, because it imports jax
-        evaluate_pretrained,
-        evaluate_run,
-    )
+        config = read_config(local_path(run, "the run"))
+    # Late, because these import jax.
+    from jaxcnn.evaluation.evaluate import evaluate_pretrained, evaluate_run
+    from jaxcnn.training.cores import use_cores
 
     options: dict[str, Any] = {"views": views, "image": image, "dataset": dataset, "split": split}
     options |= {"saliency": saliency, "embedding": embedding}
@@ -68,6 +67,7 @@ def evaluate(
             raise UserError(f"`step` is {step}, but pretrained weights have one step; remove it")
         evaluate_pretrained(pretrained, **options)
     elif run is not None:
+        use_cores(config.model, config.eval_batch_size, train=False)
         evaluate_run(run, step=step, **options)
 
 

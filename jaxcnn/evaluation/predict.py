@@ -24,7 +24,6 @@ from jaxcnn.evaluation import inputs, probes
 from jaxcnn.evaluation.inputs import Image, Prepare
 from jaxcnn.interop.pretrained import load_pretrained
 from jaxcnn.interop.trained import Trained, check_views, inference_state, load_run
-from jaxcnn.training import microbatch
 from jaxcnn.training.step import predict_log_probs
 
 # A batch is padded to the next of these, so that few programs are compiled.
@@ -262,9 +261,7 @@ class Classifier:
     ) -> jax.Array:
         state, sharding = self.state.replace(params=params), mesh.batch_sharding(self._mesh)
         images = self.preprocess(images, views=views) if preprocess else images
-        placed = jax.lax.with_sharding_constraint(images, sharding)
-        size = microbatch.choose_size(state.apply_fn, params, placed, sharding.device_set)
-        return predict_log_probs(state, placed, views, microbatch_size=size)
+        return predict_log_probs(state, images, views, sharding=sharding)
 
     def _features_program(self, layer: str, params: Any, images: Array) -> jax.Array:
         return self._outputs_program(params, images)[layer]

@@ -1,4 +1,4 @@
-"""A CPU device for each core, which computes the gradients of its own images (`step.train_step`).
+"""A CPU device for each core, which computes a network for its own images (`training/step.py`).
 
 XLA splits each operation of one CPU device over all cores, so a layer reads what another core has
 written. `docs/performance.md` has the times.
@@ -14,7 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax.errors import InvalidRngError
+from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxcnn.distributed import mesh
 from jaxcnn.models.variants import constructor, image_shape
 from jaxcnn.training import microbatch
 
@@ -22,8 +24,8 @@ NUM_CORES = 2  # the only number for which a device for each core was measured a
 MIN_SHARE = 32  # images of a core in a batch; with fewer, convolutions are slow
 
 
-def use_cores(network: str, batch_size: int) -> None:
-    """Make JAX see a CPU device for each of two cores, if training is faster so.
+def use_cores(network: str, batch_size: int, *, train: bool = True) -> None:
+    """Make JAX see a CPU device for each of two cores, if training or evaluation is faster so.
 
     Call it before JAX looks for devices; later it does nothing. JAX_NUM_CPU_DEVICES or its flag in
     XLA_FLAGS takes precedence, and under JAX_DISABLE_JIT one device is faster. Accelerators stay as
@@ -32,12 +34,13 @@ def use_cores(network: str, batch_size: int) -> None:
     Args:
       network: name in MODELS, or of a variant.
       batch_size: number of images in a batch.
+      train: whether the network is trained, not only evaluated.
     """
     if (
         jax.config.values["jax_num_cpu_devices"] != -1  # set by the user
         or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
         or jax.config.values["jax_disable_jit"]  # a core's microbatches are thousands of operations
-        or not are_faster(network, batch_size)
+        or not are_faster(network, batch_size, train=train)
     ):
         return
     try:
@@ -46,14 +49,81 @@ def use_cores(network: str, batch_size: int) -> None:
         return
 
 
-def are_faster(network: str, batch_size: int) -> bool:
+def are_faster(network: str, batch_size: int, *, train: bool = True) -> bool:
     """Return whether a device for each core of this machine is faster than one device."""
     return (
         _num_cores() == NUM_CORES
         and batch_size % NUM_CORES == 0
         and batch_size // NUM_CORES >= MIN_SHARE
-        and _network_suits(network)
+        and _network_suits(network, train=train)
     )
+
+
+def are_devices(sharding: NamedSharding) -> bool:
+    """Return whether images are shared by several CPU devices of a single process."""
+    return mesh.are_cores(sharding.device_set) and sharding.mesh.shape.get("model", 1) == 1
+
+
+def by_core(
+    function: Callable[..., Any], sharding: NamedSharding, out: PartitionSpec
+) -> Callable[..., Any]:
+    """Return `function(state, images or batch, *others)`, computed by each core for its images.
+
+    The images of a core stay in its cache from layer to layer.
+
+    Args:
+      function: function of the images of one core.
+      sharding: how the cores share the images.
+      out: how the results of all cores are shared.
+    """
+    whole, split = PartitionSpec(), sharding.spec
+
+    def call(state: Any, images: Any, *others: Any) -> Any:
+        return jax.shard_map(
+            function,
+            mesh=sharding.mesh,
+            in_specs=(whole, split, *(whole for _ in others)),
+            out_specs=out,
+            check_vma=False,
+        )(state, images, *others)
+
+    return call
+
+
+def microbatch_size(
+    apply_fn: Callable[..., Any], params: Any, images: Any, sharding: NamedSharding
+) -> int:
+    """Return `microbatch.choose_size` for the images of one core."""
+    share = jax.ShapeDtypeStruct(
+        (images.shape[0] // sharding.mesh.size, *images.shape[1:]), images.dtype
+    )
+    return microbatch.choose_size(
+        apply_fn, params, share, {jax.devices("cpu")[0]}, on_one_core=True
+    )
+
+
+def forward(
+    apply: Callable[..., Any],
+    variables: Any,
+    images: jax.Array,
+    sharding: NamedSharding,
+) -> jax.Array:
+    """Return `apply(variables, images)`, in microbatches that suit the devices.
+
+    Args:
+      apply: `apply` of a network, for evaluation.
+      variables: variables of the network; its parameters are `params`.
+      images: preprocessed images.
+      sharding: how the devices share the images.
+    """
+    params = variables["params"]
+    images = jax.lax.with_sharding_constraint(images, sharding)
+    if are_devices(sharding) and microbatch.has_few_parameters(params):
+        size = microbatch_size(apply, params, images, sharding)
+        of_core = functools.partial(microbatch.apply, apply, size=size)
+        return by_core(of_core, sharding, sharding.spec)(variables, images)
+    size = microbatch.choose_size(apply, params, images, sharding.device_set)
+    return microbatch.apply(apply, variables, images, size=size)
 
 
 def suits(apply_fn: Callable[..., Any], params: Any, images: Any) -> bool:
@@ -76,12 +146,14 @@ def suits(apply_fn: Callable[..., Any], params: Any, images: Any) -> bool:
     return True
 
 
-def _network_suits(name: str) -> bool:
+def _network_suits(name: str, *, train: bool) -> bool:
     """Return whether a network suits, without looking for devices."""
     model = constructor(name)()
     images = jax.ShapeDtypeStruct((MIN_SHARE, *image_shape(name)), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     params = jax.eval_shape(model.init, key, images)["params"]
+    if not train:
+        return microbatch.has_few_parameters(params)
     return suits(model.apply, params, images)
 
 

@@ -9,6 +9,7 @@ Networks with many parameters are slower in microbatches and stay whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Set
 from typing import Any, TypeVar
 
@@ -65,8 +66,8 @@ def choose_size(
         max_bytes = CORE_BYTES
 
     def outputs_of_layers(params: Any, images: jax.Array) -> Any:
-        options = {"capture_intermediates": True, "mutable": ["intermediates"]}
-        return apply_fn({"params": params}, images, train=False, **options)[1]
+        options = {"capture_intermediates": True, "mutable": ["intermediates"], "train": False}
+        return apply_fn({"params": params}, images, **options)[1]
 
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     outputs = jax.eval_shape(outputs_of_layers, params, image)
@@ -98,12 +99,15 @@ def split(tree: Tree, size: int) -> Tree:
     return jax.tree.map(split_leaf, tree)
 
 
-def apply(function: Callable[[jax.Array], Any], images: jax.Array, size: int) -> jax.Array:
-    """Return `function(images)`, computed one microbatch after the other."""
-    if size == images.shape[0]:  # which may be symbolic
-        return function(images)
-    outputs = jax.lax.map(function, split(images, size))
-    return outputs.reshape(-1, *outputs.shape[2:])[: images.shape[0]]
+def apply(
+    function: Callable[..., Any], variables: Any, images: jax.Array, *, size: int
+) -> jax.Array:
+    """Return `function(variables, images)`, computed one microbatch after the other."""
+    if size == images.shape[0]:
+        return function(variables, images)
+    of_part = functools.partial(function, variables)
+    outputs = jax.lax.map(of_part, split(images, size))
+    return outputs.reshape(-1, *outputs.shape[2:])[: len(images)]
 
 
 def _is_narrow(outputs: jax.ShapeDtypeStruct) -> bool:

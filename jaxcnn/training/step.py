@@ -24,7 +24,6 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from jaxcnn.distributed import mesh
 from jaxcnn.errors import RunError
 from jaxcnn.models import network
 from jaxcnn.training import cores, microbatch
@@ -289,7 +288,8 @@ def raw_train_step(
         # a GPU the barrier would write float32 images that AlexNet reads in bfloat16.
         image = jax.lax.optimization_barrier(image)
     batch = jax.lax.with_sharding_constraint(batch | {"image": image}, sharding)
-    step = _step_by_core if _is_by_core(state, image, sharding) else _step_at_once
+    is_by_core = cores.are_devices(sharding) and cores.suits(state.apply_fn, state.params, image)
+    step = _step_by_core if is_by_core else _step_at_once
     after, step_metrics = step(state, batch, step_key, sharding)
     if skip_nonfinite:
         after, step_metrics = undo_nonfinite(state, after, step_metrics)
@@ -305,37 +305,13 @@ def _step_at_once(
     return train_step(state, batch, key, microbatch_size=size)
 
 
-def _is_by_core(state: TrainState, image: jax.Array, sharding: NamedSharding) -> bool:
-    """Return whether each of several CPU devices computes the gradients of its own images."""
-    return (
-        mesh.are_cores(sharding.device_set)
-        and sharding.mesh.shape.get("model", 1) == 1
-        and cores.suits(state.apply_fn, state.params, image)
-    )
-
-
 def _step_by_core(
     state: TrainState, batch: Batch, key: jax.Array, sharding: NamedSharding
 ) -> tuple[TrainState, Metrics]:
-    """Compute a step whose gradients each CPU device computes for its own images.
-
-    The images of a core stay in its cache from layer to layer. Only gradients are exchanged, once.
-    """
-    axes = sharding.mesh.axis_names
-    image = batch["image"]
-    share = jax.ShapeDtypeStruct((len(image) // sharding.mesh.size, *image.shape[1:]), image.dtype)
-    size = microbatch.choose_size(
-        state.apply_fn, state.params, share, {jax.devices("cpu")[0]}, on_one_core=True
-    )
-    step = functools.partial(train_step, microbatch_size=size, axes=axes)
-    whole, split = PartitionSpec(), PartitionSpec(axes)
-    return jax.shard_map(
-        step,
-        mesh=sharding.mesh,
-        in_specs=(whole, split, whole),
-        out_specs=whole,
-        check_vma=False,
-    )(state, batch, key)
+    """Compute a step whose gradients each core computes for its own images; exchange them once."""
+    size = cores.microbatch_size(state.apply_fn, state.params, batch["image"], sharding)
+    step = functools.partial(train_step, microbatch_size=size, axes=tuple(sharding.mesh.axis_names))
+    return cores.by_core(step, sharding, PartitionSpec())(state, batch, key)
 
 
 def _answers(outputs: Float[Array, "batch classes"]) -> Int[Array, " batch"]:
@@ -343,11 +319,11 @@ def _answers(outputs: Float[Array, "batch classes"]) -> Int[Array, " batch"]:
     return jax.lax.argmax(outputs, 1, jnp.int32)
 
 
-def eval_step(state: TrainState, batch: Batch, *, microbatch_size: int | None = None) -> Metrics:
-    """Return metric sums over the examples whose mask is True; see `train_step`."""
+def eval_step(state: TrainState, batch: Batch, *, sharding: NamedSharding | None = None) -> Metrics:
+    """Return metric sums over the examples whose mask is True; see `predict_log_probs`."""
     labels, mask = batch["label"], batch["mask"]
     num_views = len(batch["image"]) // len(labels)
-    log_probs = predict_log_probs(state, batch["image"], num_views, microbatch_size=microbatch_size)
+    log_probs = predict_log_probs(state, batch["image"], num_views, sharding=sharding)
     losses = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
     losses = jnp.where(mask, losses, 0)
     correct = mask & (_answers(log_probs) == labels)
@@ -360,7 +336,7 @@ def predict_log_probs(
     images: Float[Array, "images height width channels"],
     num_views: int = 1,
     *,
-    microbatch_size: int | None = None,
+    sharding: NamedSharding | None = None,
 ) -> Float[Array, "examples classes"]:
     """Return the log-probability of each class, of the mean probability over an example's views.
 
@@ -372,14 +348,18 @@ def predict_log_probs(
       state: training state to evaluate.
       images: preprocessed images; the views of an example are consecutive.
       num_views: number of views of each example.
-      microbatch_size: images of a microbatch; all are processed one after the other. By default,
-        all images.
+      sharding: how the devices share the images, which are computed in microbatches that suit
+        the devices. By default, all images at once.
 
     References:
       Krizhevsky et al. 2012, section 4.1.
     """
-    apply = functools.partial(state.apply_fn, {"params": state.eval_params}, train=False)
-    outputs = microbatch.apply(apply, images, microbatch_size or images.shape[0])
+    apply = functools.partial(state.apply_fn, train=False)
+    variables = {"params": state.eval_params}
+    if sharding is None:
+        outputs = apply(variables, images)
+    else:
+        outputs = cores.forward(apply, variables, images, sharding)
     num_images, num_classes = outputs.shape
     classes = jnp.broadcast_to(jnp.arange(num_classes)[:, None], (num_classes, num_images))
     losses = jax.vmap(state.eval_loss_fn, in_axes=(None, 0), out_axes=-1)(outputs, classes)
@@ -398,8 +378,7 @@ def raw_eval_step(
     """Preprocess raw images, evaluate them, and add the metrics; see `device_loops.evaluate`."""
     batch = batch | {"image": preprocess(batch["image"])}
     batch = jax.lax.with_sharding_constraint(batch, sharding)
-    size = microbatch.choose_size(state.apply_fn, state.params, batch["image"], sharding.device_set)
-    step_metrics = eval_step(state, batch, microbatch_size=size)
+    step_metrics = eval_step(state, batch, sharding=sharding)
     return jax.tree.map(jnp.add, metrics, step_metrics)
 
 

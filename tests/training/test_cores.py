@@ -4,8 +4,12 @@ import os
 import subprocess
 import sys
 
+import chex
+import jax
 import pytest
 
+from jaxcnn.distributed import mesh
+from jaxcnn.models import IMAGE_SHAPES, MODELS
 from jaxcnn.training import cores
 
 SEES = """
@@ -61,6 +65,32 @@ def test_the_user_decides(arguments, environment):
 def test_others_keep_one_device(monkeypatch, network, batch_size, num_cores):
     monkeypatch.setattr(cores, "_num_cores", lambda: num_cores)
     assert not cores.are_faster(network, batch_size)
+
+
+@pytest.mark.parametrize(("network", "faster"), [("alexnet-2012", False), ("lenet5-relu", True)])
+def test_evaluation_is_faster_with_few_parameters(monkeypatch, network, faster):
+    monkeypatch.setattr(cores, "_num_cores", lambda: 2)
+    assert cores.are_faster(network, 64, train=False) == faster
+    assert not cores.are_faster(network, 62, train=False)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+@pytest.mark.parametrize("num_images", [2, 34, 128])
+def test_forward_gives_the_outputs_of_the_network(num_devices, num_images):
+    model, size = MODELS["lenet5"](), (num_images, *IMAGE_SHAPES["lenet5"])
+    images = jax.random.normal(jax.random.key(0), size)
+    variables = jax.jit(model.init)(jax.random.key(1), images[:1])
+    devices = jax.sharding.Mesh(jax.devices()[:num_devices], ("data",))
+    sharding = mesh.batch_sharding(devices)
+
+    def forward(variables, images):
+        return cores.forward(model.apply, variables, images, sharding)
+
+    program = jax.jit(forward).lower(variables, images).compile()
+    chex.assert_trees_all_close(
+        program(variables, images), model.apply(variables, images), rtol=1e-5, atol=1e-6
+    )
+    assert "all-" not in program.as_text()  # nothing is exchanged
 
 
 def test_later_it_does_nothing():
