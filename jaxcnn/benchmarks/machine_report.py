@@ -44,6 +44,8 @@ COMMANDS = (
     "lenet5 --what infer --batch-size 1",
     "lenet5 --what infer --batch-size 64",
     "alexnet --what infer --batch-size 1",
+    "alexnet-32 --what infer --batch-size 64",
+    "cuda-convnet-18pct --what infer --batch-size 64",
     "alexnet --batch-size 64 --image-size 96",
     "alexnet --batch-size 64 --image-size 128",
     "alexnet --batch-size 64 --image-size 160",

@@ -21,7 +21,6 @@ from jaxcnn.models.variants import constructor, image_shape
 from jaxcnn.training import microbatch
 
 NUM_CORES = 2  # the only number for which a device for each core was measured as faster
-MIN_SHARE = 32  # images of a core in a batch; with fewer, convolutions are slow
 
 
 def use_cores(network: str, batch_size: int, *, train: bool = True) -> None:
@@ -51,12 +50,17 @@ def use_cores(network: str, batch_size: int, *, train: bool = True) -> None:
 
 def are_faster(network: str, batch_size: int, *, train: bool = True) -> bool:
     """Return whether a device for each core of this machine is faster than one device."""
-    return (
-        _num_cores() == NUM_CORES
-        and batch_size % NUM_CORES == 0
-        and batch_size // NUM_CORES >= MIN_SHARE
-        and _network_suits(network, train=train)
-    )
+    if _num_cores() != NUM_CORES or batch_size % NUM_CORES:
+        return False
+    model = constructor(network)()
+    image = jax.ShapeDtypeStruct((1, *image_shape(network)), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(model.init, key, image)["params"]
+    if batch_size // NUM_CORES < microbatch.smallest_of_core(model.apply, params, image):
+        return False
+    if train:
+        return suits(model.apply, params, image)
+    return microbatch.has_few_parameters(params)
 
 
 def are_devices(sharding: NamedSharding) -> bool:
@@ -103,10 +107,7 @@ def microbatch_size(
 
 
 def forward(
-    apply: Callable[..., Any],
-    variables: Any,
-    images: jax.Array,
-    sharding: NamedSharding,
+    apply: Callable[..., Any], variables: Any, images: jax.Array, sharding: NamedSharding
 ) -> jax.Array:
     """Return `apply(variables, images)`, in microbatches that suit the devices.
 
@@ -144,17 +145,6 @@ def suits(apply_fn: Callable[..., Any], params: Any, images: Any) -> bool:
     except InvalidRngError:
         return False
     return True
-
-
-def _network_suits(name: str, *, train: bool) -> bool:
-    """Return whether a network suits, without looking for devices."""
-    model = constructor(name)()
-    images = jax.ShapeDtypeStruct((MIN_SHARE, *image_shape(name)), jnp.float32)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(model.init, key, images)["params"]
-    if not train:
-        return microbatch.has_few_parameters(params)
-    return suits(model.apply, params, images)
 
 
 def _num_cores() -> int:

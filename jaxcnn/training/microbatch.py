@@ -57,21 +57,14 @@ def choose_size(
       devices: devices that share the batch.
       on_one_core: whether the device is one core of several.
     """
-    batch_size, min_images, max_bytes = images.shape[0], MIN_MICROBATCH, MICROBATCH_BYTES
+    batch_size = images.shape[0]
     if [device.platform for device in devices] != ["cpu"] or not has_few_parameters(params):
         return batch_size
+    min_images, max_bytes = MIN_MICROBATCH, MICROBATCH_BYTES
     if on_one_core:
-        has_many_params = _num_bytes(params) > CORE_BYTES
-        min_images = CORE_IMAGES_OF_MANY_PARAMS if has_many_params else CORE_IMAGES
-        max_bytes = CORE_BYTES
-
-    def outputs_of_layers(params: Any, images: jax.Array) -> Any:
-        options = {"capture_intermediates": True, "mutable": ["intermediates"], "train": False}
-        return apply_fn({"params": params}, images, **options)[1]
-
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
-    outputs = jax.eval_shape(outputs_of_layers, params, image)
-    lanes = LANES if any(map(_is_narrow, jax.tree.leaves(outputs))) else 1
+        min_images, max_bytes = smallest_of_core(apply_fn, params, images), CORE_BYTES
+    outputs = _outputs_of_layers(apply_fn, params, images)
+    lanes = LANES if _are_narrow(outputs) else 1
     largest = int(max(min_images, lanes, max_bytes / _num_bytes(outputs)))
     largest -= largest % lanes
 
@@ -81,6 +74,21 @@ def choose_size(
     if batch_size <= largest:
         return filled(lanes) if filled(lanes) <= MAX_FILL * batch_size else batch_size
     return min(range(largest, largest // 2, -lanes), key=filled)
+
+
+def smallest_of_core(
+    apply_fn: Callable[..., Any], params: Any, images: jax.Array | jax.ShapeDtypeStruct
+) -> int:
+    """Return the smallest number of images that one core of several computes without loss.
+
+    Args:
+      apply_fn: `apply` of a module.
+      params: parameters of the module, or their shapes and types.
+      images: images [images, ...], or their shape and type.
+    """
+    if _are_narrow(_outputs_of_layers(apply_fn, params, images)):
+        return 2 * LANES
+    return CORE_IMAGES_OF_MANY_PARAMS if _num_bytes(params) > CORE_BYTES else CORE_IMAGES
 
 
 def has_few_parameters(params: Any) -> bool:
@@ -110,9 +118,21 @@ def apply(
     return outputs.reshape(-1, *outputs.shape[2:])[: len(images)]
 
 
-def _is_narrow(outputs: jax.ShapeDtypeStruct) -> bool:
-    """Return whether outputs [batch, height, width, channels] are stored batch-minor."""
-    return len(outputs.shape) == 4 and outputs.shape[3] <= MAX_BAND_CHANNELS
+def _outputs_of_layers(apply_fn: Callable[..., Any], params: Any, images: Any) -> Any:
+    """Return the shapes and types of the outputs of all layers, for one image."""
+
+    def forward(params: Any, images: jax.Array) -> Any:
+        options = {"capture_intermediates": True, "mutable": ["intermediates"], "train": False}
+        return apply_fn({"params": params}, images, **options)[1]
+
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
+    return jax.eval_shape(forward, params, image)
+
+
+def _are_narrow(outputs: Any) -> bool:
+    """Return whether some layers have few channels, and are therefore stored batch-minor."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(outputs)]
+    return any(len(shape) == 4 and shape[3] <= MAX_BAND_CHANNELS for shape in shapes)
 
 
 def _num_bytes(tree: Any) -> int:

@@ -56,7 +56,10 @@ def test_the_user_decides(arguments, environment):
     [
         ("lenet5", 64, 1),
         ("lenet5", 64, 4),
-        ("lenet5", 62, 2),  # fewer than MIN_SHARE images each
+        ("lenet5", 62, 2),  # fewer than two vectors of images each
+        ("lenet5", 0, 2),
+        ("alexnet-32", 30, 2),
+        ("cuda-convnet-18pct", 6, 2),
         ("lenet5", 65, 2),
         ("alexnet-2012", 128, 2),  # dropout, and many parameters
         ("alexnet", 64, 2),
@@ -65,6 +68,15 @@ def test_the_user_decides(arguments, environment):
 def test_others_keep_one_device(monkeypatch, network, batch_size, num_cores):
     monkeypatch.setattr(cores, "_num_cores", lambda: num_cores)
     assert not cores.are_faster(network, batch_size)
+
+
+@pytest.mark.parametrize(
+    ("network", "batch_size"),
+    [("lenet5", 64), ("lenet5-modern", 8), ("alexnet-32", 32), ("cuda-convnet-18pct", 8)],
+)
+def test_small_batches_of_wide_networks_suffice(monkeypatch, network, batch_size):
+    monkeypatch.setattr(cores, "_num_cores", lambda: 2)
+    assert cores.are_faster(network, batch_size)
 
 
 @pytest.mark.parametrize(("network", "faster"), [("alexnet-2012", False), ("lenet5-relu", True)])
