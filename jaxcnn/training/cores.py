@@ -95,14 +95,19 @@ def by_core(
 
 
 def microbatch_size(
-    apply_fn: Callable[..., Any], params: Any, images: Any, sharding: NamedSharding
+    apply_fn: Callable[..., Any],
+    params: Any,
+    images: Any,
+    sharding: NamedSharding,
+    *,
+    train: bool,
 ) -> int:
     """Return `microbatch.choose_size` for the images of one core."""
     share = jax.ShapeDtypeStruct(
         (images.shape[0] // sharding.mesh.size, *images.shape[1:]), images.dtype
     )
     return microbatch.choose_size(
-        apply_fn, params, share, {jax.devices("cpu")[0]}, on_one_core=True
+        apply_fn, params, share, {jax.devices("cpu")[0]}, train=train, on_one_core=True
     )
 
 
@@ -120,10 +125,10 @@ def forward(
     params = variables["params"]
     images = jax.lax.with_sharding_constraint(images, sharding)
     if are_devices(sharding) and microbatch.has_few_parameters(params):
-        size = microbatch_size(apply, params, images, sharding)
+        size = microbatch_size(apply, params, images, sharding, train=False)
         of_core = functools.partial(microbatch.apply, apply, size=size)
         return by_core(of_core, sharding, sharding.spec)(variables, images)
-    size = microbatch.choose_size(apply, params, images, sharding.device_set)
+    size = microbatch.choose_size(apply, params, images, sharding.device_set, train=False)
     return microbatch.apply(apply, variables, images, size=size)
 
 

@@ -77,12 +77,13 @@ def _numbers(
     yield from counted(partial(_named, prefix=""), state.params)
     yield from counted(partial(_named, prefix="the optimizer's "), state.opt_state)
     size = microbatch.choose_size(
-        state.apply_fn, state.params, batch["image"], {*experiment.mesh.devices.flat}
+        state.apply_fn, state.params, batch["image"], {*experiment.mesh.devices.flat}, train=True
     )
-    batches = microbatch.split(batch, size)
-    number = len(batches["label"])
-    keys = jax.random.split(key, number) if number > 1 else key[None]
-    parts = [(jax.tree.map(lambda x, i=i: x[i], batches), keys[i]) for i in range(number)]
+    parts = [(batch, key)]
+    if size != len(batch["label"]):  # a single device
+        batches = microbatch.split(batch, size)
+        keys = jax.random.split(key, len(batches["label"]))
+        parts = [(jax.tree.map(lambda x, i=i: x[i], batches), key) for i, key in enumerate(keys)]
     for part in parts:
         yield from counted(_passes, state, *part)
     yield from counted(partial(_named, prefix=UPDATED), after.params)

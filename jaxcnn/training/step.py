@@ -236,17 +236,16 @@ def train_step(
 
         return jax.grad(loss, has_aux=True)(state.params)
 
-    parts = microbatch.split({"image": batch["image"], "label": batch["label"]}, size)
-    number = len(parts["label"])
-    if number * size > num_images:
-        parts["counts"] = jnp.arange(number * size).reshape(number, size) < num_images
-    if number == 1:
-        grads, metrics = sums(jax.tree.map(lambda leaf: leaf[0], parts), dropout_key)
+    def add_part(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, sums(*part)), None
+
+    if size == num_images:
+        grads, metrics = sums(batch, dropout_key)
     else:
-
-        def add_part(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, sums(*part)), None
-
+        parts = microbatch.split({"image": batch["image"], "label": batch["label"]}, size)
+        number = len(parts["label"])
+        if number * size > num_images:
+            parts["counts"] = jnp.arange(number * size).reshape(number, size) < num_images
         zeros = jax.tree.map(jnp.zeros_like, state.params), zero_metrics()
         keys = jax.random.split(dropout_key, number)
         (grads, metrics), _ = jax.lax.scan(add_part, zeros, (parts, keys))
@@ -301,7 +300,7 @@ def _step_at_once(
 ) -> tuple[TrainState, Metrics]:
     """Compute a step in one program for all devices, which XLA partitions."""
     devices: set[Any] = sharding.device_set
-    size = microbatch.choose_size(state.apply_fn, state.params, batch["image"], devices)
+    size = microbatch.choose_size(state.apply_fn, state.params, batch["image"], devices, train=True)
     return train_step(state, batch, key, microbatch_size=size)
 
 
@@ -309,7 +308,7 @@ def _step_by_core(
     state: TrainState, batch: Batch, key: jax.Array, sharding: NamedSharding
 ) -> tuple[TrainState, Metrics]:
     """Compute a step whose gradients each core computes for its own images; exchange them once."""
-    size = cores.microbatch_size(state.apply_fn, state.params, batch["image"], sharding)
+    size = cores.microbatch_size(state.apply_fn, state.params, batch["image"], sharding, train=True)
     step = functools.partial(train_step, microbatch_size=size, axes=tuple(sharding.mesh.axis_names))
     return cores.by_core(step, sharding, PartitionSpec())(state, batch, key)
 

@@ -16,12 +16,12 @@ from jaxcnn.training import microbatch, step
 KEY = jax.random.key(1)
 
 
-def microbatch_size(name, batch_size, devices, **options):
+def microbatch_size(name, batch_size, devices, *, train=True, **options):
     model, image_shape = MODELS[name](), IMAGE_SHAPES[name]
     init = functools.partial(model.init, images=jnp.zeros((1, *image_shape)))
     params = jax.eval_shape(init, jax.random.key(0))["params"]
     images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.float32)
-    return microbatch.choose_size(model.apply, params, images, devices, **options)
+    return microbatch.choose_size(model.apply, params, images, devices, train=train, **options)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,14 @@ def microbatch_size(name, batch_size, devices, **options):
 )
 def test_choose_size_gives_the_fastest_microbatches(name, batch_size, size):
     assert microbatch_size(name, batch_size, {jax.devices()[0]}) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "batch_size", "size"),
+    [("alexnet", 64, 16), ("alexnet", 100, 10), ("alexnet-2012", 8, 8), ("alexnet-32", 128, 32)],
+)
+def test_choose_size_saves_memory_in_inference(name, batch_size, size):
+    assert microbatch_size(name, batch_size, {jax.devices()[0]}, train=False) == size
 
 
 @pytest.mark.parametrize(
