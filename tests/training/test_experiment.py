@@ -184,7 +184,7 @@ def test_evaluate_run_reads_the_checkpoint_asked_for(linear, tmp_path, monkeypat
         assert evaluation["test_loss"] == pytest.approx(losses[step], rel=1e-5)
     # The network has neither filters nor maps.
     assert {path.stem for path in tmp_path.glob("*.png")} == {
-        *("curves", "confusion", "mistakes", "shifts"),
+        *("curves", "confusion", "mistakes", "shifts", "calibration", "rejection"),
     }
 
 
