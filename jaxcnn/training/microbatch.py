@@ -66,9 +66,9 @@ def choose_size(
         return batch_size
     min_images = MIN_MICROBATCH if has_few else MIN_MICROBATCH_OF_LARGE
     max_bytes = MICROBATCH_BYTES
-    if on_one_core:
-        min_images, max_bytes = smallest_of_core(apply_fn, params, images), CORE_BYTES
     outputs = _outputs_of_layers(apply_fn, params, images)
+    if on_one_core:
+        min_images, max_bytes = _smallest_of_core(outputs, params), CORE_BYTES
     lanes = LANES if _are_narrow(outputs) else 1
     largest = int(max(min_images, lanes, max_bytes / _num_bytes(outputs)))
     largest -= largest % lanes
@@ -91,9 +91,7 @@ def smallest_of_core(
       params: parameters of the module, or their shapes and types.
       images: images [images, ...], or their shape and type.
     """
-    if _are_narrow(_outputs_of_layers(apply_fn, params, images)):
-        return 2 * LANES
-    return CORE_IMAGES_OF_MANY_PARAMS if _num_bytes(params) > CORE_BYTES else CORE_IMAGES
+    return _smallest_of_core(_outputs_of_layers(apply_fn, params, images), params)
 
 
 def has_few_parameters(params: Any) -> bool:
@@ -132,6 +130,12 @@ def _outputs_of_layers(apply_fn: Callable[..., Any], params: Any, images: Any) -
 
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     return jax.eval_shape(forward, params, image)
+
+
+def _smallest_of_core(outputs: Any, params: Any) -> int:
+    if _are_narrow(outputs):
+        return 2 * LANES
+    return CORE_IMAGES_OF_MANY_PARAMS if _num_bytes(params) > CORE_BYTES else CORE_IMAGES
 
 
 def _are_narrow(outputs: Any) -> bool:

@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax import linen as nn
 
+from jaxcnn.distributed import mesh
 from jaxcnn.models import IMAGE_SHAPES, MODELS
 from jaxcnn.training import microbatch, step
 
@@ -121,6 +122,23 @@ def test_steps_in_microbatches_equal_the_whole_batch(size):
         return update, outputs
 
     chex.assert_trees_all_close(results(size), results(None), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 12, 40])
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_evaluation_on_devices_equals_that_of_the_whole_batch(size, num_devices, monkeypatch):
+    monkeypatch.setattr(microbatch, "choose_size", lambda *_, **__: size)
+    devices = jax.sharding.Mesh(jax.devices()[:num_devices], ("data",))
+    state, images = a_state(), a_batch(24)["image"]  # two views of each example
+    batch = a_batch(12) | {"image": images}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def results(sharding):
+        evaluation = step.eval_step(state, batch, sharding=sharding)
+        return evaluation, step.predict_log_probs(state, images, 2, sharding=sharding)
+
+    on_devices = results(mesh.batch_sharding(devices))
+    chex.assert_trees_all_close(on_devices, results(None), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
