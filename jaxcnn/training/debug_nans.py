@@ -81,9 +81,11 @@ def _numbers(
     )
     parts = [(batch, key)]
     if size != len(batch["label"]):  # a single device
-        batches = microbatch.split(batch, size)
-        keys = jax.random.split(key, len(batches["label"]))
-        parts = [(jax.tree.map(lambda x, i=i: x[i], batches), key) for i, key in enumerate(keys)]
+        batches, alone = microbatch.split(batch, size)
+        number, num_alone = len(batches["label"]), len(alone["label"])
+        keys = jax.random.split(key, number + bool(num_alone))
+        parts = [(jax.tree.map(lambda x, i=i: x[i], batches), keys[i]) for i in range(number)]
+        parts += [(alone, keys[number])] if num_alone else []
     for part in parts:
         yield from counted(_passes, state, *part)
     yield from counted(partial(_named, prefix=UPDATED), after.params)

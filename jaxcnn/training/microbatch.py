@@ -47,7 +47,7 @@ def choose_size(
     train: bool,
     on_one_core: bool = False,
 ) -> int:
-    """Return the number of images of a microbatch; the last one is filled up to it.
+    """Return the number of images of a microbatch; see `split` for the rest.
 
     It is the whole batch except on a single CPU device: several devices would reduce gradients
     after each microbatch. A size above that of the batch is one microbatch, which is filled up.
@@ -72,6 +72,7 @@ def choose_size(
     lanes = LANES if _are_narrow(outputs) else 1
     largest = int(max(min_images, lanes, max_bytes / _num_bytes(outputs)))
     largest -= largest % lanes
+    batch_size -= num_alone(batch_size, lanes)
 
     def filled(size: int) -> int:
         return -(-batch_size // size) * size
@@ -99,15 +100,31 @@ def has_few_parameters(params: Any) -> bool:
     return _num_bytes(params) <= MAX_PARAMS_BYTES
 
 
-def split(tree: Tree, size: int) -> Tree:
-    """Reshape every array to [microbatches, size, ...]; the first rows fill up the last one."""
+def num_alone(batch_size: int, size: int) -> int:
+    """Return 1 if one image is left over, which is faster alone than filled up, otherwise 0."""
+    return int(batch_size > size and batch_size % size == 1)
+
+
+def split(tree: Tree, size: int) -> tuple[Tree, Tree]:
+    """Split a batch into microbatches.
+
+    Args:
+      tree: arrays of [batch, ...].
+      size: images of a microbatch.
+
+    Returns:
+      The arrays as [microbatches, size, ...], of which the last is filled up with the first rows.
+      The row that is left over and computed alone, as [1, ...], or [0, ...].
+    """
+    batch_size = len(jax.tree.leaves(tree)[0])
+    num_split = batch_size - num_alone(batch_size, size)
+    number = -(-num_split // size)
 
     def split_leaf(leaf: jax.Array) -> jax.Array:
-        number = -(-len(leaf) // size)
-        filled = jnp.resize(leaf, (number * size, *leaf.shape[1:]))
+        filled = jnp.resize(leaf[:num_split], (number * size, *leaf.shape[1:]))
         return filled.reshape(number, size, *leaf.shape[1:])
 
-    return jax.tree.map(split_leaf, tree)
+    return jax.tree.map(split_leaf, tree), jax.tree.map(lambda leaf: leaf[num_split:], tree)
 
 
 def apply(
@@ -117,8 +134,12 @@ def apply(
     if size == images.shape[0]:
         return function(variables, images)
     of_part = functools.partial(function, variables)
-    outputs = jax.lax.map(of_part, split(images, size))
-    return outputs.reshape(-1, *outputs.shape[2:])[: len(images)]
+    parts, alone = split(images, size)
+    outputs = jax.lax.map(of_part, parts)
+    outputs = outputs.reshape(-1, *outputs.shape[2:])
+    if len(alone):
+        outputs = jnp.concatenate([outputs, of_part(alone)])
+    return outputs[: len(images)]
 
 
 def _outputs_of_layers(apply_fn: Callable[..., Any], params: Any, images: Any) -> Any:

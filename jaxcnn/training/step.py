@@ -227,7 +227,7 @@ def train_step(
             )
             losses = state.loss_fn(outputs, part["label"])
             correct = _answers(outputs) == part["label"]
-            count = jnp.int32(size)
+            count = jnp.int32(len(correct))
             if "counts" in part:
                 losses, correct = jnp.where(part["counts"], losses, 0), correct & part["counts"]
                 count = part["counts"].sum(dtype=jnp.int32)
@@ -242,13 +242,15 @@ def train_step(
     if size == num_images:
         grads, metrics = sums(batch, dropout_key)
     else:
-        parts = microbatch.split({"image": batch["image"], "label": batch["label"]}, size)
-        number = len(parts["label"])
+        examples = {"image": batch["image"], "label": batch["label"]}
+        parts, alone = microbatch.split(examples, size)
+        number, num_alone = len(parts["label"]), len(alone["label"])
         if number * size > num_images:
             parts["counts"] = jnp.arange(number * size).reshape(number, size) < num_images
         zeros = jax.tree.map(jnp.zeros_like, state.params), zero_metrics()
-        keys = jax.random.split(dropout_key, number)
-        (grads, metrics), _ = jax.lax.scan(add_part, zeros, (parts, keys))
+        keys = jax.random.split(dropout_key, number + bool(num_alone))
+        total, _ = jax.lax.scan(add_part, zeros, (parts, keys[:number]))
+        grads, metrics = add_part(total, (alone, keys[number]))[0] if num_alone else total
     if axes:
         grads, metrics = _reduce((grads, metrics), axes)
         num_images *= jax.lax.psum(1, axes)

@@ -74,7 +74,20 @@ def test_choose_size_fits_the_cache_of_one_core(name, share, size):
 
 @pytest.mark.parametrize(
     ("batch_size", "size"),
-    [(0, 0), (1, 1), (5, 5), (6, 16), (16, 16), (31, 32), (100, 112), (250, 128), (1009, 128)],
+    [
+        (0, 0),
+        (1, 1),
+        (5, 5),
+        (6, 16),
+        (16, 16),
+        (17, 16),
+        (18, 32),
+        (31, 32),
+        (33, 32),
+        (100, 112),
+        (250, 128),
+        (1009, 144),
+    ],
 )
 def test_choose_size_fills_vectors_of_images(batch_size, size):
     assert microbatch_size("lenet5", batch_size, {jax.devices()[0]}) == size
@@ -124,7 +137,7 @@ def test_steps_in_microbatches_equal_the_whole_batch(size):
     chex.assert_trees_all_close(results(size), results(None), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [1, 4, 5, 12, 40])
+@pytest.mark.parametrize("size", [1, 4, 5, 11, 12, 40])
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_evaluation_on_devices_equals_that_of_the_whole_batch(size, num_devices, monkeypatch):
     monkeypatch.setattr(microbatch, "choose_size", lambda *_, **__: size)
