@@ -10,6 +10,7 @@ Training steps of networks with many parameters are slower in microbatches and s
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Set
 from typing import Any, TypeVar
 
@@ -68,7 +69,10 @@ def choose_size(
     max_bytes = MICROBATCH_BYTES
     outputs = _outputs_of_layers(apply_fn, params, images)
     if on_one_core:
-        min_images, max_bytes = _smallest_of_core(outputs, params), CORE_BYTES
+        has_many = _num_bytes(params) > CORE_BYTES
+        min_images = CORE_IMAGES_OF_MANY_PARAMS if has_many else CORE_IMAGES
+        min_images = 2 * LANES if _are_narrow(outputs) else min_images
+        max_bytes = CORE_BYTES
     lanes = LANES if _are_narrow(outputs) else 1
     largest = int(max(min_images, lanes, max_bytes / _num_bytes(outputs)))
     largest -= largest % lanes
@@ -82,17 +86,31 @@ def choose_size(
     return min(range(largest, largest // 2, -lanes), key=filled)
 
 
-def smallest_of_core(
-    apply_fn: Callable[..., Any], params: Any, images: jax.Array | jax.ShapeDtypeStruct
-) -> int:
-    """Return the smallest number of images that one core of several computes at full speed.
+def smallest_share(
+    apply_fn: Callable[..., Any],
+    params: Any,
+    images: jax.Array | jax.ShapeDtypeStruct,
+    *,
+    train: bool,
+) -> float:
+    """Return the fewest images that a core alone computes faster than its part of each operation.
+
+    It is infinite without convolutions.
 
     Args:
       apply_fn: `apply` of a module.
       params: parameters of the module, or their shapes and types.
       images: images [images, ...], or their shape and type.
+      train: whether gradients are computed, too.
     """
-    return _smallest_of_core(_outputs_of_layers(apply_fn, params, images), params)
+    outputs = _outputs_of_layers(apply_fn, params, images)
+    if all(len(leaf.shape) != 4 for leaf in jax.tree.leaves(outputs)):
+        return math.inf
+    if _are_narrow(outputs):
+        return 2 * LANES if train else LANES
+    if _num_bytes(params) > CORE_BYTES:
+        return CORE_IMAGES_OF_MANY_PARAMS if train else CORE_IMAGES
+    return 1
 
 
 def has_few_parameters(params: Any) -> bool:
@@ -151,12 +169,6 @@ def _outputs_of_layers(apply_fn: Callable[..., Any], params: Any, images: Any) -
 
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), images.dtype)
     return jax.eval_shape(forward, params, image)
-
-
-def _smallest_of_core(outputs: Any, params: Any) -> int:
-    if _are_narrow(outputs):
-        return 2 * LANES
-    return CORE_IMAGES_OF_MANY_PARAMS if _num_bytes(params) > CORE_BYTES else CORE_IMAGES
 
 
 def _are_narrow(outputs: Any) -> bool:

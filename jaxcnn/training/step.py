@@ -20,7 +20,6 @@ import optax
 from flax import linen as nn
 from flax import struct
 from flax.training import train_state
-from jax.flatten_util import ravel_pytree
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
@@ -252,21 +251,10 @@ def train_step(
         total, _ = jax.lax.scan(add_part, zeros, (parts, keys[:number]))
         grads, metrics = add_part(total, (alone, keys[number]))[0] if num_alone else total
     if axes:
-        grads, metrics = _reduce((grads, metrics), axes)
+        grads, metrics = cores.add_up((grads, metrics), axes)
         num_images *= jax.lax.psum(1, axes)
     grads = jax.tree.map(lambda leaf: leaf / num_images, grads)
     return state.apply_gradients(grads=grads), metrics
-
-
-def _reduce(tree: Any, axes: tuple[str, ...]) -> Any:
-    """Return the sums of arrays over axes of a `shard_map`.
-
-    All are reduced at once: LeNet-5's step of 64 images takes 1.4 ms on two CPU devices, and 2.0 ms
-    with a reduction for each array.
-    """
-    with jax.numpy_dtype_promotion("standard"):  # the counts of a batch are exact in float32
-        flat, unravel = ravel_pytree(tree)
-        return unravel(jax.lax.psum(flat, axes))
 
 
 def raw_train_step(

@@ -6,6 +6,7 @@ import sys
 
 import chex
 import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxcnn.distributed import mesh
@@ -59,7 +60,8 @@ def test_the_user_decides(arguments, environment):
         ("lenet5", 62, 2),  # fewer than two vectors of images each
         ("lenet5", 0, 2),
         ("alexnet-32", 30, 2),
-        ("cuda-convnet-18pct", 6, 2),
+        ("cuda-convnet-18pct", 0, 2),
+        ("mlp-1000", 512, 2),  # no convolutions
         ("lenet5", 65, 2),
         ("alexnet-2012", 128, 2),  # dropout, and many parameters
         ("alexnet", 64, 2),
@@ -72,18 +74,25 @@ def test_others_keep_one_device(monkeypatch, network, batch_size, num_cores):
 
 @pytest.mark.parametrize(
     ("network", "batch_size"),
-    [("lenet5", 64), ("lenet5-modern", 8), ("alexnet-32", 32), ("cuda-convnet-18pct", 8)],
+    [("lenet5", 64), ("lenet5-modern", 2), ("alexnet-32", 32), ("cuda-convnet-18pct", 2)],
 )
 def test_small_batches_of_wide_networks_suffice(monkeypatch, network, batch_size):
     monkeypatch.setattr(cores, "_num_cores", lambda: 2)
     assert cores.are_faster(network, batch_size)
 
 
-@pytest.mark.parametrize(("network", "faster"), [("alexnet-2012", False), ("lenet5-relu", True)])
-def test_evaluation_is_faster_with_few_parameters(monkeypatch, network, faster):
+@pytest.mark.parametrize(
+    ("network", "smallest"), [("lenet5-relu", 32), ("alexnet-32", 8), ("cuda-convnet-18pct", 2)]
+)
+def test_evaluation_needs_fewer_images(monkeypatch, network, smallest):
     monkeypatch.setattr(cores, "_num_cores", lambda: 2)
-    assert cores.are_faster(network, 64, train=False) == faster
-    assert not cores.are_faster(network, 62, train=False)
+    assert cores.are_faster(network, smallest, train=False)
+    assert not cores.are_faster(network, smallest - 2, train=False)
+
+
+def test_evaluation_with_many_parameters_keeps_one_device(monkeypatch):
+    monkeypatch.setattr(cores, "_num_cores", lambda: 2)
+    assert not cores.are_faster("alexnet-2012", 64, train=False)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
@@ -103,6 +112,30 @@ def test_forward_gives_the_outputs_of_the_network(num_devices, num_images):
         program(variables, images), model.apply(variables, images), rtol=1e-5, atol=1e-6
     )
     assert "all-" not in program.as_text()  # nothing is exchanged
+
+
+def test_add_up_keeps_shapes_and_types(monkeypatch):
+    monkeypatch.setattr(cores, "MAX_SMALL", 6)  # c is reduced alone
+    key = jax.random.key(0)
+    tree = {
+        "a": jnp.arange(8, dtype=jnp.int32),
+        "b": jax.random.normal(key, (2, 3, 2)),
+        "c": jax.random.normal(key, (2, 7)),
+        "d": jnp.float32([3, 4]),
+    }
+    devices = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    sharding = mesh.batch_sharding(devices)
+
+    def of_core(_, share):
+        return cores.add_up(share, tuple(sharding.mesh.axis_names))
+
+    program = jax.jit(cores.by_core(of_core, sharding, jax.sharding.PartitionSpec()))
+    sums = program(None, tree)
+    expected = {name: x.reshape(2, -1, *x.shape[1:]).sum(0) for name, x in tree.items()}
+    chex.assert_trees_all_equal_shapes_and_dtypes(sums, expected)
+    chex.assert_trees_all_close(sums, expected, rtol=1e-6)
+    text = program.lower(None, tree).compile().as_text()
+    assert "concatenate" not in text  # whose loop may be slow
 
 
 def test_later_it_does_nothing():

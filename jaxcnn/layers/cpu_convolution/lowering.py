@@ -15,14 +15,13 @@ batch_minor | at most MAX_BAND_CHANNELS       | C1 and C3 of every LeNet except 
             | least MIN_BATCH_MINOR images or | C1                               | twice as fast as
             | outputs that are short sums;    |                                  | bands
             | not for `jax.export`            |                                  |
-bands       | at most MAX_BAND_CHANNELS       | C3 of 2 to 15 images; conv1 of   | one large matrix
-            | channels and features, and two  | alexnet-32 and of all            | product instead
-            | images or more; or 3 channels   | cuda-convnets                    | of XLA's slow
-            | and at most MAX_COLOR_FEATURES  |                                  | convolution
-            | features                        |                                  |
+bands       | at most MAX_BAND_CHANNELS       | C3 of up to 15 images; conv1 of  | one large matrix
+            | channels and features, or 3     | alexnet-32 and of all            | product instead
+            | channels and at most            | cuda-convnets                    | of XLA's slow
+            | MAX_COLOR_FEATURES features     |                                  | convolution
 xla         | otherwise                       | C1 and C3 of lenet5-modern; of   | XLA runs at the
-            |                                 | one image, C3, conv3 to conv5 of | rate of matrix
-            |                                 | the AlexNets and the last        | products
+            |                                 | one image, conv3 to conv5 of the | rate of matrix
+            |                                 | AlexNets and the last            | products
             |                                 | convolution of the cuda-convnets |
 
 A strided convolution becomes one at stride 1: each block of stride x stride pixels becomes one
@@ -198,19 +197,26 @@ def form(
     is_short_sum = taps * width * channels <= batch_minor.MAX_STENCIL_TAPS
     if is_narrow and constrain_layouts and (num_images >= MIN_BATCH_MINOR or is_short_sum):
         return "batch_minor"
-    if (is_narrow and num_images > 1) or (channels == 3 and features <= MAX_COLOR_FEATURES):
+    if is_narrow or (channels == 3 and features <= MAX_COLOR_FEATURES):
         return "bands"
     return "xla"
 
 
-def _convolve(images: Array, kernel: Array, geometry: Geometry, constrain_layouts: bool) -> Array:
+def _convolve(
+    images: Array,
+    kernel: Array,
+    geometry: Geometry,
+    constrain_layouts: bool,
+    *,
+    is_reversed: bool = False,
+) -> Array:
     match form(len(images), kernel.shape, geometry, constrain_layouts):
         case "dense":
             images = _store_narrow(images, constrain_layouts)
             outputs = images.reshape(len(images), -1) @ kernel.reshape(-1, kernel.shape[-1])
             return outputs.reshape(len(images), 1, 1, -1)
         case "winograd":
-            return winograd(_pad(images, geometry.pads), kernel)
+            return winograd(_pad(images, geometry.pads), kernel, is_reversed=is_reversed)
         case "batch_minor":
             return batch_minor.convolve(_pad(images, geometry.pads), kernel)
         case "bands":
@@ -244,7 +250,9 @@ def _images_gradient(
                 for k, (low, high) in zip(geometry.kernel_size, geometry.pads, strict=True)
             )
             geometry = geometry._replace(image_size=outputs.shape[1:3], pads=margins)
-            return _convolve(outputs, reversed_kernel, geometry, constrain_layouts)
+            return _convolve(
+                outputs, reversed_kernel, geometry, constrain_layouts, is_reversed=True
+            )
 
 
 def _kernel_gradient(

@@ -40,6 +40,9 @@ POINTS = {3: (0, 1, -1), 5: (0, 1, -1, 1 / 2, -1 / 2)}
 # of six tiles make the gradient of a 5x5 kernel twice as slow.
 PRODUCTS = {3: 4, 5: 3}
 
+# Largest number of taps of which sums transform a kernel faster than a product.
+MAX_TAPS_OF_SUMS = 3
+
 # Largest size of all tiles and products of a microbatch: 32 MiB, about the cache that cores share.
 MAX_BYTES = 2**25
 
@@ -47,17 +50,23 @@ MAX_BYTES = 2**25
 def winograd(
     images: Float[Array, "batch height width channels"],
     kernel: Float[Array, "taps taps channels features"],
+    *,
+    is_reversed: bool = False,
 ) -> Float[Array, "batch height-taps+1 width-taps+1 features"]:
     """Convolve images with a kernel at stride 1 without padding.
 
     Args:
       images: padded images.
       kernel: kernel of one group, with a number of taps in POINTS.
+      is_reversed: whether the kernel is a reversed and transposed one, which a product transforms
+        faster than sums.
     """
+    by_product = is_reversed or len(kernel) > MAX_TAPS_OF_SUMS
+    convolve = functools.partial(_filter, kernel=kernel, by_product=by_product)
     microbatches = _microbatches(images, kernel.shape)
     if len(microbatches) == 1:
-        return _filter(images, kernel)
-    outputs = lax.map(lambda microbatch: _filter(microbatch, kernel), microbatches)
+        return convolve(images)
+    outputs = lax.map(convolve, microbatches)
     return outputs.reshape(-1, *outputs.shape[2:])[: len(images)]
 
 
@@ -76,7 +85,8 @@ def winograd_kernel_gradient(
     kernel = jax.ShapeDtypeStruct(kernel_shape, images.dtype)
 
     def kernel_gradient(images: Array, gradient: Array) -> Array:
-        return jax.linear_transpose(lambda kernel: _filter(images, kernel), kernel)(gradient)[0]
+        convolve = functools.partial(_filter, images, by_product=True)
+        return jax.linear_transpose(convolve, kernel)(gradient)[0]
 
     def add(total: Array, microbatch: tuple[Array, Array]) -> tuple[Array, None]:
         return total + kernel_gradient(*microbatch), None
@@ -105,7 +115,7 @@ def _split(array: Array, num_microbatches: int) -> Array:
     return array.reshape(num_microbatches, -1, *array.shape[1:])
 
 
-def _filter(images: Array, kernel: Array) -> Array:
+def _filter(images: Array, kernel: Array, by_product: bool) -> Array:
     batch, height, width, channels = images.shape
     taps, _, _, features = kernel.shape
     for_outputs, for_kernel, for_images = (m.astype(images.dtype) for m in _matrices(taps))
@@ -115,6 +125,7 @@ def _filter(images: Array, kernel: Array) -> Array:
     images = jnp.pad(images, ((0, 0), *missing, (0, 0)))
 
     in_rows = [images[:, i : i + TILE * rows : TILE] for i in range(taps + 1)]
+    transform = _product_of_kernel if by_product else _sums_of_kernel
     products = []
     for row_weights, row_for_kernel in zip(for_images, for_kernel, strict=True):
         sums = _combine(row_weights, in_rows)
@@ -123,12 +134,7 @@ def _filter(images: Array, kernel: Array) -> Array:
         for first in range(0, taps + 1, PRODUCTS[taps]):
             some = slice(first, first + PRODUCTS[taps])
             tiles = [_combine(weights, in_columns) for weights in for_images[some]]
-            # One product with the Kronecker product is 7 to 17 times as fast as one for each axis.
-            kernels = jnp.matmul(
-                np.kron(row_for_kernel, for_kernel[some]),
-                kernel.reshape(taps**2, -1),
-                precision=lax.Precision.HIGHEST,
-            ).reshape(-1, channels, features)
+            kernels = transform(row_for_kernel, for_kernel[some], kernel)
             row.extend(jnp.stack(tiles).reshape(len(tiles), -1, channels) @ kernels)
         products.append(row)
 
@@ -138,6 +144,31 @@ def _filter(images: Array, kernel: Array) -> Array:
     outputs = outputs.transpose(2, 3, 0, 4, 1, 5)
     outputs = outputs.reshape(batch, TILE * rows, TILE * columns, features)
     return outputs[:, : height - taps + 1, : width - taps + 1]
+
+
+def _product_of_kernel(
+    row_weights: Float[np.ndarray, " taps"],
+    weights: Float[np.ndarray, "tiles taps"],
+    kernel: Float[Array, "taps taps channels features"],
+) -> Float[Array, "tiles channels features"]:
+    """Transform the kernel by one product with the Kronecker product of the weights.
+
+    This is 7 to 17 times as fast as a product for each axis.
+    """
+    matrix = np.kron(row_weights, weights)
+    taps = kernel.reshape(matrix.shape[1], -1)
+    kernels = jnp.matmul(matrix, taps, precision=lax.Precision.HIGHEST)
+    return kernels.reshape(-1, *kernel.shape[2:])
+
+
+def _sums_of_kernel(
+    row_weights: Float[np.ndarray, " taps"],
+    weights: Float[np.ndarray, "tiles taps"],
+    kernel: Float[Array, "taps taps channels features"],
+) -> Float[Array, "tiles channels features"]:
+    """Transform the kernel term by term, like the images."""
+    columns = [*_combine(row_weights, [*kernel])]
+    return jnp.stack([_combine(some, columns) for some in weights])
 
 
 @functools.cache

@@ -19,14 +19,14 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 # The table of `lowering.py`: network -> layer -> form for 1 image and for 64 images.
 LENET = {
     "C1": ("batch_minor", "batch_minor"),
-    "C3": ("xla", "batch_minor"),
+    "C3": ("bands", "batch_minor"),
     "C5": ("dense", "dense"),
 }
 BANDS, WINOGRAD, XLA = ("bands", "bands"), ("winograd", "winograd"), ("xla", "xla")
 SMALL_MAPS = dict.fromkeys(["conv3", "conv4", "conv5"], ("xla", "winograd"))
 FORMS = {
     **dict.fromkeys(["linear", "mlp-300", "mlp-1000", "mlp-300-100", "mlp-500-150"], {}),
-    "lenet1": {"H1": ("batch_minor", "batch_minor"), "H3": ("xla", "batch_minor")},
+    "lenet1": {"H1": ("batch_minor", "batch_minor"), "H3": ("bands", "batch_minor")},
     "lenet4": LENET,
     "lenet5": LENET,
     "lenet5-tanh": LENET,
@@ -109,8 +109,7 @@ SAME_3, SAME_5 = ((1, 1), (1, 1)), ((2, 2), (2, 2))
         ((4, 8, 8, 32), (5, 5, 32, 32), SAME_5, "winograd"),
         ((4, 8, 8, 32), (5, 5, 32, 31), SAME_5, "xla"),
         ((4, 8, 8, 32), (3, 5, 32, 32), (SAME_3[0], SAME_5[0]), "xla"),
-        ((1, 8, 8, 16), (3, 3, 16, 16), SAME_3, "xla"),
-        ((2, 8, 8, 16), (3, 3, 16, 16), SAME_3, "bands"),
+        ((1, 8, 8, 16), (3, 3, 16, 16), SAME_3, "bands"),
         ((15, 8, 8, 16), (3, 3, 16, 16), SAME_3, "bands"),
         ((1, 8, 8, 2), (4, 4, 2, 16), SAME_3, "batch_minor"),
         ((16, 8, 8, 16), (3, 3, 16, 16), SAME_3, "batch_minor"),

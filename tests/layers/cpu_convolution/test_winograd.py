@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,10 +48,12 @@ def test_a_row_takes_as_many_products_as_points(taps):
 
 @pytest.mark.parametrize(("taps", "tolerance"), [(3, 1e-6), (5, 1e-5)])
 @pytest.mark.parametrize("size", [(8, 8), (9, 8), (5, 7), (13, 13)])
-def test_it_is_the_convolution(taps, tolerance, size):
+@pytest.mark.parametrize("is_reversed", [False, True])  # transformed by sums, and by a product
+def test_it_is_the_convolution(taps, tolerance, size, is_reversed):
     images, kernel = random_arrays(taps, *size)
     expected = exact(images, kernel)
-    actual = jax.jit(winograd)(images, kernel)
+    convolve = functools.partial(winograd, is_reversed=is_reversed)
+    actual = jax.jit(convolve)(images, kernel)
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
