@@ -266,8 +266,6 @@ def _kernel_gradient(
             return flat.reshape(shape)
         case "winograd":
             return winograd_kernel_gradient(_pad(images, geometry.pads), outputs, shape)
-        case "batch_minor":
-            return kernel_gradient_by_products(_pad(images, geometry.pads), outputs)
         case _:
             return kernel_gradient_by_products(_pad(images, geometry.pads), outputs)
 
