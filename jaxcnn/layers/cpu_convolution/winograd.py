@@ -63,10 +63,10 @@ def winograd(
     """
     by_product = is_reversed or len(kernel) > MAX_TAPS_OF_SUMS
     convolve = functools.partial(_filter, kernel=kernel, by_product=by_product)
-    microbatches = _microbatches(images, kernel.shape)
-    if len(microbatches) == 1:
+    size = _microbatch_size(images, kernel.shape)
+    if size == len(images):
         return convolve(images)
-    outputs = lax.map(convolve, microbatches)
+    outputs = lax.map(convolve, _split(images, size))
     return outputs.reshape(-1, *outputs.shape[2:])[: len(images)]
 
 
@@ -91,28 +91,32 @@ def winograd_kernel_gradient(
     def add(total: Array, microbatch: tuple[Array, Array]) -> tuple[Array, None]:
         return total + kernel_gradient(*microbatch), None
 
-    microbatches = _microbatches(images, kernel_shape)
-    if len(microbatches) == 1:
+    size = _microbatch_size(images, kernel_shape)
+    if size == len(images):
         return kernel_gradient(images, gradient)
     start = jnp.zeros_like(images, shape=kernel_shape)
-    total, _ = lax.scan(add, start, (microbatches, _split(gradient, len(microbatches))))
+    total, _ = lax.scan(add, start, (_split(images, size), _split(gradient, size)))
     return total
 
 
-def _microbatches(images: Array, kernel_shape: tuple[int, ...]) -> Array:
-    """Split the images into the fewest microbatches that need at most MAX_BYTES each."""
+def _microbatch_size(images: Array, kernel_shape: tuple[int, ...]) -> int:
+    """Return the number of images that need at most MAX_BYTES.
+
+    Of the largest number and those down to half of it, it is the largest with the fewest images
+    missing in the last microbatch.
+    """
     batch, height, width, channels = images.shape
     taps, _, _, features = kernel_shape
-    tiles = batch * math.prod(-(-(size - taps + 1) // TILE) for size in (height, width))
+    tiles = math.prod(-(-(size - taps + 1) // TILE) for size in (height, width))
     num_bytes = tiles * (taps + 1) ** 2 * (channels + features) * images.dtype.itemsize
-    return _split(images, min(batch, -(-num_bytes // MAX_BYTES)))
+    largest = max(1, min(batch, MAX_BYTES // num_bytes))
+    return min(range(largest, largest // 2, -1), key=lambda size: -batch % size)
 
 
-def _split(array: Array, num_microbatches: int) -> Array:
-    """Return [microbatches, images, ...]; zeros fill up the last microbatch."""
-    missing = -len(array) % num_microbatches
-    array = jnp.pad(array, ((0, missing), *[(0, 0)] * (array.ndim - 1)))
-    return array.reshape(num_microbatches, -1, *array.shape[1:])
+def _split(array: Array, size: int) -> Array:
+    """Return [microbatches, size, ...]; zeros fill up the last microbatch."""
+    array = jnp.pad(array, ((0, -len(array) % size), *[(0, 0)] * (array.ndim - 1)))
+    return array.reshape(-1, size, *array.shape[1:])
 
 
 def _filter(images: Array, kernel: Array, by_product: bool) -> Array:

@@ -75,9 +75,9 @@ def test_its_gradients_are_the_convolutions(taps):
 
 @pytest.mark.parametrize("taps", ONE_BY_DEFAULT)
 def test_microbatches_give_the_same_in_less_memory(taps, monkeypatch):
-    images, kernel = random_arrays(taps, 20, 21, batch=20)
-    gradient = np.cos(np.arange(20 * (21 - taps) * (22 - taps) * 24, dtype=np.float32))
-    gradient = gradient.reshape(20, 21 - taps, 22 - taps, 24)
+    images, kernel = random_arrays(taps, 20, 21, batch=19)
+    gradient = np.cos(np.arange(19 * (21 - taps) * (22 - taps) * 24, dtype=np.float32))
+    gradient = gradient.reshape(19, 21 - taps, 22 - taps, 24)
 
     def both(images, kernel, gradient):
         of_kernel = winograd_kernel_gradient(images, gradient, kernel.shape)
@@ -86,11 +86,24 @@ def test_microbatches_give_the_same_in_less_memory(taps, monkeypatch):
     whole = jax.jit(both).lower(images, kernel, gradient).compile()
     monkeypatch.setattr(module, "MAX_BYTES", 10**6)
     split = jax.jit(lambda *arrays: both(*arrays)).lower(images, kernel, gradient).compile()
-    assert (
-        2 < len(module._microbatches(images, kernel.shape)) < 20
-    )  # the last one is padded with zeros
+    size = module._microbatch_size(images, kernel.shape)
+    assert 1 < size < 19  # a prime number of images; the last microbatch is filled up with zeros
     arrays = images, kernel, gradient
     for actual, expected in zip(split(*arrays), whole(*arrays), strict=True):
         assert np.abs(actual - expected).max() <= 1e-4 * np.abs(expected).max()
     memory = [program.memory_analysis().temp_size_in_bytes for program in (split, whole)]
     assert memory[0] < 0.7 * memory[1]
+
+
+@pytest.mark.parametrize(
+    ("num_images", "kernel_shape", "size"),
+    [
+        (64, (5, 5, 64, 192), 4),  # 4 of 31x31 images need 29 MiB; AlexNet's conv2
+        (65, (5, 5, 64, 192), 3),  # the last one has 2 images, of 4 it would have 1
+        (3, (5, 5, 64, 192), 3),
+        (64, (3, 3, 48, 64), 16),
+    ],
+)
+def test_microbatches_are_the_largest_that_are_full(num_images, kernel_shape, size):
+    images = jax.ShapeDtypeStruct((num_images, 31, 31, kernel_shape[2]), np.float32)
+    assert module._microbatch_size(images, kernel_shape) == size
