@@ -84,7 +84,7 @@ def test_microbatches_give_the_same_in_less_memory(taps, monkeypatch):
         return winograd(images, kernel), of_kernel
 
     whole = jax.jit(both).lower(images, kernel, gradient).compile()
-    monkeypatch.setattr(module, "MAX_BYTES", 10**6)
+    monkeypatch.setattr(module, "MAX_BYTES", 1_500_000)
     split = jax.jit(lambda *arrays: both(*arrays)).lower(images, kernel, gradient).compile()
     size = module._microbatch_size(images, kernel.shape)
     assert 1 < size < 19  # a prime number of images; the last microbatch is filled up with zeros
