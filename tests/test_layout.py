@@ -54,7 +54,7 @@ ROOMS = {
             "feed",
             "device_loops",
         ),
-        *("step", "cores", "microbatch", "signals", "validate", "report", "memory"),
+        *("step", "cores", "microbatch", "chunks", "signals", "validate", "report", "memory"),
     ),
     "optim": ("optimizers", "schedules", "curvature"),
     "workdir": (

@@ -16,6 +16,7 @@ import time
 from typing import Any, TextIO
 
 from jaxcnn.benchmarks.job import Job, Run
+from jaxcnn.training import chunks
 
 # Name of a side -> module and function that prepare it. A module is imported for its own sides
 # only, because another side's packages would add to the measured memory.
@@ -27,9 +28,6 @@ SIDES = {
     "matmul": ("jax_sides", "prepare_matmul"),
     "copy": ("jax_sides", "prepare_copy"),
 }
-
-# Seconds between two readings of the clock; as long as a chunk of steps in training.
-CHUNK_SECONDS = 0.5
 
 
 def main() -> None:
@@ -62,10 +60,10 @@ def _serve(job: Job, replies: TextIO) -> None:
     step_seconds = second
     for line in sys.stdin:
         wanted = json.loads(line)
-        chunk_seconds = min(CHUNK_SECONDS, wanted)
+        chunk_seconds = min(chunks.SECONDS, wanted)
         steps, seconds = 0, 0.0
         while seconds < wanted:
-            chunk = max(1, int(chunk_seconds / step_seconds))
+            chunk = chunks.chunk_steps(step_seconds, chunk_seconds)
             seconds += (chunk_took := _seconds(run, chunk))
             steps, step_seconds = steps + chunk, chunk_took / chunk
         peak = prepared.peak_bytes() / 2**20 if prepared.peak_bytes else _peak_mib()

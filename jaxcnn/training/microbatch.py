@@ -9,13 +9,14 @@ Training steps of networks with many parameters are slower in microbatches and s
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Set
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from jaxcnn.layers.cpu_convolution.lowering import MAX_BAND_CHANNELS
 
@@ -25,7 +26,11 @@ Tree = TypeVar("Tree")
 MICROBATCH_BYTES = 6 * 2**20  # bytes of layer outputs: about the private caches
 MIN_MICROBATCH = 32  # images; with fewer, matrix products are slow
 MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the cache saves
-MIN_MICROBATCH_OF_LARGE = 16  # with more parameters, in inference: as fast as whole, in less memory
+
+# Images in inference of networks with more parameters. With more images AlexNet's program needs
+# over 32 MiB of temporary memory, which glibc's malloc maps anew for each call: 8 images take 41 ms
+# whole, and 31 in microbatches of 2.
+MICROBATCH_OF_LARGE = 2
 
 # Layers of few channels are computed in vectors of this many images. The rest of a batch that does
 # not fill a vector takes as long as a vector, and in some loops several times as long.
@@ -65,8 +70,9 @@ def choose_size(
     has_few = has_few_parameters(params)
     if [device.platform for device in devices] != ["cpu"] or (train and not has_few):
         return batch_size
-    min_images = MIN_MICROBATCH if has_few else MIN_MICROBATCH_OF_LARGE
-    max_bytes = MICROBATCH_BYTES
+    min_images, max_bytes = MIN_MICROBATCH, MICROBATCH_BYTES
+    if not has_few:
+        min_images, max_bytes = MICROBATCH_OF_LARGE, 0
     outputs = _outputs_of_layers(apply_fn, params, images)
     if on_one_core:
         has_many = _num_bytes(params) > CORE_BYTES
@@ -119,8 +125,8 @@ def has_few_parameters(params: Any) -> bool:
 
 
 def num_alone(batch_size: int, size: int) -> int:
-    """Return 1 if one image is left over, which is faster alone than filled up, otherwise 0."""
-    return int(batch_size > size and batch_size % size == 1)
+    """Return 1 if one image is left over and faster alone than filled up, otherwise 0."""
+    return int(batch_size > size > 2 and batch_size % size == 1)
 
 
 def split(tree: Tree, size: int) -> tuple[Tree, Tree]:
@@ -148,16 +154,63 @@ def split(tree: Tree, size: int) -> tuple[Tree, Tree]:
 def apply(
     function: Callable[..., Any], variables: Any, images: jax.Array, *, size: int
 ) -> jax.Array:
-    """Return `function(variables, images)`, computed one microbatch after the other."""
+    """Return `function(variables, images)`, computed one microbatch after the other.
+
+    From a dense layer with more than MAX_PARAMS_BYTES of weights on, the whole batch is computed at
+    once, because such weights would be read from memory for each microbatch.
+
+    Args:
+      function: `apply` of a module, whose results for each image depend on that image only.
+      variables: variables of the module.
+      images: images [batch, ...].
+      size: images of a microbatch.
+    """
     if size == images.shape[0]:
         return function(variables, images)
-    of_part = functools.partial(function, variables)
+    has_large_layer = False
+
+    def of_part(part: jax.Array) -> jax.Array:
+        """Return the input of the large layer, or the outputs without such a layer."""
+        inputs: list[jax.Array] = []
+
+        def note(x: jax.Array) -> jax.Array:
+            inputs.append(x)
+            return x
+
+        with _replace_input_of_large_layer(note):
+            outputs = function(variables, part)  # what follows the layer is dead code
+        nonlocal has_large_layer
+        has_large_layer = bool(inputs) and len(inputs[0]) == len(part)
+        return inputs[0] if has_large_layer else outputs
+
     parts, alone = split(images, size)
-    outputs = jax.lax.map(of_part, parts)
-    outputs = outputs.reshape(-1, *outputs.shape[2:])
+    results = jax.lax.map(of_part, parts)
+    results = results.reshape(-1, *results.shape[2:])
     if len(alone):
-        outputs = jnp.concatenate([outputs, of_part(alone)])
-    return outputs[: len(images)]
+        results = jnp.concatenate([results, of_part(alone)])
+    results = results[: len(images)]
+    if not has_large_layer:
+        return results
+    with _replace_input_of_large_layer(lambda _: results):  # what precedes the layer is dead code
+        return function(variables, images)
+
+
+def _replace_input_of_large_layer(
+    replace: Callable[[jax.Array], jax.Array],
+) -> AbstractContextManager[None]:
+    """Replace the input of the first large dense layer of the module that is called."""
+    is_replaced = False
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal is_replaced
+        layer = context.module
+        if isinstance(layer, nn.Dense) and args and not is_replaced:
+            if layer.features * args[0].shape[-1] * 4 > MAX_PARAMS_BYTES:
+                is_replaced = True
+                args = (replace(args[0]), *args[1:])
+        return call(*args, **kwargs)
+
+    return nn.intercept_methods(intercept)
 
 
 def _outputs_of_layers(apply_fn: Callable[..., Any], params: Any, images: Any) -> Any:

@@ -23,6 +23,7 @@ from jaxcnn.distributed import processes
 from jaxcnn.errors import RunError
 from jaxcnn.files import write_atomically
 from jaxcnn.training import debug_nans
+from jaxcnn.training.chunks import chunk_steps
 from jaxcnn.training.experiment import Experiment
 from jaxcnn.training.memory import explain_exhaustion
 from jaxcnn.training.progress import ADVICE, Run, save_checkpoint, start_or_resume
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
     from jaxcnn.data.stream import StreamedDataset
 
 _log = logging.getLogger(__name__)
-
-# Target seconds between host synchronizations; bounds how stale the progress bar is and how long a
-# signal waits.
-CHUNK_SECONDS = 0.5
 
 # Seconds between checkpoints without `checkpoint_every_steps`. Each takes 0.05 to 0.1 s of a core,
 # in which LeNet-5 trains 50 steps on a CPU and 1,000 on a GPU.
@@ -163,21 +160,20 @@ def train(experiment: Experiment, run: Run, checkpoints: Checkpoints, workdir: P
 def _train_chunks(experiment: Experiment, run: Run) -> Iterator[Metrics]:
     """Train to the last step; after each chunk of steps, yield `run.metrics` on the host.
 
-    A chunk takes about CHUNK_SECONDS. It ends early at a log line, a checkpoint or the end of an
-    epoch.
+    A chunk ends early at a log line, a checkpoint or the end of an epoch.
 
     Raises:
       RunError: a value is not finite.
     """
     config, steps_per_epoch = experiment.config, experiment.steps_per_epoch
     due_every = [config.log_every_steps, config.checkpoint_every_steps, steps_per_epoch]
-    chunk_steps = 1
+    max_steps = 1
     while not _is_finished(experiment, run):
         first = run.step
         if first % steps_per_epoch == 0:
             run.state = experiment.begin_epoch(run.state)
         stop = min(
-            first + (1 if config.debug_nans else processes.max_over_processes(chunk_steps)),
+            first + (1 if config.debug_nans else processes.max_over_processes(max_steps)),
             *(first - first % every + every for every in due_every if every),
         )
         before = jax.tree.map(jnp.copy, run.state) if config.debug_nans else None
@@ -195,7 +191,7 @@ def _train_chunks(experiment: Experiment, run: Run) -> Iterator[Metrics]:
             raise RunError(f"step {run.step:,}: {debug_nans.locate(experiment, before, run.state)}")
         if not finite:
             raise RunError(f"the loss is not finite at step {run.step:,}; {ADVICE}")
-        chunk_steps = max(1, min(8 * chunk_steps, int(CHUNK_SECONDS * (stop - first) / seconds)))
+        max_steps = min(8 * max_steps, chunk_steps(seconds / (stop - first)))
         yield sums
 
 

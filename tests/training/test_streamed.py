@@ -48,7 +48,7 @@ def train_or_die(experiment, state, metrics, stop):
     return step_of(experiment, state, metrics, stop)
 
 Experiment.train = train_or_die
-train.CHUNK_SECONDS = 0
+train.chunk_steps = lambda _: 1
 train.train_and_evaluate(from_json(open(sys.argv[1]).read()))
 """
 # Prints the megabytes that a process holds after each epoch of a stream.

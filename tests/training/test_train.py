@@ -79,7 +79,7 @@ def test_train_saves_at_steps_or_after_a_minute(
     steps = []
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", after_seconds)
     monkeypatch.setattr(train, "save_checkpoint", lambda run, *_, **__: steps.append(run.step))
-    monkeypatch.setattr(train, "CHUNK_SECONDS", 10**6)
+    monkeypatch.setattr(train, "chunk_steps", lambda _: 10**6)
     config = TrainConfig(
         **{"model": "linear", "dataset": "noise", "batch_size": 8, "epochs": 3},
         **{"log_every_steps": 5, "checkpoint_every_steps": every_steps, "workdir": str(tmp_path)},
@@ -225,7 +225,7 @@ def test_train_refuses_a_folder_in_use(tmp_path):
 @pytest.mark.slow
 def test_train_gives_the_same_bits_in_any_chunks(finished, tmp_path, monkeypatch):
     config, folder, result = finished
-    monkeypatch.setattr(train, "CHUNK_SECONDS", 0)  # one step at a time
+    monkeypatch.setattr(train, "chunk_steps", lambda _: 1)
     again = train_and_evaluate(dataclasses.replace(config, workdir=str(tmp_path)))
     assert again["test_loss"] == result["test_loss"]
     assert read_metrics(tmp_path) == read_metrics(folder)
