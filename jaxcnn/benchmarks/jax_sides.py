@@ -112,7 +112,6 @@ def _prepared(run: Run, flops: int | None = None) -> Prepared:
 
 def _our_infer(job: Job, model: nn.Module) -> Run:
     over_images = _mesh(_our_devices())
-    mesh.check_batch_size(job.batch_size, over_images)
     sharding = mesh.batch_sharding(over_images)
 
     def forward(variables: Any, images: jax.Array) -> jax.Array:
@@ -128,7 +127,8 @@ def _linen_infer(job: Job, model: nn.Module) -> Run:
 
 
 def _infer(job: Job, model: nn.Module, forward: Callable[..., Any], over_images: Mesh) -> Run:
-    raw, _ = random_images(job.batch_size, _image_shape(job))
+    num_images = mesh.round_up(job.batch_size, over_images)  # as in evaluation
+    raw, _ = random_images(num_images, _image_shape(job))
     images = jax.device_put(normalized(raw), mesh.batch_sharding(over_images))
     rng = np.random.default_rng(1)
 

@@ -55,8 +55,11 @@ def use_cores(network: str, batch_size: int, *, train: bool = True) -> None:
 
 
 def are_faster(network: str, batch_size: int, *, train: bool = True) -> bool:
-    """Return whether a device for each core of this machine is faster than one device."""
-    if _num_cores() != NUM_CORES or batch_size % NUM_CORES:
+    """Return whether a device for each core of this machine is faster than one device.
+
+    In evaluation, a batch is filled up to a multiple of the devices.
+    """
+    if _num_cores() != NUM_CORES or (train and batch_size % NUM_CORES):
         return False
     model = constructor(network)()
     image = jax.ShapeDtypeStruct((1, *image_shape(network)), jnp.float32)

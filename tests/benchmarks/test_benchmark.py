@@ -264,6 +264,12 @@ def test_torch_side_runs(what, variant, network, monkeypatch):
         assert prepared.versions == {"torch": torch.__version__}
 
 
+def test_forward_passes_of_an_odd_batch_are_filled_up():
+    jax_sides.prepare_jaxcnn(train_job(what="infer", batch_size=33)).run(1)  # on two devices
+    with pytest.raises(UserError, match="`batch_size` is 33; expected a multiple of 2"):
+        jax_sides.prepare_jaxcnn(train_job(batch_size=33))
+
+
 def test_onnx_side_runs_forward_passes_alone():
     onnxruntime = pytest.importorskip("onnxruntime", reason="the side runs in onnxruntime")
     prepared = onnx_side.prepare(Job("onnxruntime", "", "lenet5-modern", "infer", 3, "float32"))

@@ -87,6 +87,7 @@ def test_small_batches_of_wide_networks_suffice(monkeypatch, network, batch_size
 def test_evaluation_needs_fewer_images(monkeypatch, network, smallest):
     monkeypatch.setattr(cores, "_num_cores", lambda: 2)
     assert cores.are_faster(network, smallest, train=False)
+    assert cores.are_faster(network, 2003, train=False)  # it is filled up
     assert not cores.are_faster(network, smallest - 2, train=False)
 
 
