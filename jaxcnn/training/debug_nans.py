@@ -81,11 +81,9 @@ def _numbers(
     )
     parts = [(batch, key)]
     if size != len(batch["label"]):  # a single device
-        batches, alone = microbatch.split(batch, size)
-        number, num_alone = len(batches["label"]), len(alone["label"])
-        keys = jax.random.split(key, number + bool(num_alone))
-        parts = [(jax.tree.map(lambda x, i=i: x[i], batches), keys[i]) for i in range(number)]
-        parts += [(alone, keys[number])] if num_alone else []
+        several, left_over = microbatch.split_step(batch, key, size)
+        parts = [jax.tree.map(lambda x, i=i: x[i], several) for i in range(len(several[1]))]
+        parts += left_over
     for part in parts:
         yield from counted(_passes, state, *part)
     yield from counted(partial(_named, prefix=UPDATED), after.params)

@@ -151,6 +151,24 @@ def split(tree: Tree, size: int) -> tuple[Tree, Tree]:
     return jax.tree.map(split_leaf, tree), jax.tree.map(lambda leaf: leaf[num_split:], tree)
 
 
+def split_step(batch: Tree, key: jax.Array, size: int) -> tuple[Any, list[tuple[Tree, jax.Array]]]:
+    """Split a training batch, and give each microbatch a random key of its own.
+
+    Args:
+      batch: arrays of [batch, ...].
+      key: random key of the step.
+      size: images of a microbatch.
+
+    Returns:
+      The arrays as [microbatches, size, ...] and the keys as [microbatches].
+      The image that is left over, with its key, or nothing.
+    """
+    parts, alone = split(batch, size)
+    number, num_alone = (len(jax.tree.leaves(tree)[0]) for tree in (parts, alone))
+    keys = jax.random.split(key, number + num_alone)
+    return (parts, keys[:number]), [(alone, keys[number])] if num_alone else []
+
+
 def apply(
     function: Callable[..., Any], variables: Any, images: jax.Array, *, size: int
 ) -> jax.Array:

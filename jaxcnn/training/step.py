@@ -242,14 +242,15 @@ def train_step(
         grads, metrics = sums(batch, dropout_key)
     else:
         examples = {"image": batch["image"], "label": batch["label"]}
-        parts, alone = microbatch.split(examples, size)
-        number, num_alone = len(parts["label"]), len(alone["label"])
-        if number * size > num_images:
-            parts["counts"] = jnp.arange(number * size).reshape(number, size) < num_images
-        zeros = jax.tree.map(jnp.zeros_like, state.params), zero_metrics()
-        keys = jax.random.split(dropout_key, number + bool(num_alone))
-        total, _ = jax.lax.scan(add_part, zeros, (parts, keys[:number]))
-        grads, metrics = add_part(total, (alone, keys[number]))[0] if num_alone else total
+        parts, left_over = microbatch.split_step(examples, dropout_key, size)
+        rows = jnp.arange(parts[0]["label"].size).reshape(-1, size)
+        if rows.size > num_images:
+            parts[0]["counts"] = rows < num_images
+        total = jax.tree.map(jnp.zeros_like, state.params), zero_metrics()
+        total, _ = jax.lax.scan(add_part, total, parts)
+        for part in left_over:
+            total, _ = add_part(total, part)
+        grads, metrics = total
     if axes:
         grads, metrics = cores.add_up((grads, metrics), axes)
         num_images *= jax.lax.psum(1, axes)
