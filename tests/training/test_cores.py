@@ -97,9 +97,15 @@ def test_evaluation_with_many_parameters_keeps_one_device(monkeypatch):
 
 
 @pytest.mark.parametrize("num_devices", [1, 2])
-@pytest.mark.parametrize("num_images", [2, 34, 128])
-def test_forward_gives_the_outputs_of_the_network(num_devices, num_images):
-    model, size = MODELS["lenet5"](), (num_images, *IMAGE_SHAPES["lenet5"])
+@pytest.mark.parametrize(
+    ("network", "num_images"),
+    [
+        *(("lenet5", 2), ("lenet5", 34), ("lenet5", 128)),
+        pytest.param("alexnet", 6, marks=pytest.mark.slow),  # fc6 takes the whole batch
+    ],
+)
+def test_forward_gives_the_outputs_of_the_network(num_devices, network, num_images):
+    model, size = MODELS[network](), (num_images, *IMAGE_SHAPES[network])
     images = jax.random.normal(jax.random.key(0), size)
     variables = jax.jit(model.init)(jax.random.key(1), images[:1])
     devices = jax.sharding.Mesh(jax.devices()[:num_devices], ("data",))
