@@ -114,7 +114,7 @@ def test_forward_gives_the_outputs_of_the_network(num_devices, network, num_imag
     def forward(variables, images):
         return cores.forward(model.apply, variables, images, sharding)
 
-    program = jax.jit(forward).lower(variables, images).compile()
+    program = mesh.jit(forward, devices, sharding).lower(variables, images).compile()
     chex.assert_trees_all_close(
         program(variables, images), model.apply(variables, images), rtol=1e-5, atol=1e-6
     )
