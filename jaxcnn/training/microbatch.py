@@ -38,7 +38,7 @@ LANES = 16
 MAX_FILL = 3  # with fewer images than a third of a vector, they alone are faster
 
 # For a program on one core.
-CORE_BYTES = 2**20  # bytes of layer outputs: about the core's private cache
+CORE_BYTES = 2**20  # bytes of layer outputs: about the core's private cache; half in inference
 CORE_IMAGES = 4
 # Images if the parameters exceed CORE_BYTES, because their gradients are added up each time.
 CORE_IMAGES_OF_MANY_PARAMS = 16
@@ -78,7 +78,7 @@ def choose_size(
         has_many = _num_bytes(params) > CORE_BYTES
         min_images = CORE_IMAGES_OF_MANY_PARAMS if has_many else CORE_IMAGES
         min_images = 2 * LANES if _are_narrow(outputs) else min_images
-        max_bytes = CORE_BYTES
+        max_bytes = CORE_BYTES if train else CORE_BYTES // 2
     lanes = LANES if _are_narrow(outputs) else 1
     largest = int(max(min_images, lanes, max_bytes / _num_bytes(outputs)))
     largest -= largest % lanes

@@ -73,6 +73,15 @@ def test_choose_size_fits_the_cache_of_one_core(name, share, size):
 
 
 @pytest.mark.parametrize(
+    ("name", "size"),
+    [("lenet5", 32), ("lenet5-modern", 5), ("cuda-convnet-18pct", 4), ("alexnet-32", 16)],
+)
+def test_choose_size_is_smaller_in_inference_on_one_core(name, size):
+    devices = {jax.devices()[0]}
+    assert microbatch_size(name, 160, devices, train=False, on_one_core=True) == size
+
+
+@pytest.mark.parametrize(
     ("batch_size", "size"),
     [
         (0, 0),
