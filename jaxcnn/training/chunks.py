@@ -6,9 +6,9 @@ from __future__ import annotations
 # waits.
 SECONDS = 0.5
 
-# Slow steps: a chunk has this many, if it ends within that many seconds. A program's temporary
-# memory is mapped anew for each chunk: AlexNet's step of 64 images takes 0.67 s in chunks of one
-# and 0.61 in chunks of four.
+# Slow steps: a chunk has this many, if it ends within that many seconds. The operating system maps
+# the temporary memory of a program for each chunk again: AlexNet's step of 64 images takes 0.67 s
+# in chunks of one and 0.61 in chunks of four.
 SLOW_STEPS = 4
 SLOW_SECONDS = 2.0
 

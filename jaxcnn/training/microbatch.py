@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core.tracers import current_trace
 
 from jaxcnn.layers.cpu_convolution.lowering import MAX_BAND_CHANNELS
 
@@ -27,9 +28,9 @@ MICROBATCH_BYTES = 6 * 2**20  # bytes of layer outputs: about the private caches
 MIN_MICROBATCH = 32  # images; with fewer, matrix products are slow
 MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the cache saves
 
-# Images in inference of networks with more parameters. With more images AlexNet's program needs
-# over 32 MiB of temporary memory, which glibc's malloc maps anew for each call: 8 images take 41 ms
-# whole, and 31 in microbatches of 2.
+# Images in inference of networks with more parameters. With more images, AlexNet's program needs
+# over 32 MiB of temporary memory, which glibc's malloc returns to the system after each call. A
+# batch of 8 images takes 41 ms whole and 31 ms in microbatches of 2.
 MICROBATCH_OF_LARGE = 2
 
 # Layers of few channels are computed in vectors of this many images. The rest of a batch that does
@@ -216,13 +217,18 @@ def apply(
 def _replace_input_of_large_layer(
     replace: Callable[[jax.Array], jax.Array],
 ) -> AbstractContextManager[None]:
-    """Replace the input of the first large dense layer of the module that is called."""
+    """Replace the input of the first large dense layer of the module that is called.
+
+    Layers within `nn.remat`, `nn.jit` or `nn.scan` are traced separately, so that their inputs
+    cannot be read outside.
+    """
+    trace = current_trace()
     is_replaced = False
 
     def intercept(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         nonlocal is_replaced
         layer = context.module
-        if isinstance(layer, nn.Dense) and args and not is_replaced:
+        if isinstance(layer, nn.Dense) and args and not is_replaced and current_trace() == trace:
             if layer.features * args[0].shape[-1] * 4 > MAX_PARAMS_BYTES:
                 is_replaced = True
                 args = (replace(args[0]), *args[1:])

@@ -1,6 +1,8 @@
 """A batch in parts gives what the whole batch gives, and is cut where that is worth it."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -167,19 +169,23 @@ class LargeLayer(nn.Module):
     """A network whose dense layer reads each image as one or more rows."""
 
     rows: int
+    lift: Callable[[Any], Any]
 
     @nn.compact
     def __call__(self, images):
         x = nn.tanh(nn.Conv(2, (3, 3))(images)).reshape(len(images) * self.rows, -1)
-        x = nn.tanh(nn.Dense(7)(x)).reshape(len(images), -1)
+        x = nn.tanh(self.lift(nn.Dense)(7)(x)).reshape(len(images), -1)
         return nn.Dense(3)(x)
 
 
 @pytest.mark.parametrize("batch_size", [11, 12])
-@pytest.mark.parametrize("rows", [1, 2])
-def test_a_large_layer_of_one_row_an_image_takes_the_whole_batch(batch_size, rows, monkeypatch):
+@pytest.mark.parametrize(
+    ("rows", "lift", "is_whole"),
+    [(1, lambda layer: layer, True), (2, lambda layer: layer, False), (1, nn.remat, False)],
+)
+def test_a_large_layer_takes_the_whole_batch(batch_size, rows, lift, is_whole, monkeypatch):
     monkeypatch.setattr(microbatch, "MAX_PARAMS_BYTES", 7 * 16 * 4 - 1)
-    model, images = LargeLayer(rows), jax.random.normal(KEY, (batch_size, 4, 4, 2))
+    model, images = LargeLayer(rows, lift), jax.random.normal(KEY, (batch_size, 4, 4, 2))
     variables = model.init(KEY, images)
 
     @jax.jit
@@ -190,7 +196,7 @@ def test_a_large_layer_of_one_row_an_image_takes_the_whole_batch(batch_size, row
     chex.assert_trees_all_close(outputs(variables, images), expected, rtol=1e-5, atol=1e-6)
     program = outputs.lower(variables, images).compile().as_text()
     sizes = [size for size in (5, batch_size) if f"f32[{size * rows},7]" in program]
-    assert sizes == ([batch_size] if rows == 1 else [5])
+    assert sizes == ([batch_size] if is_whole else [5])
 
 
 @pytest.mark.slow
