@@ -233,7 +233,16 @@ def exported(model, image_shape, platform, dtype=jnp.float32):
     return jax.export.export(jax.jit(step), platforms=[platform])(state.params, batch).mlir_module()
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONAL)
+# Networks whose layers are of the kinds of other networks.
+SIMILAR = {"mlp-1000", "mlp-300-100", "mlp-500-150", "lenet4", "lenet5-tanh", "lenet5-relu"}
+SIMILAR |= {"lenet5-1998-lecun-uniform", "cuda-convnet-26pct", "cuda-convnet-19pct"}
+
+
+def similar_are_slow(names):
+    return [pytest.param(n, marks=[pytest.mark.slow] if n in SIMILAR else []) for n in names]
+
+
+@pytest.mark.parametrize("name", similar_are_slow(CONVOLUTIONAL))
 def test_convolutions_on_gpu(name):
     program = exported(name, IMAGE_SHAPES[name], "cuda")
     # One forward, one for the kernel and, except in the first layer, one for the images.
@@ -248,7 +257,7 @@ def test_convolutions_on_gpu(name):
     assert has_blocks == (name in ("alexnet", "alexnet-2012"))  # conv1
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", similar_are_slow(MODELS))
 def test_steps_are_exported_for_gpu_and_tpu_from_many_devices(name):
     model, image_shape = MODELS[name](num_classes=10), IMAGE_SHAPES[name]
     create = functools.partial(create_state, model, optax.sgd(0.1), image_shape)

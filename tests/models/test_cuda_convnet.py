@@ -92,7 +92,9 @@ def test_cuda_convnet_drops_units_of_local4_in_training_only():
     assert_close(dropped[:, 0], kept.sum(1), 1e-5)
 
 
-@pytest.mark.parametrize("name", ["cuda-convnet-26pct", "cuda-convnet-13pct"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("cuda-convnet-26pct", marks=pytest.mark.slow), "cuda-convnet-13pct"]
+)
 def test_cuda_convnet_takes_initial_values_by_fan_in(name):
     model = constructor(f"{name}:initial=lecun-uniform")()
     params = jax.jit(model.init)(jax.random.key(0), images(name))["params"]

@@ -243,6 +243,7 @@ def test_study_refuses_numbers_out_of_range(trained):
         compare({"slow": CONFIG, "fast": FAST}, seeds=[])
 
 
+@pytest.mark.slow
 def test_quick_trials_share_their_runs(tmp_path, monkeypatch, capsys):
     # The third study that the default tests try is that of costs, in test_cost.py.
     monkeypatch.chdir(tmp_path)

@@ -100,7 +100,8 @@ def test_evaluation_with_many_parameters_keeps_one_device(monkeypatch):
 @pytest.mark.parametrize(
     ("network", "num_images"),
     [
-        *(("lenet5", 2), ("lenet5", 34), ("lenet5", 128)),
+        *(("lenet5", 2), ("lenet5", 34)),
+        pytest.param("lenet5", 128, marks=pytest.mark.slow),
         pytest.param("alexnet", 6, marks=pytest.mark.slow),  # fc6 takes the whole batch
     ],
 )
