@@ -4,7 +4,8 @@ On a CPU, layer outputs larger than the cache are written to memory and read bac
 and the backward pass. Those of a microbatch stay in the cache. LeNet-5's step of 2,048 images takes
 77 ms instead of 119 (docs/performance.md lists the others).
 
-Training steps of networks with many parameters are slower in microbatches and stay whole.
+Training steps of networks with many parameters are slower in microbatches and stay whole. Inference
+of such networks is computed in microbatches up to the first large dense layer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Tree = TypeVar("Tree")
 # For a program on several cores, which synchronize after each operation.
 MICROBATCH_BYTES = 6 * 2**20  # bytes of layer outputs: about the private caches
 MIN_MICROBATCH = 32  # images; with fewer, matrix products are slow
-MAX_PARAMS_BYTES = 2**25  # above this, adding up gradients costs more than the cache saves
+# Above this, adding up gradients costs more than the cache saves, and the weights of a layer are
+# read from memory for each microbatch.
+MAX_PARAMS_BYTES = 2**25
 
 # Images in inference of networks with more parameters. With more images, AlexNet's program needs
 # over 32 MiB of temporary memory, which glibc's malloc returns to the system after each call. A
@@ -126,7 +129,10 @@ def has_few_parameters(params: Any) -> bool:
 
 
 def num_alone(batch_size: int, size: int) -> int:
-    """Return 1 if one image is left over and faster alone than filled up, otherwise 0."""
+    """Return 1 if one image is left over and faster alone than filled up, otherwise 0.
+
+    A microbatch of two is filled up, because it takes little longer than one image.
+    """
     return int(batch_size > size > 2 and batch_size % size == 1)
 
 
@@ -210,7 +216,12 @@ def apply(
     results = results[: len(images)]
     if not has_large_layer:
         return results
-    with _replace_input_of_large_layer(lambda _: results):  # what precedes the layer is dead code
+
+    def computed(x: jax.Array) -> jax.Array:
+        # Another shape is no input of the whole batch, but for example a parameter.
+        return results if x.shape == results.shape else x
+
+    with _replace_input_of_large_layer(computed):  # what precedes the layer is dead code
         return function(variables, images)
 
 

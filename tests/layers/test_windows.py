@@ -54,7 +54,7 @@ def derivatives(pool, x, tangent, weights):
     return outputs, forward, backward(weights)[0], second
 
 
-@pytest.mark.parametrize("pool_fn", [max_pool, pytest.param(min_pool, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("pool_fn", [max_pool, min_pool])
 @pytest.mark.parametrize("windows", WINDOWS)
 def test_derivatives_of_many_channels_are_those_of_few(pool_fn, windows):
     space, arguments = WINDOWS[windows]

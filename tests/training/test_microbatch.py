@@ -199,6 +199,23 @@ def test_a_large_layer_takes_the_whole_batch(batch_size, rows, lift, is_whole, m
     assert sizes == ([batch_size] if is_whole else [5])
 
 
+class LargeLayerOfParameters(nn.Module):
+    """A network whose large dense layer reads two rows of parameters, as many as a microbatch."""
+
+    @nn.compact
+    def __call__(self, images):
+        rows = nn.Dense(32)(self.param("rows", nn.initializers.normal(1), (2, 16)))
+        return jnp.tanh(images.reshape(len(images), -1)) @ rows.T
+
+
+def test_a_large_layer_may_read_parameters(monkeypatch):
+    monkeypatch.setattr(microbatch, "MAX_PARAMS_BYTES", 32 * 16 * 4 - 1)
+    model, images = LargeLayerOfParameters(), jax.random.normal(KEY, (6, 4, 4, 2))
+    variables = model.init(KEY, images)
+    outputs = microbatch.apply(model.apply, variables, images, size=2)
+    chex.assert_trees_all_close(outputs, model.apply(variables, images), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_train_step_drops_out_other_units_in_each_microbatch():
     state, batch = a_state(dropout=0.5), a_batch(6)

@@ -92,7 +92,7 @@ def test_train_saves_at_steps_or_after_a_minute(
     ("streamed", "fields"),
     [
         (False, {"on_nonfinite": "skip"}),
-        pytest.param(False, {"debug_nans": True}, marks=pytest.mark.slow),
+        (False, {"debug_nans": True}),
         (True, {"val_fraction": 0.25}),
     ],
 )
