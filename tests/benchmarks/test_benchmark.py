@@ -27,6 +27,7 @@ from jaxcnn.benchmarks import (
     torch_side,
 )
 from jaxcnn.benchmarks import job as jobs
+from jaxcnn.benchmarks import worker as serving
 from jaxcnn.benchmarks.compare import Worker, compare
 from jaxcnn.benchmarks.input import measure_input, print_input
 from jaxcnn.benchmarks.job import Job, normalized, random_images
@@ -428,6 +429,16 @@ def test_worker_says_why_it_died(code, message, tmp_path, monkeypatch):
             worker.wait()
     finally:
         worker.stop()
+
+
+@pytest.mark.parametrize(("step_seconds", "steps"), [(0.01, 5), (0.1, 4), (0.7, 2)])
+def test_worker_measures_as_many_steps_as_a_chunk_of_training(step_seconds, steps, monkeypatch):
+    replies, wanted = io.StringIO(), 0.05
+    monkeypatch.setattr(jax_sides, "prepare_jaxcnn", lambda _: jobs.Prepared(None, "", {}))
+    monkeypatch.setattr(serving, "_seconds", lambda _, num_steps: num_steps * step_seconds)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{wanted}\n"))
+    serving._serve(train_job("jaxcnn"), replies)
+    assert json.loads(replies.getvalue().splitlines()[1])["steps"] == steps
 
 
 def benchmark(path, *flags):

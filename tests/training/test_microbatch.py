@@ -1,6 +1,7 @@
 """A batch in parts gives what the whole batch gives, and is cut where that is worth it."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -134,6 +135,12 @@ def a_batch(batch_size):
     }
 
 
+@pytest.mark.parametrize(("size", "shape"), [(2, (4, 2)), (3, (2, 3)), (4, (2, 4)), (9, (1, 9))])
+def test_one_image_is_left_over_except_of_pairs(size, shape):
+    parts, alone = microbatch.split(np.arange(7), size)
+    assert parts.shape == shape and alone.tolist() == ([6] if size == 3 else [])
+
+
 @pytest.mark.parametrize("size", [1, 4, 5, 6, 7, 11, 13, 40])
 def test_steps_in_microbatches_equal_the_whole_batch(size):
     state, batch = a_state(), a_batch(12)
@@ -173,7 +180,7 @@ class LargeLayer(nn.Module):
 
     @nn.compact
     def __call__(self, images):
-        x = nn.tanh(nn.Conv(2, (3, 3))(images)).reshape(len(images) * self.rows, -1)
+        x = jnp.sin(nn.Conv(2, (3, 3))(images)).reshape(len(images) * self.rows, -1)
         x = nn.tanh(self.lift(nn.Dense)(7)(x)).reshape(len(images), -1)
         return nn.Dense(3)(x)
 
@@ -197,6 +204,7 @@ def test_a_large_layer_takes_the_whole_batch(batch_size, rows, lift, is_whole, m
     program = outputs.lower(variables, images).compile().as_text()
     sizes = [size for size in (5, batch_size) if f"f32[{size * rows},7]" in program]
     assert sizes == ([batch_size] if is_whole else [5])
+    assert set(re.findall(r"f32\[(\d+),\S* sine\(", program)) - {"1"} == {"5"}  # microbatches
 
 
 class LargeLayerOfParameters(nn.Module):
